@@ -1,0 +1,286 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DeviceProof(_message.Message):
+    __slots__ = ("device_id", "timestamp_ms", "signature", "credential")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    timestamp_ms: int
+    signature: bytes
+    credential: bytes
+    def __init__(self, device_id: _Optional[str] = ..., timestamp_ms: _Optional[int] = ..., signature: _Optional[bytes] = ..., credential: _Optional[bytes] = ...) -> None: ...
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("enrolment_token", "public_key", "app_id", "device_model", "os_release", "proof_of_possession")
+    ENROLMENT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    APP_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    OS_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_OF_POSSESSION_FIELD_NUMBER: _ClassVar[int]
+    enrolment_token: str
+    public_key: bytes
+    app_id: str
+    device_model: str
+    os_release: str
+    proof_of_possession: bytes
+    def __init__(self, enrolment_token: _Optional[str] = ..., public_key: _Optional[bytes] = ..., app_id: _Optional[str] = ..., device_model: _Optional[str] = ..., os_release: _Optional[str] = ..., proof_of_possession: _Optional[bytes] = ...) -> None: ...
+
+class EnrolResponse(_message.Message):
+    __slots__ = ("device_id", "credential", "server_time_ms")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    credential: bytes
+    server_time_ms: int
+    def __init__(self, device_id: _Optional[str] = ..., credential: _Optional[bytes] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
+
+class CheckInRequest(_message.Message):
+    __slots__ = ("proof", "runtime_version", "satisfied_policy_sha256", "pending")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SATISFIED_POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    proof: DeviceProof
+    runtime_version: int
+    satisfied_policy_sha256: bytes
+    pending: _containers.RepeatedCompositeFieldContainer[PendingUpdate]
+    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., runtime_version: _Optional[int] = ..., satisfied_policy_sha256: _Optional[bytes] = ..., pending: _Optional[_Iterable[_Union[PendingUpdate, _Mapping]]] = ...) -> None: ...
+
+class PendingUpdate(_message.Message):
+    __slots__ = ("task_id", "payload_sha256", "task_token")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    payload_sha256: bytes
+    task_token: bytes
+    def __init__(self, task_id: _Optional[str] = ..., payload_sha256: _Optional[bytes] = ..., task_token: _Optional[bytes] = ...) -> None: ...
+
+class Settlement(_message.Message):
+    __slots__ = ("task_id", "state", "reason")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Settlement.State]
+        HELD: _ClassVar[Settlement.State]
+        COMMITTED: _ClassVar[Settlement.State]
+        DROPPED: _ClassVar[Settlement.State]
+        UPLOAD_AGAIN: _ClassVar[Settlement.State]
+    STATE_UNSPECIFIED: Settlement.State
+    HELD: Settlement.State
+    COMMITTED: Settlement.State
+    DROPPED: Settlement.State
+    UPLOAD_AGAIN: Settlement.State
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    state: Settlement.State
+    reason: str
+    def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[Settlement.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CheckInResponse(_message.Message):
+    __slots__ = ("settlements", "task", "come_back_after_s", "policy", "server_time_ms")
+    SETTLEMENTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    COME_BACK_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    settlements: _containers.RepeatedCompositeFieldContainer[Settlement]
+    task: Task
+    come_back_after_s: float
+    policy: ParticipationPolicy
+    server_time_ms: int
+    def __init__(self, settlements: _Optional[_Iterable[_Union[Settlement, _Mapping]]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., come_back_after_s: _Optional[float] = ..., policy: _Optional[_Union[ParticipationPolicy, _Mapping]] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
+
+class ParticipationPolicy(_message.Message):
+    __slots__ = ("policy_sha256", "policy_json")
+    POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
+    policy_sha256: bytes
+    policy_json: str
+    def __init__(self, policy_sha256: _Optional[bytes] = ..., policy_json: _Optional[str] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("task_id", "token", "job_id", "base_version", "parameters_sha256", "artifact_sha256", "manifest_sha256", "contract_sha256", "plan", "deadline_ms")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    token: bytes
+    job_id: str
+    base_version: int
+    parameters_sha256: bytes
+    artifact_sha256: bytes
+    manifest_sha256: bytes
+    contract_sha256: bytes
+    plan: TrainingPlan
+    deadline_ms: int
+    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+
+class TrainingPlan(_message.Message):
+    __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed")
+    LOCAL_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    PROXIMAL_MU_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_SEED_FIELD_NUMBER: _ClassVar[int]
+    local_epochs: int
+    batch_size: int
+    max_records: int
+    learning_rate: float
+    proximal_mu: float
+    shuffle_seed: int
+    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_records: _Optional[int] = ..., learning_rate: _Optional[float] = ..., proximal_mu: _Optional[float] = ..., shuffle_seed: _Optional[int] = ...) -> None: ...
+
+class FetchBlobRequest(_message.Message):
+    __slots__ = ("task_token", "blob_sha256", "offset")
+    TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    BLOB_SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    task_token: bytes
+    blob_sha256: bytes
+    offset: int
+    def __init__(self, task_token: _Optional[bytes] = ..., blob_sha256: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class BlobChunk(_message.Message):
+    __slots__ = ("data", "total_bytes")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    total_bytes: int
+    def __init__(self, data: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class UploadRequest(_message.Message):
+    __slots__ = ("proof", "task_token", "payload_sha256", "contract_sha256", "payload", "cost")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    proof: DeviceProof
+    task_token: bytes
+    payload_sha256: bytes
+    contract_sha256: bytes
+    payload: bytes
+    cost: DeviceCost
+    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ...) -> None: ...
+
+class UploadResponse(_message.Message):
+    __slots__ = ("verdict", "reason_code", "reason", "come_back_after_s")
+    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERDICT_UNSPECIFIED: _ClassVar[UploadResponse.Verdict]
+        ACCEPTED: _ClassVar[UploadResponse.Verdict]
+        COMMITTED: _ClassVar[UploadResponse.Verdict]
+        STALE: _ClassVar[UploadResponse.Verdict]
+        OVER_COMMITTED: _ClassVar[UploadResponse.Verdict]
+        REJECTED: _ClassVar[UploadResponse.Verdict]
+        RETRY_LATER: _ClassVar[UploadResponse.Verdict]
+    VERDICT_UNSPECIFIED: UploadResponse.Verdict
+    ACCEPTED: UploadResponse.Verdict
+    COMMITTED: UploadResponse.Verdict
+    STALE: UploadResponse.Verdict
+    OVER_COMMITTED: UploadResponse.Verdict
+    REJECTED: UploadResponse.Verdict
+    RETRY_LATER: UploadResponse.Verdict
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COME_BACK_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    verdict: UploadResponse.Verdict
+    reason_code: int
+    reason: str
+    come_back_after_s: float
+    def __init__(self, verdict: _Optional[_Union[UploadResponse.Verdict, str]] = ..., reason_code: _Optional[int] = ..., reason: _Optional[str] = ..., come_back_after_s: _Optional[float] = ...) -> None: ...
+
+class ReportOutcomeRequest(_message.Message):
+    __slots__ = ("task_token", "outcome", "reason", "cost")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OUTCOME_UNSPECIFIED: _ClassVar[ReportOutcomeRequest.Outcome]
+        INTERRUPTED: _ClassVar[ReportOutcomeRequest.Outcome]
+        FAILED: _ClassVar[ReportOutcomeRequest.Outcome]
+        DECLINED: _ClassVar[ReportOutcomeRequest.Outcome]
+    OUTCOME_UNSPECIFIED: ReportOutcomeRequest.Outcome
+    INTERRUPTED: ReportOutcomeRequest.Outcome
+    FAILED: ReportOutcomeRequest.Outcome
+    DECLINED: ReportOutcomeRequest.Outcome
+    TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    task_token: bytes
+    outcome: ReportOutcomeRequest.Outcome
+    reason: str
+    cost: DeviceCost
+    def __init__(self, task_token: _Optional[bytes] = ..., outcome: _Optional[_Union[ReportOutcomeRequest.Outcome, str]] = ..., reason: _Optional[str] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ...) -> None: ...
+
+class ReportOutcomeResponse(_message.Message):
+    __slots__ = ("come_back_after_s",)
+    COME_BACK_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    come_back_after_s: float
+    def __init__(self, come_back_after_s: _Optional[float] = ...) -> None: ...
+
+class DeviceCost(_message.Message):
+    __slots__ = ("train_s", "cpu_s", "peak_memory_bytes", "bytes_down", "bytes_up")
+    TRAIN_S_FIELD_NUMBER: _ClassVar[int]
+    CPU_S_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    train_s: float
+    cpu_s: float
+    peak_memory_bytes: int
+    bytes_down: int
+    bytes_up: int
+    def __init__(self, train_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class TensorList(_message.Message):
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("delta", "num_examples", "loss_before", "loss_after")
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    NUM_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    delta: TensorList
+    num_examples: int
+    loss_before: float
+    loss_after: float
+    def __init__(self, delta: _Optional[_Union[TensorList, _Mapping]] = ..., num_examples: _Optional[int] = ..., loss_before: _Optional[float] = ..., loss_after: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,186 @@
+"""Updates and parameters as bytes: protobuf ``Update`` and ``TensorList`` of ``device.proto``.
+
+Decoding is for bytes from outside: sizes are checked before anything is allocated, and a tensor is
+a view of the received bytes, so decoding costs no copy.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from device_runtime.manifest import ParameterSpec
+from device_runtime.protocol import device_pb2 as pb
+
+MAX_TENSORS = 4096
+MAX_RANK = 8
+
+
+class MalformedPayload(ValueError):
+    """The bytes are not a serialised message of the expected kind, or contradict themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireTensor:
+    """One received array, not yet checked against any model.
+
+    Attributes:
+        dtype: As declared, e.g. ``"float32"``.
+        shape: As declared.
+        data: Little-endian C-order bytes; their length fits dtype and shape.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    def array(self) -> NDArray[np.float32]:
+        """View the bytes as float32 of the declared shape (valid only when dtype is float32)."""
+        return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class WireUpdate:
+    """One received update, not yet checked against any model."""
+
+    tensors: tuple[WireTensor, ...]
+    num_examples: int
+    loss_before: float
+    loss_after: float
+
+
+_ITEM_BYTES = {"float32": 4, "float64": 8, "float16": 2, "int32": 4, "int64": 8, "int8": 1, "uint8": 1}
+
+
+def sha256_of(payload: bytes) -> bytes:
+    """Digest of a payload, 32 bytes."""
+    return hashlib.sha256(payload).digest()
+
+
+def encode_parameters(
+    parameters: Sequence[ParameterSpec], arrays: Sequence[NDArray[np.float32]]
+) -> bytes:
+    """Serialise arrays in the order of ``parameters`` as a ``TensorList``.
+
+    Raises:
+        ValueError: If an array's shape is not its parameter's.
+    """
+    return _tensor_list(parameters, arrays).SerializeToString(deterministic=True)
+
+
+def encode_update(
+    parameters: Sequence[ParameterSpec],
+    delta: Sequence[NDArray[np.float32]],
+    *,
+    num_examples: int,
+    loss_before: float,
+    loss_after: float,
+) -> bytes:
+    """Serialise an update (delta = local - base, in the order of ``parameters``)."""
+    message = pb.Update(
+        delta=_tensor_list(parameters, delta),
+        num_examples=num_examples,
+        loss_before=loss_before,
+        loss_after=loss_after,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_parameters(payload: bytes) -> tuple[WireTensor, ...]:
+    """Parse a ``TensorList``.
+
+    Raises:
+        MalformedPayload: If the bytes are truncated or a tensor's length contradicts its shape.
+    """
+    message = pb.TensorList()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise MalformedPayload("bytes are not a TensorList message") from error
+    return _wire_tensors(message)
+
+
+def decode_update(payload: bytes) -> WireUpdate:
+    """Parse an ``Update``.
+
+    Raises:
+        MalformedPayload: If the bytes are truncated or a tensor's length contradicts its shape.
+    """
+    message = pb.Update()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise MalformedPayload("bytes are not an Update message") from error
+    return WireUpdate(
+        _wire_tensors(message.delta), message.num_examples, message.loss_before, message.loss_after
+    )
+
+
+def parameters_from_blob(
+    parameters: Sequence[ParameterSpec], payload: bytes
+) -> list[NDArray[np.float32]]:
+    """Arrays of a stored model version, checked against the model's parameters.
+
+    Raises:
+        MalformedPayload: If names, order, shapes or dtypes differ from ``parameters``.
+    """
+    tensors = decode_parameters(payload)
+    found = [(t.name, t.shape, t.dtype) for t in tensors]
+    wanted = [(p.name, p.shape, "float32") for p in parameters]
+    if found != wanted:
+        raise MalformedPayload(f"parameters are {found}, the model has {wanted}")
+    return [tensor.array() for tensor in tensors]
+
+
+def flatten(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Concatenate arrays, each raveled in C order; shape ``(sum of sizes,)``."""
+    return np.concatenate([np.ravel(array) for array in arrays]).astype(np.float32, copy=False)
+
+
+def unflatten(
+    parameters: Sequence[ParameterSpec], vector: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    """Inverse of `flatten`: views of ``vector`` with each parameter's shape."""
+    arrays, start = [], 0
+    for parameter in parameters:
+        arrays.append(vector[start : start + parameter.size].reshape(parameter.shape))
+        start += parameter.size
+    return arrays
+
+
+def _tensor_list(
+    parameters: Sequence[ParameterSpec], arrays: Sequence[NDArray[np.float32]]
+) -> pb.TensorList:
+    message = pb.TensorList()
+    for parameter, array in zip(parameters, arrays, strict=True):
+        if tuple(array.shape) != parameter.shape:
+            raise ValueError(f"{parameter.name} has shape {array.shape}, expected {parameter.shape}")
+        message.tensors.add(
+            name=parameter.name,
+            dtype="float32",
+            shape=parameter.shape,
+            data=np.ascontiguousarray(array, dtype="<f4").tobytes(),
+        )
+    return message
+
+
+def _wire_tensors(message: pb.TensorList) -> tuple[WireTensor, ...]:
+    if len(message.tensors) > MAX_TENSORS:
+        raise MalformedPayload(f"{len(message.tensors)} tensors; at most {MAX_TENSORS}")
+    tensors = []
+    for tensor in message.tensors:
+        shape = tuple(int(d) for d in tensor.shape[: MAX_RANK + 1])
+        if len(shape) > MAX_RANK:
+            raise MalformedPayload(f"tensor of rank {len(tensor.shape)}; at most {MAX_RANK}")
+        item_bytes = _ITEM_BYTES.get(tensor.dtype)
+        if item_bytes is not None and len(tensor.data) != math.prod(shape) * item_bytes:
+            raise MalformedPayload(
+                f"tensor declares shape {shape} of {tensor.dtype} but carries {len(tensor.data)} bytes"
+            )
+        tensors.append(WireTensor(tensor.name, tensor.dtype, shape, tensor.data))
+    return tuple(tensors)

@@ -1,0 +1,218 @@
+"""The job file: what to train and how. One file serves `flint simulate` and `flint submit`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from device_runtime.participation import ParticipationPolicy
+
+
+class _Block(BaseModel):
+    """A block of the job file: immutable, no unknown keys, no silent coercion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ExponentialSchedule(_Block):
+    """Learning rate times ``decay ** (base version // every)``."""
+
+    name: Literal["exponential"]
+    decay: float = Field(gt=0, le=1)
+    every: int = Field(ge=1)
+
+
+class ClientOptimizer(_Block):
+    """What runs inside the ``train`` signature on the device."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    schedule: ExponentialSchedule | None = None
+
+    def learning_rate_at(self, base_version: int) -> float:
+        """Learning rate of a task that starts from ``base_version``."""
+        if self.schedule is None:
+            return self.learning_rate
+        return self.learning_rate * self.schedule.decay ** (base_version // self.schedule.every)
+
+
+class ClientTraining(_Block):
+    """What one task does on one device.
+
+    Attributes:
+        task_timeout_s: A leased task without an answer ends as interrupted after this long.
+        proximal_mu: Strength of FedProx's proximal term; 0 leaves it out.
+    """
+
+    local_epochs: int = Field(default=1, ge=1, le=1000)
+    batch_size: int = Field(default=20, ge=1, le=4096)
+    max_records: int = Field(default=500, ge=1, le=1_000_000)
+    optimizer: ClientOptimizer
+    proximal_mu: float = Field(default=0.0, ge=0)
+    task_timeout_s: float = Field(default=600.0, gt=0)
+
+
+class ServerSgd(_Block):
+    """``w += learning_rate * d``, with optional momentum (FedAvgM)."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(default=1.0, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class ServerAdaptive(_Block):
+    """FedAdam, FedYogi or FedAdagrad (Reddi et al., ICLR 2021, Algorithm 2)."""
+
+    name: Literal["adam", "yogi", "adagrad"]
+    learning_rate: float = Field(gt=0)
+    beta_1: float = Field(default=0.9, ge=0, lt=1)
+    beta_2: float = Field(default=0.99, ge=0, lt=1)
+    epsilon: float = Field(default=1e-3, gt=0)
+
+
+ServerOptimizer = Annotated[ServerSgd | ServerAdaptive, Field(discriminator="name")]
+
+
+class PolynomialStaleness(_Block):
+    """``(1 + staleness) ** -exponent`` (FedBuff, section 4)."""
+
+    name: Literal["polynomial"] = "polynomial"
+    exponent: float = Field(default=0.5, ge=0)
+
+
+class _Strategy(_Block):
+    weighting: Literal["uniform", "examples"]
+    max_examples: int | None = Field(default=None, ge=1)
+    server_optimizer: ServerOptimizer = ServerSgd()
+
+    def weight(self, num_examples: int) -> float:
+        """Weight ``c_i`` of one update: 1, or its example count capped at ``max_examples``."""
+        if self.weighting == "uniform":
+            return 1.0
+        if self.max_examples is None:
+            return float(num_examples)
+        return float(min(num_examples, self.max_examples))
+
+
+class FedAvgSettings(_Strategy):
+    """Synchronous rounds with over-commitment (McMahan 2017; Bonawitz 2019)."""
+
+    name: Literal["fedavg"]
+    cohort_size: int = Field(ge=1)
+    over_commitment: float = Field(default=1.3, ge=1, le=10)
+    round_deadline_s: float = Field(default=600, gt=0)
+    min_updates: int = Field(default=1, ge=1)
+    weighting: Literal["uniform", "examples"] = "examples"
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.min_updates > self.cohort_size:
+            raise ValueError(
+                f"min_updates ({self.min_updates}) is larger than cohort_size "
+                f"({self.cohort_size}), so every round would be abandoned; lower min_updates"
+            )
+        return self
+
+
+class FedBuffSettings(_Strategy):
+    """Buffered asynchronous aggregation (Nguyen et al., AISTATS 2022)."""
+
+    name: Literal["fedbuff"]
+    buffer_size: int = Field(ge=1)
+    concurrency: int = Field(ge=1)
+    max_staleness: int = Field(default=10, ge=0)
+    staleness_weight: PolynomialStaleness = PolynomialStaleness()
+    weighting: Literal["uniform", "examples"] = "uniform"
+
+
+StrategySettings = Annotated[FedAvgSettings | FedBuffSettings, Field(discriminator="name")]
+
+
+class Robustness(_Block):
+    """Limits on one update; beyond them it is refused.
+
+    Attributes:
+        max_update_norm: L2 norm over all parameters; None leaves it unlimited.
+        max_claimed_examples: Defaults to ``client.max_records``, all a device may train on.
+    """
+
+    max_update_norm: float | None = Field(default=None, gt=0)
+    max_claimed_examples: int | None = Field(default=None, ge=1)
+
+
+class Privacy(_Block):
+    """Protection of users against the server, and of the model against users."""
+
+    robustness: Robustness = Robustness()
+
+
+class Evaluation(_Block):
+    """Central evaluation of every ``every``-th version on a held-out data set.
+
+    Attributes:
+        dataset: ``name``, ``name@version`` of the catalog, whose held-out clients are used.
+    """
+
+    every: int = Field(default=5, ge=1)
+    metric: Literal["auprc", "accuracy"] = "auprc"
+    mode: Literal["central"] = "central"
+    dataset: str
+
+
+class Stop(_Block):
+    """When the job ends; whichever comes first.
+
+    Attributes:
+        target: Metric value to reach (needs ``evaluation``).
+        max_updates: Updates aggregated over all versions.
+        max_hours: Hours of the fleet's clock.
+    """
+
+    max_aggregations: int | None = Field(default=None, ge=1)
+    max_updates: int | None = Field(default=None, ge=1)
+    target: float | None = Field(default=None, gt=0, le=1)
+    max_hours: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.max_aggregations is None and self.max_updates is None and self.max_hours is None:
+            raise ValueError(
+                "the job would never end; set max_aggregations, max_updates or max_hours"
+            )
+        return self
+
+
+class Selection(_Block):
+    """Which of the devices that check in are given a task."""
+
+    name: Literal["arrival", "uniform"] = "arrival"
+
+
+class Job(_Block):
+    """A whole job file, checked."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    model: str
+    client: ClientTraining
+    strategy: StrategySettings
+    initial_version: str | None = None
+    participation: ParticipationPolicy = ParticipationPolicy()
+    privacy: Privacy = Privacy()
+    evaluation: Evaluation | None = None
+    stop: Stop
+    selection: Selection = Selection()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _target_is_measured(self) -> Self:
+        if self.stop.target is not None and self.evaluation is None:
+            raise ValueError("stop.target needs an evaluation block, or it is never measured")
+        return self
+
+    @property
+    def max_claimed_examples(self) -> int:
+        """Example count beyond which an update is refused."""
+        return self.privacy.robustness.max_claimed_examples or self.client.max_records
+
+    def to_json(self) -> str:
+        """Canonical JSON, as stored in the catalog and sent to gateways."""
+        return self.model_dump_json()

@@ -1,0 +1,120 @@
+"""Where everything is: one settings file, written by `flint up`, read by every server process."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from device_runtime.errors import FlintError
+
+
+class MissingSettings(FlintError):
+    """No server was ever started in this data directory, or its settings file is damaged."""
+
+    code = "FLN-1201"
+
+
+def flint_home() -> Path:
+    """Data directory: ``$FLINT_HOME``, else ``/var/lib/flint`` as root, else the user's own."""
+    configured = os.environ.get("FLINT_HOME")
+    if configured:
+        return Path(configured).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/flint")
+    return Path.home() / ".local" / "share" / "flint"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Addresses and paths of one deployment.
+
+    Attributes:
+        database_url: SQLAlchemy URL of Postgres.
+        blob_url: fsspec URL of the blob store.
+        gateway_address: ``host:port`` devices dial (flint.device.v1).
+        coordinator_address: ``host:port`` gateways dial (flint.fleet.v1).
+        superlink_address: ``host:port`` of Flower's SuperLink (HTTP).
+        gateway_metrics_port: Prometheus endpoint of the gateway, on loopback.
+        coordinator_metrics_port: Prometheus endpoint of the coordinator, on loopback.
+        insecure: No TLS anywhere; for experiments on one machine only.
+        aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
+        check_ins_per_s: Rate that pace steering aims at, all devices together.
+    """
+
+    home: Path
+    database_url: str
+    blob_url: str
+    gateway_address: str
+    coordinator_address: str
+    superlink_address: str
+    gateway_metrics_port: int
+    coordinator_metrics_port: int
+    insecure: bool = False
+    aggregator: str = "in-process"
+    check_ins_per_s: float = 200.0
+
+    @property
+    def secrets(self) -> Path:
+        """Folder of private keys, mode 0700."""
+        return self.home / "secrets"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """Certificate devices, gateways and operators trust."""
+        return self.home / "tls" / "ca.crt"
+
+    def certificate(self, role: str) -> Path:
+        """Certificate of ``"gateway"``, ``"coordinator"`` or ``"superlink"``."""
+        return self.home / "tls" / f"{role}.crt"
+
+    def private_key(self, role: str) -> Path:
+        """Private key of a role, mode 0600."""
+        return self.secrets / f"{role}.key"
+
+    @property
+    def token_key(self) -> Path:
+        """Key that signs task tokens and device credentials; shared by all gateways."""
+        return self.secrets / "token.key"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the processes' logs."""
+        return self.home / "logs"
+
+    def save(self) -> Path:
+        """Write ``<home>/run/settings.json`` atomically, mode 0600; returns its path."""
+        path = settings_path(self.home)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".json.new")
+        raw = asdict(self) | {"home": str(self.home)}
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(raw, indent=2))
+        draft.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, home: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingSettings: If there is no readable settings file.
+        """
+        path = settings_path(home)
+        try:
+            raw = json.loads(path.read_text())
+            return cls(**(raw | {"home": Path(raw["home"])}))
+        except FileNotFoundError as error:
+            raise MissingSettings(
+                f"no FLINT server is set up in {home}; start one with `flint up`, "
+                "or point FLINT_HOME at the right directory"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise MissingSettings(
+                f"{path} is damaged ({type(error).__name__}); `flint up` writes it anew"
+            ) from error
+
+
+def settings_path(home: Path) -> Path:
+    """Where a deployment's settings file lies."""
+    return home / "run" / "settings.json"

@@ -1,0 +1,40 @@
+"""Why one update is refused: numbered reasons, stable for operators and for devices."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class RejectionReason(IntEnum):
+    """Numbered reasons; each has a page in docs/errors (``FLN-<number>``).
+
+    20xx are found by the envelope gate, on bytes it does not open; 21xx by the content gate, where
+    the plaintext lives.
+    """
+
+    UNKNOWN_TASK = 2001
+    WRONG_CLIENT = 2002
+    DIGEST_MISMATCH = 2003
+    ANSWERED_WITH_OTHER_DIGEST = 2004
+    CONTRACT_MISMATCH = 2005
+    TOO_LARGE = 2006
+    BAD_SIGNATURE = 2007
+    MALFORMED = 2101
+    WRONG_NAMES = 2102
+    WRONG_SHAPE = 2103
+    WRONG_DTYPE = 2104
+    NOT_FINITE = 2105
+    NORM_EXCEEDED = 2106
+    NON_POSITIVE_EXAMPLES = 2107
+    TOO_MANY_EXAMPLES = 2108
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One update refused.
+
+    Attributes:
+        detail: One sentence with the value seen and the limit.
+    """
+
+    reason: RejectionReason
+    detail: str

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Regenerates the gRPC stubs from the .proto files. Run from the repository root; a test runs the
+# same commands into a scratch folder and compares.
+set -eu
+out="${1:-.}"
+python -m grpc_tools.protoc -I . --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
+    device_runtime/protocol/device.proto server/fleet_protocol/fleet.proto
