@@ -54,7 +54,15 @@ class WireUpdate:
     loss_after: float
 
 
-_ITEM_BYTES = {"float32": 4, "float64": 8, "float16": 2, "int32": 4, "int64": 8, "int8": 1, "uint8": 1}
+_ITEM_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "int32": 4,
+    "int64": 8,
+    "int8": 1,
+    "uint8": 1,
+}
 
 
 def sha256_of(payload: bytes) -> bytes:
@@ -159,7 +167,9 @@ def _tensor_list(
     message = pb.TensorList()
     for parameter, array in zip(parameters, arrays, strict=True):
         if tuple(array.shape) != parameter.shape:
-            raise ValueError(f"{parameter.name} has shape {array.shape}, expected {parameter.shape}")
+            raise ValueError(
+                f"{parameter.name} has shape {array.shape}, expected {parameter.shape}"
+            )
         message.tensors.add(
             name=parameter.name,
             dtype="float32",
@@ -180,7 +190,8 @@ def _wire_tensors(message: pb.TensorList) -> tuple[WireTensor, ...]:
         item_bytes = _ITEM_BYTES.get(tensor.dtype)
         if item_bytes is not None and len(tensor.data) != math.prod(shape) * item_bytes:
             raise MalformedPayload(
-                f"tensor declares shape {shape} of {tensor.dtype} but carries {len(tensor.data)} bytes"
+                f"tensor declares shape {shape} of {tensor.dtype} "
+                f"but carries {len(tensor.data)} bytes"
             )
         tensors.append(WireTensor(tensor.name, tensor.dtype, shape, tensor.data))
     return tuple(tensors)

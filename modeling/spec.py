@@ -115,7 +115,10 @@ class ModelSpec:
             name=raw["name"],
             layers=tuple(layers),
             input=InputSpec(
-                raw_input["name"], tuple(raw_input["shape"]), raw_input["dtype"], raw_input["padding"]
+                raw_input["name"],
+                tuple(raw_input["shape"]),
+                raw_input["dtype"],
+                raw_input["padding"],
             ),
             label_shape=tuple(raw["label_shape"]),
             loss=raw["loss"],

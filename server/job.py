@@ -145,6 +145,35 @@ class Privacy(_Block):
     robustness: Robustness = Robustness()
 
 
+class StateCriteria(_Block):
+    """What the device must be like at the moment of taking part (FLINT, Table 1)."""
+
+    wifi: bool | None = None
+    min_battery: float | None = Field(default=None, ge=0, le=1)
+    foreground: bool | None = None
+    allowed_hours: str | None = Field(
+        default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
+    )
+
+
+class UserCriteria(_Block):
+    """What the user must be like."""
+
+    min_account_age_days: int | None = Field(default=None, ge=0)
+    min_hours_between_participations: float | None = Field(default=None, ge=0)
+
+
+class Participation(_Block):
+    """The same criteria build traces, select clients and gate the device."""
+
+    state: StateCriteria = StateCriteria()
+    user: UserCriteria = UserCriteria()
+
+    def policy(self) -> ParticipationPolicy:
+        """The form in which devices get, evaluate and acknowledge it."""
+        return ParticipationPolicy(**self.state.model_dump(), **self.user.model_dump())
+
+
 class Evaluation(_Block):
     """Central evaluation of every ``every``-th version on a held-out data set.
 
@@ -195,7 +224,7 @@ class Job(_Block):
     client: ClientTraining
     strategy: StrategySettings
     initial_version: str | None = None
-    participation: ParticipationPolicy = ParticipationPolicy()
+    participation: Participation = Participation()
     privacy: Privacy = Privacy()
     evaluation: Evaluation | None = None
     stop: Stop
