@@ -1,4 +1,4 @@
-"""Errors a user can mend: one class a mistake, each with a stable code and a page in docs/errors."""
+"""Errors a user can mend: one class a mistake, each with a stable code and a page of its own."""
 
 from typing import ClassVar
 

@@ -1,6 +1,5 @@
 """The `Fleet`: everything the coordinator can ask of the devices, whatever clock they live on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +29,20 @@ class OpenJob:
     manifest_sha256: bytes
     contract_sha256: bytes
     committed_releases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a release gave.
+
+    Attributes:
+        release_ids: One per part of the fleet that answered; they are stored with the version, and
+            only these may later be named as committed: a part that did not answer was not counted.
+        sums: One per base version and part of the fleet.
+    """
+
+    release_ids: tuple[str, ...]
+    sums: tuple[PartialSum, ...]
 
 
 class Fleet(Protocol):
@@ -63,7 +76,7 @@ class Fleet(Protocol):
         """Wait for the next event, at most ``timeout_s``; None when nothing happened."""
         ...
 
-    def release(self, release: Release) -> Sequence[PartialSum]:
+    def release(self, release: Release) -> Released:
         """Freeze whole buckets and return their sums; idempotent for one release id."""
         ...
 
