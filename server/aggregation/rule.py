@@ -1,0 +1,32 @@
+"""The aggregation rule: from partial sums to the mean delta the server optimiser follows."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.aggregation.aggregator import PartialSum
+
+
+def mean_delta(
+    sums: Sequence[PartialSum], version: int, base_weight: Callable[[int], float]
+) -> NDArray[np.float32]:
+    """``sum_b s(version - b) * total_b / sum_b weight_b`` over base versions ``b``.
+
+    The staleness factor depends on the base version alone, so it is applied to whole sums; it is
+    not in the denominator (FedBuff, Algorithm 1, line 12): a buffer of stale updates takes a
+    smaller step, not the same step in a staler direction.
+
+    Args:
+        sums: At least one, each of shape ``(parameters,)``, with positive total weight.
+        version: Newest model version.
+        base_weight: Factor by staleness.
+
+    Returns:
+        Shape ``(parameters,)``.
+    """
+    weight = sum(partial.weight for partial in sums)
+    direction = np.zeros_like(sums[0].total, dtype=np.float64)
+    for partial in sums:
+        direction += base_weight(version - partial.base_version) * partial.total.astype(np.float64)
+    return (direction / weight).astype(np.float32)

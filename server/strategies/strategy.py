@@ -1,0 +1,90 @@
+"""What a strategy decides, and on what: counts, versions and times, never arrays or clients."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from server.coordination.tasks import Outcome
+
+
+class Step(IntEnum):
+    """What to do with the updates held now; an integer, so that compiled decisions return it."""
+
+    WAIT = 0
+    AGGREGATE = 1
+    ABANDON = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """All that a decision may depend on.
+
+    Attributes:
+        version: Newest model version, counted in aggregations.
+        started_s: When collecting for the next version began, on the fleet's clock.
+        now_s: The fleet's clock.
+        granted: Tasks granted since ``started_s``.
+        offered: Granted tasks that no client has started yet.
+        running: Tasks started and not ended.
+        held: Updates folded and not yet aggregated.
+    """
+
+    version: int
+    started_s: float
+    now_s: float
+    granted: int
+    offered: int
+    running: int
+    held: int
+
+
+class Strategy(Protocol):
+    """When to start tasks, when to aggregate, how much each base version counts.
+
+    Every method is a thin call of a pure function over numbers in the strategy's own module; the
+    simulator compiles those very functions.
+    """
+
+    @property
+    def pins_base_version(self) -> bool:
+        """Tasks train on the version they were granted for, not on the newest at their start."""
+        ...
+
+    @property
+    def late_outcome(self) -> Outcome:
+        """What becomes of an update whose base version is no longer live."""
+        ...
+
+    @property
+    def late_reason(self) -> str:
+        """Short code that goes with `late_outcome`."""
+        ...
+
+    @property
+    def needs_training_results(self) -> bool:
+        """Decisions depend on what clients learned, so events cannot run ahead of training."""
+        ...
+
+    def tasks_to_start(self, state: RoundState) -> int:
+        """How many more tasks to grant now."""
+        ...
+
+    def next_step(self, state: RoundState) -> Step:
+        """Whether to go on collecting, aggregate what is held, or abandon it."""
+        ...
+
+    def deadline_s(self, state: RoundState) -> float | None:
+        """When `next_step` must be asked again though nothing happened; None for never."""
+        ...
+
+    def oldest_live_version(self, version: int) -> int:
+        """Oldest base version whose updates may still count."""
+        ...
+
+    def base_weight(self, staleness: int) -> float:
+        """Factor on all updates whose base version is ``staleness`` versions old."""
+        ...
+
+    def task_timeout_s(self, task_timeout_s: float) -> float:
+        """How long one task may take, given the job's own limit."""
+        ...
