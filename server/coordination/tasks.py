@@ -61,3 +61,21 @@ class Release:
 
     release_id: str
     base_versions: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task's end, as it is stored.
+
+    Attributes:
+        version: Version (counted in aggregations) the update became part of; None if of none.
+    """
+
+    task_id: str
+    client_id: str
+    base_version: int
+    outcome: Outcome
+    reason: str
+    reason_code: int = 0
+    payload_sha256: bytes = b""
+    version: int | None = None

@@ -46,17 +46,22 @@ class ServerOptimizer:
                 return weights + rate * mean_delta, {}
             momentum = np.float32(settings.momentum) * state["momentum"] + mean_delta
             return weights + rate * momentum, {"momentum": momentum}
-        beta_1, beta_2 = np.float32(settings.beta_1), np.float32(settings.beta_2)
-        first = beta_1 * state["first_moment"] + (1 - beta_1) * mean_delta
+        first = _average(settings.beta_1, state["first_moment"], mean_delta)
         square, before = np.square(mean_delta), state["second_moment"]
         if settings.name == "adagrad":
             second = before + square
         elif settings.name == "adam":
-            second = beta_2 * before + (1 - beta_2) * square
+            second = _average(settings.beta_2, before, square)
         else:
-            second = before - (1 - beta_2) * square * np.sign(before - square)
+            step = np.float32(1 - settings.beta_2) * square
+            second = before - step * np.sign(before - square)
         stepped = weights + rate * first / (np.sqrt(second) + np.float32(settings.epsilon))
         return stepped.astype(np.float32, copy=False), {
             "first_moment": first,
             "second_moment": second,
         }
+
+
+def _average(beta: float, before: Vector, value: Vector) -> Vector:
+    """Exponential moving average in float32."""
+    return np.float32(beta) * before + np.float32(1 - beta) * value

@@ -1,0 +1,413 @@
+"""The coordinator's heart: drives one job on any fleet, whatever its clock.
+
+Events go in, grants and releases come out; production and dry-run run this very class.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.errors import FlintError
+from server.aggregation.rule import mean_delta
+from server.coordination.events import (
+    Event,
+    TaskCompleted,
+    TaskEnded,
+    TasksLost,
+    TaskStarted,
+    UpdatesRefused,
+)
+from server.coordination.fleet import Fleet, OpenJob, Released
+from server.coordination.ledger import TaskLedger
+from server.coordination.tasks import Grant, Outcome, Release
+from server.coordination.versions import JobTotals, StoredVersion, VersionStore
+from server.strategies import RoundState, Step, Strategy, make_strategy
+from server.strategies.server_optimizer import ServerOptimizer
+from server.update_gate.rejections import RejectionReason
+
+
+class ModelDiverged(FlintError):
+    """An aggregation gave a model with NaN or infinite parameters."""
+
+    code = "FLN-1006"
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """What a user watching a job sees.
+
+    Attributes:
+        metric: Of the newest evaluated version; None before the first evaluation.
+        in_flight: Tasks running on devices.
+        offered: Granted tasks waiting for a device to check in.
+    """
+
+    version: int
+    metric: float | None
+    metric_version: int | None
+    totals: JobTotals
+    in_flight: int
+    offered: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One aggregation, as observers see it.
+
+    Attributes:
+        staleness: Versions each update was behind, one entry an update.
+        aggregation_s: Wall-clock seconds from the release to the stored version.
+    """
+
+    version: int
+    updates: int
+    staleness: tuple[int, ...]
+    aggregation_s: float
+    mean_loss_after: float | None
+
+
+class JobObserver(Protocol):
+    """Who watches a job: metrics, live progress, a dry-run's trajectory."""
+
+    def on_event(self, event: Event) -> None:
+        """Something happened in the fleet."""
+        ...
+
+    def on_aggregation(self, aggregation: Aggregation) -> None:
+        """A version was stored."""
+        ...
+
+    def on_progress(self, progress: JobProgress) -> None:
+        """Counts changed; called after every event, so it must be cheap."""
+        ...
+
+
+Evaluate = Callable[[NDArray[np.float32]], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended."""
+
+    reason: str
+    progress: JobProgress
+
+
+class JobRunner:
+    """One job on one fleet, from its newest stored version to its end.
+
+    Args:
+        opened: The job as fleets are told of it.
+        evaluate: Gives a version's metrics, ``"metric"`` among them; None when the job asks for no
+            evaluation.
+        stop_requested: Says why the job should end now, or None; asked in every turn.
+        poll_s: Longest wait for an event, so that a stop is noticed; None waits for events only.
+    """
+
+    def __init__(
+        self,
+        opened: OpenJob,
+        fleet: Fleet,
+        store: VersionStore,
+        observer: JobObserver,
+        *,
+        evaluate: Evaluate | None,
+        stop_requested: Callable[[], str | None],
+        poll_s: float | None,
+    ) -> None:
+        self._job = opened.job
+        self._opened = opened
+        self._fleet = fleet
+        self._store = store
+        self._observer = observer
+        self._evaluate = evaluate
+        self._stop_requested = stop_requested
+        self._poll_s = poll_s
+        self._strategy: Strategy = make_strategy(opened.job.strategy)
+        self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
+        # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
+        self._offered: dict[str, int] = {}
+        self._cancelled: set[str] = set()
+        self._grants = 0
+        self._granted_in_round = 0
+        self._releases = 0
+        self._metric: float | None = None
+        self._metric_version: int | None = None
+
+    def run(self) -> JobResult:
+        """Drive the job until it stops; returns why.
+
+        Raises:
+            ModelDiverged: If an aggregation gives a model that is not finite.
+        """
+        self._take_up()
+        while (reason := self._stop_reason()) is None:
+            self._start_tasks()
+            event = self._fleet.next_event(self._wait_s())
+            if event is not None:
+                self._handle(event)
+            step = self._strategy.next_step(self._round_state())
+            if step is Step.AGGREGATE:
+                self._aggregate()
+            elif step is Step.ABANDON:
+                self._abandon_round()
+            self._observer.on_progress(self.progress())
+        return self._end(reason)
+
+    def progress(self) -> JobProgress:
+        """Counts at this moment."""
+        return JobProgress(
+            self._version.number,
+            self._metric,
+            self._metric_version,
+            self._totals(),
+            len(self._ledger.running),
+            sum(self._offered.values()),
+            len(self._ledger.held),
+        )
+
+    # -- beginning and end ---------------------------------------------------------------------
+
+    def _take_up(self) -> None:
+        newest = self._store.newest()
+        if newest is None:
+            message = f"job {self._opened.job_id} has no initial version stored"
+            raise ValueError(message)
+        self._version = newest
+        self._before = newest.totals
+        self._ledger = TaskLedger(newest.totals.outcomes, newest.totals.reasons)
+        if not newest.optimizer_state:
+            size = newest.weights.size
+            self._version = replace(newest, optimizer_state=self._optimizer.initial_state(size))
+        self._started_s = self._round_started_s = self._fleet.now_s()
+        self._fleet.open(replace(self._opened, committed_releases=newest.release_ids))
+        self._announce(newest.parameters_sha256)
+        if "metric" in newest.metrics:
+            self._metric, self._metric_version = newest.metrics["metric"], newest.number
+        else:
+            self._measure()
+
+    def _announce(self, parameters_sha256: bytes) -> None:
+        number = self._version.number
+        oldest_live = self._strategy.oldest_live_version(number)
+        self._fleet.set_model(number, parameters_sha256, oldest_live)
+        strategy = self._strategy
+        for base_version in self._ledger.expire(
+            oldest_live, strategy.late_outcome, strategy.late_reason
+        ):
+            self._fleet.drop(base_version, strategy.late_outcome, strategy.late_reason)
+
+    def _stop_reason(self) -> str | None:
+        requested = self._stop_requested()
+        if requested is not None:
+            return requested
+        stop, version = self._job.stop, self._version.number
+        if stop.target is not None and self._metric is not None and self._metric >= stop.target:
+            return f"target {stop.target} reached"
+        if stop.max_aggregations is not None and version >= stop.max_aggregations:
+            return f"max_aggregations {stop.max_aggregations} reached"
+        totals = self._totals()
+        if stop.max_updates is not None and totals.updates >= stop.max_updates:
+            return f"max_updates {stop.max_updates} reached"
+        if stop.max_hours is not None and totals.elapsed_s >= stop.max_hours * 3600:
+            return f"max_hours {stop.max_hours} reached"
+        return None
+
+    def _end(self, reason: str) -> JobResult:
+        if self._metric_version != self._version.number:
+            self._measure()
+        self._fleet.close(reason)
+        self._ledger.end_running(Outcome.OVER_COMMITTED, "job_ended")
+        self._ledger.end_held(Outcome.OVER_COMMITTED, "job_ended")
+        self._ledger.end_lost()
+        self._store.store_results(self._ledger.take_unsaved())
+        self._offered.clear()
+        progress = self.progress()
+        self._observer.on_progress(progress)
+        return JobResult(reason, progress)
+
+    # -- decisions -----------------------------------------------------------------------------
+
+    def _round_state(self) -> RoundState:
+        return RoundState(
+            version=self._version.number,
+            started_s=self._round_started_s,
+            now_s=self._fleet.now_s(),
+            granted=self._granted_in_round,
+            offered=sum(self._offered.values()),
+            running=len(self._ledger.running),
+            held=len(self._ledger.held),
+        )
+
+    def _start_tasks(self) -> None:
+        count = self._strategy.tasks_to_start(self._round_state())
+        if count == 0:
+            return
+        if self._granted_in_round == 0:
+            self._round_started_s = self._fleet.now_s()
+        self._grants += 1
+        grant_id = f"g{self._opened.epoch}-{self._grants}"
+        pinned = self._version.number if self._strategy.pins_base_version else None
+        timeout_s = self._strategy.task_timeout_s(self._job.client.task_timeout_s)
+        self._offered[grant_id] = count
+        self._granted_in_round += count
+        self._fleet.grant(Grant(grant_id, count, pinned, timeout_s))
+
+    def _wait_s(self) -> float | None:
+        deadline_s = self._strategy.deadline_s(self._round_state())
+        if deadline_s is None:
+            return self._poll_s
+        left_s = max(0.0, deadline_s - self._fleet.now_s())
+        return left_s if self._poll_s is None else min(left_s, self._poll_s)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        news = True
+        if isinstance(event, TaskStarted):
+            news = self._on_started(event)
+        elif isinstance(event, TaskCompleted):
+            news = self._on_completed(event)
+        elif isinstance(event, TaskEnded):
+            news = self._ledger.end(event)
+        elif isinstance(event, TasksLost):
+            self._ledger.lose(event.task_ids)
+        elif isinstance(event, UpdatesRefused):
+            name = RejectionReason(event.reason_code).name.lower()
+            self._ledger.refuse(name, event.count)
+        if news:
+            self._observer.on_event(event)
+
+    def _on_started(self, event: TaskStarted) -> bool:
+        if not self._ledger.start(event):
+            return False
+        left = self._offered.get(event.grant_id, 0)
+        if left > 0:
+            self._offered[event.grant_id] = left - 1
+        if left == 1 and not self._strategy.pins_base_version:
+            del self._offered[event.grant_id]
+        # A client may have been leased a slot just before the fleet heard of its cancellation.
+        if event.grant_id in self._cancelled:
+            self._ledger.end(
+                TaskEnded(
+                    event.at_s,
+                    event.task_id,
+                    event.client_id,
+                    event.base_version,
+                    self._strategy.late_outcome,
+                    self._strategy.late_reason,
+                )
+            )
+        return True
+
+    def _on_completed(self, event: TaskCompleted) -> bool:
+        if not self._ledger.complete(event):
+            return False
+        oldest_live = self._strategy.oldest_live_version(self._version.number)
+        if event.reference.base_version < oldest_live:
+            strategy = self._strategy
+            self._ledger.expire(oldest_live, strategy.late_outcome, strategy.late_reason)
+            self._fleet.drop(
+                event.reference.base_version, strategy.late_outcome, strategy.late_reason
+            )
+        return True
+
+    # -- aggregation ---------------------------------------------------------------------------
+
+    def _aggregate(self) -> None:
+        begun_s = time.monotonic()
+        self._releases += 1
+        release_id = f"{self._opened.job_id}/{self._opened.epoch}/{self._releases}"
+        released = self._fleet.release(Release(release_id))
+        if not any(partial.weight > 0 for partial in released.sums):
+            # All that was held was lost with its gateway; its TasksLost event is on its way.
+            self._fleet.commit(release_id)
+            return
+        before = self._version.number
+        self._version = self._next_version(released)
+        counted = [
+            (self._ledger.succeed(task_id, self._version.number), before - partial.base_version)
+            for partial in released.sums
+            for task_id in partial.task_ids
+        ]
+        self._version = replace(self._version, totals=self._totals())
+        if self._strategy.pins_base_version:
+            self._close_round()
+        digest = self._store.store(self._version, self._ledger.take_unsaved())
+        self._fleet.commit(release_id)
+        self._announce(digest)
+        self._begin_collecting()
+        losses = [
+            reference.loss_after
+            for reference, _ in counted
+            if reference is not None and np.isfinite(reference.loss_after)
+        ]
+        self._observer.on_aggregation(
+            Aggregation(
+                self._version.number,
+                len(counted),
+                tuple(staleness for _, staleness in counted),
+                time.monotonic() - begun_s,
+                float(np.mean(losses)) if losses else None,
+            )
+        )
+        if self._job.evaluation and self._version.number % self._job.evaluation.every == 0:
+            self._measure()
+
+    def _next_version(self, released: Released) -> StoredVersion:
+        sums = [partial for partial in released.sums if partial.weight > 0]
+        delta = mean_delta(sums, self._version.number, self._strategy.base_weight)
+        weights, optimizer_state = self._optimizer.step(
+            self._version.weights, delta, self._version.optimizer_state
+        )
+        if not np.isfinite(weights).all():
+            raise ModelDiverged(
+                f"version {self._version.number + 1} of job {self._job.name} is not finite: the "
+                "server step overflowed; lower client.optimizer.learning_rate or "
+                "strategy.server_optimizer.learning_rate, or set "
+                "privacy.robustness.max_update_norm"
+            )
+        return StoredVersion(
+            self._version.number + 1, weights, optimizer_state, release_ids=released.release_ids
+        )
+
+    def _abandon_round(self) -> None:
+        version = self._version.number
+        self._close_round()
+        self._ledger.end_held(Outcome.FAILED, "round_abandoned")
+        self._fleet.drop(version, Outcome.FAILED, "round_abandoned")
+        self._begin_collecting()
+
+    def _close_round(self) -> None:
+        for grant_id in self._offered:
+            self._fleet.cancel(grant_id, running_too=True)
+        self._cancelled.update(self._offered)
+        self._offered.clear()
+        self._ledger.end_running(self._strategy.late_outcome, self._strategy.late_reason)
+
+    def _begin_collecting(self) -> None:
+        self._granted_in_round = 0
+        self._round_started_s = self._fleet.now_s()
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        if self._evaluate is None:
+            return
+        metrics = self._evaluate(self._version.weights)
+        self._store.record_metrics(self._version.number, metrics)
+        self._metric, self._metric_version = metrics["metric"], self._version.number
+
+    def _totals(self) -> JobTotals:
+        outcomes = self._ledger.outcomes
+        return JobTotals(
+            self._before.elapsed_s + self._fleet.now_s() - self._started_s,
+            outcomes[Outcome.SUCCEEDED],
+            dict(outcomes),
+            dict(self._ledger.reasons),
+        )

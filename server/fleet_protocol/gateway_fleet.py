@@ -1,0 +1,368 @@
+"""The `Fleet` of all attached gateways: the coordinator's end of flint.fleet.v1."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from server.coordination.events import Event, TasksLost, UpdatesRefused
+from server.coordination.fleet import OpenJob, Released
+from server.coordination.tasks import Grant, Outcome, Release
+from server.fleet_protocol import fleet_pb2 as pb
+from server.fleet_protocol import fleet_pb2_grpc
+from server.fleet_protocol.gateway_link import GatewayLink
+from server.fleet_protocol.messages import (
+    completed_event,
+    ended_event,
+    grant_message,
+    open_message,
+    partial_sums,
+    started_event,
+)
+
+log = logging.getLogger(__name__)
+
+GATEWAY_LOST_AFTER_S = 20.0
+"""A gateway away for longer is taken for dead; its uncommitted updates are asked for again."""
+
+
+class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
+    """Gateways dial in; this object is their servicer and the coordinator's `Fleet` at once.
+
+    gRPC threads feed `next_event`; the coordinator's thread calls everything else.
+    """
+
+    def __init__(self, lost_after_s: float = GATEWAY_LOST_AFTER_S) -> None:
+        self._lost_after_s = lost_after_s
+        self._lock = threading.RLock()
+        self._answered = threading.Condition(self._lock)
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._links: dict[str, GatewayLink] = {}
+        self._opened: OpenJob | None = None
+        self._model: pb.SetModel | None = None
+        self._grants: dict[str, Grant] = {}
+        self._unplaced: dict[str, int] = {}
+        self._partials: dict[str, pb.Partial] = {}
+        self._sequence = 0
+
+    # -- Fleet ---------------------------------------------------------------------------------
+
+    def now_s(self) -> float:
+        """Wall clock, monotonic."""
+        return time.monotonic()
+
+    def open(self, job: OpenJob) -> None:
+        """Open the job at every attached gateway, and at those that attach later."""
+        with self._lock:
+            self._opened, self._model = job, None
+            self._grants.clear()
+            self._unplaced.clear()
+            self._partials.clear()
+            self._events = queue.Queue()
+            for link in self._links.values():
+                link.ready = False
+                link.offered.clear()
+                link.tasks.clear()
+                self._send(link, pb.CoordinatorMessage(open=open_message(job)))
+
+    def set_model(self, version: int, parameters_sha256: bytes, oldest_live_version: int) -> None:
+        """Announce the newest version to every gateway."""
+        with self._lock:
+            self._model = pb.SetModel(
+                version=version,
+                parameters_sha256=parameters_sha256,
+                oldest_live_version=oldest_live_version,
+            )
+            for link in self._attached():
+                self._send(link, pb.CoordinatorMessage(set_model=self._model))
+
+    def grant(self, grant: Grant) -> None:
+        """Place slots at the gateways by their share of check-ins; keep what cannot be placed."""
+        with self._lock:
+            self._grants[grant.grant_id] = grant
+            self._unplaced[grant.grant_id] = grant.count
+            self._place()
+
+    def cancel(self, grant_id: str, *, running_too: bool) -> None:
+        """Take back a grant everywhere."""
+        with self._lock:
+            self._grants.pop(grant_id, None)
+            self._unplaced.pop(grant_id, None)
+            for link in self._links.values():
+                link.offered.pop(grant_id, None)
+                if link.connected:
+                    self._send(
+                        link,
+                        pb.CoordinatorMessage(
+                            cancel=pb.Cancel(grant_id=grant_id, running_too=running_too)
+                        ),
+                    )
+
+    def next_event(self, timeout_s: float | None) -> Event | None:
+        """Wait for what gateways report; also notices gateways that stay away."""
+        self._lose_absent_gateways()
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def release(self, release: Release) -> Released:
+        """Ask every gateway for its partial; one that is lost meanwhile is left out."""
+        with self._lock:
+            asked = {
+                link.boot_id: f"{release.release_id}/{link.boot_id}"
+                for link in self._links.values()
+                if link.ready or link.tasks
+            }
+            put_on: dict[str, object] = {}
+            while waiting := [b for b, part in asked.items() if self._awaits(b, part)]:
+                for boot_id in waiting:
+                    link = self._links[boot_id]
+                    # Once a connection: a gateway that came back was not asked on its new one.
+                    if link.connected and link.ready and put_on.get(boot_id) is not link.outgoing:
+                        put_on[boot_id] = link.outgoing
+                        self._send_release(link, asked[boot_id], release)
+                self._answered.wait(timeout=0.5)
+                self._lose_absent_gateways()
+            answers = {p: self._partials[p] for p in asked.values() if p in self._partials}
+        sums = tuple(s for answer in answers.values() for s in partial_sums(answer))
+        return Released(tuple(answers), sums)
+
+    def commit(self, release_id: str) -> None:
+        """Tell every gateway that its partial of this release is part of a stored version."""
+        with self._lock:
+            for boot_id, link in self._links.items():
+                part = f"{release_id}/{boot_id}"
+                self._partials.pop(part, None)
+                # A gateway that is away right now learns it from the next Open instead.
+                self._remember_commit(part)
+                if link.connected:
+                    self._send(link, pb.CoordinatorMessage(commit=pb.Commit(release_id=part)))
+
+    def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:
+        """Forget a bucket everywhere."""
+        message = pb.Drop(base_version=base_version, outcome=outcome, reason=reason)
+        with self._lock:
+            for link in self._attached():
+                link.forget_bucket(base_version)
+                self._send(link, pb.CoordinatorMessage(drop=message))
+
+    def close(self, reason: str) -> None:
+        """End the job at every gateway."""
+        with self._lock:
+            for link in self._attached():
+                self._send(link, pb.CoordinatorMessage(close=pb.Close(reason=reason)))
+            self._opened = None
+
+    def gateways(self) -> int:
+        """Gateways attached at this moment."""
+        with self._lock:
+            return len(self._attached())
+
+    # -- servicer ------------------------------------------------------------------------------
+
+    def Attach(  # noqa: N802 - gRPC's name
+        self, request_iterator: Iterator[pb.GatewayMessage], context: grpc.ServicerContext
+    ) -> Iterator[pb.CoordinatorMessage]:
+        """Serve one connection of one gateway for as long as it lasts."""
+        first = next(request_iterator, None)
+        if first is None or first.WhichOneof("body") != "hello":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a gateway says hello first")
+        with self._lock:
+            link = self._attach(first.hello)
+            outgoing = link.outgoing
+        reader = threading.Thread(
+            target=self._read, args=(link, request_iterator, outgoing), daemon=True
+        )
+        reader.start()
+        context.add_callback(lambda: outgoing.put(None))
+        while (message := outgoing.get()) is not None:
+            yield message
+        self._detach(link, outgoing)
+
+    def _attach(self, hello: pb.Hello) -> GatewayLink:
+        link = self._links.get(hello.boot_id)
+        if link is not None:
+            link.reconnect()
+        else:
+            for other in list(self._links.values()):
+                if other.gateway_id == hello.gateway_id:
+                    self._lose(other)
+            link = GatewayLink(hello.gateway_id, hello.boot_id)
+            self._links[hello.boot_id] = link
+        log.info("gateway %s attached (boot %s)", hello.gateway_id, hello.boot_id)
+        if self._opened is not None:
+            self._send(link, pb.CoordinatorMessage(open=open_message(self._opened)))
+        return link
+
+    def _detach(
+        self, link: GatewayLink, outgoing: queue.SimpleQueue[pb.CoordinatorMessage | None]
+    ) -> None:
+        with self._lock:
+            if link.outgoing is not outgoing:
+                return  # it has already come back over a new connection
+            link.connected = link.ready = False
+            link.disconnected_at_s = time.monotonic()
+            log.warning("gateway %s is away", link.gateway_id)
+
+    def _read(
+        self,
+        link: GatewayLink,
+        messages: Iterator[pb.GatewayMessage],
+        outgoing: queue.SimpleQueue[pb.CoordinatorMessage | None],
+    ) -> None:
+        try:
+            for message in messages:
+                with self._lock:
+                    if link.outgoing is outgoing:
+                        self._handle(link, message)
+        except grpc.RpcError as error:
+            log.info("gateway %s: connection ended (%s)", link.gateway_id, error)
+        finally:
+            outgoing.put(None)
+
+    def _handle(self, link: GatewayLink, message: pb.GatewayMessage) -> None:
+        opened = self._opened
+        body = message.WhichOneof("body")
+        if body == "heartbeat":
+            link.check_ins_per_s = message.heartbeat.check_ins_per_s
+            return
+        if opened is None or message.job_id != opened.job_id or message.epoch != opened.epoch:
+            return
+        if body == "progress":
+            self._on_progress(link, message.progress, message.sequence)
+        elif body == "partial":
+            self._partials[message.partial.release_id] = message.partial
+            for bucket in message.partial.buckets:
+                for task_id in bucket.task_ids:
+                    link.tasks.pop(task_id, None)
+            self._answered.notify_all()
+
+    def _on_progress(self, link: GatewayLink, progress: pb.Progress, sequence: int) -> None:
+        if not progress.snapshot and sequence <= link.last_progress:
+            self._send(
+                link,
+                pb.CoordinatorMessage(
+                    acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)
+                ),
+            )
+            return
+        link.last_progress = max(link.last_progress, sequence)
+        now_s = self.now_s()
+        if progress.snapshot:
+            self._reconcile(link, progress)
+        for leased in progress.leased:
+            if leased.task_id not in link.tasks:
+                left = link.offered.get(leased.grant_id, 0)
+                link.offered[leased.grant_id] = max(0, left - 1)
+            link.tasks[leased.task_id] = leased.base_version
+            self._events.put(started_event(leased, now_s))
+        for completed in progress.completed:
+            link.tasks[completed.task_id] = completed.base_version
+            self._events.put(completed_event(completed, now_s))
+        for ended in progress.ended:
+            link.tasks.pop(ended.task_id, None)
+            self._events.put(ended_event(ended, now_s))
+        for refusal in progress.refusals:
+            self._events.put(UpdatesRefused(now_s, refusal.reason_code, refusal.count))
+        self._send(
+            link,
+            pb.CoordinatorMessage(acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)),
+        )
+        if progress.snapshot:
+            self._bring_up_to_date(link)
+
+    def _reconcile(self, link: GatewayLink, snapshot: pb.Progress) -> None:
+        """A snapshot is the truth: what it does not name is not there any more."""
+        named = {leased.task_id for leased in snapshot.leased}
+        named |= {completed.task_id for completed in snapshot.completed}
+        gone = tuple(sorted(link.tasks.keys() - named))
+        if gone:
+            for task_id in gone:
+                del link.tasks[task_id]
+            self._events.put(TasksLost(self.now_s(), gone))
+
+    def _bring_up_to_date(self, link: GatewayLink) -> None:
+        link.ready = True
+        if self._model is not None:
+            self._send(link, pb.CoordinatorMessage(set_model=self._model))
+        for grant_id, count in list(link.offered.items()):
+            if grant_id in self._grants and count > 0:
+                self._send(
+                    link, pb.CoordinatorMessage(grant=grant_message(self._grants[grant_id], count))
+                )
+            else:
+                del link.offered[grant_id]
+        self._place()
+
+    # -- placing, losing, sending ----------------------------------------------------------------
+
+    def _place(self) -> None:
+        ready = [link for link in self._attached() if link.ready]
+        if not ready:
+            return
+        for grant_id, count in list(self._unplaced.items()):
+            del self._unplaced[grant_id]
+            for link, share in _shares(ready, count):
+                link.offered[grant_id] = link.offered.get(grant_id, 0) + share
+                self._send(
+                    link, pb.CoordinatorMessage(grant=grant_message(self._grants[grant_id], share))
+                )
+
+    def _lose_absent_gateways(self) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            for link in list(self._links.values()):
+                if not link.connected and now_s - link.disconnected_at_s > self._lost_after_s:
+                    self._lose(link)
+
+    def _lose(self, link: GatewayLink) -> None:
+        log.warning("gateway %s (boot %s) is lost", link.gateway_id, link.boot_id)
+        del self._links[link.boot_id]
+        link.outgoing.put(None)
+        if link.tasks:
+            self._events.put(TasksLost(self.now_s(), tuple(sorted(link.tasks))))
+        for grant_id, count in link.offered.items():
+            if grant_id in self._grants and count > 0:
+                self._unplaced[grant_id] = self._unplaced.get(grant_id, 0) + count
+        self._place()
+        self._answered.notify_all()
+
+    def _awaits(self, boot_id: str, release_id: str) -> bool:
+        return boot_id in self._links and release_id not in self._partials
+
+    def _send_release(self, link: GatewayLink, release_id: str, release: Release) -> None:
+        message = pb.Release(release_id=release_id, base_versions=release.base_versions)
+        self._send(link, pb.CoordinatorMessage(release=message))
+
+    def _remember_commit(self, part: str) -> None:
+        opened = self._opened
+        if opened is not None and part not in opened.committed_releases:
+            recent = (*opened.committed_releases, part)[-64:]
+            self._opened = replace(opened, committed_releases=recent)
+
+    def _attached(self) -> list[GatewayLink]:
+        return [link for link in self._links.values() if link.connected]
+
+    def _send(self, link: GatewayLink, message: pb.CoordinatorMessage) -> None:
+        self._sequence += 1
+        message.sequence = self._sequence
+        if self._opened is not None:
+            message.job_id, message.epoch = self._opened.job_id, self._opened.epoch
+        link.outgoing.put(message)
+
+
+def _shares(links: list[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
+    """Split ``count`` slots by check-in rates, whole slots, nothing lost (largest remainder)."""
+    rates = [link.check_ins_per_s + 1e-6 for link in links]
+    exact = [count * rate / sum(rates) for rate in rates]
+    whole = [int(share) for share in exact]
+    by_remainder = sorted(range(len(links)), key=lambda i: whole[i] - exact[i])
+    for i in by_remainder[: count - sum(whole)]:
+        whole[i] += 1
+    return [(link, share) for link, share in zip(links, whole, strict=True) if share]

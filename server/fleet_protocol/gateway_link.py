@@ -1,0 +1,41 @@
+"""One attached gateway, as the coordinator keeps it: an outgoing queue and what it was given."""
+
+import queue
+from dataclasses import dataclass, field
+
+from server.fleet_protocol import fleet_pb2 as pb
+
+
+@dataclass
+class GatewayLink:
+    """State of one gateway process (one boot id), over all its connections.
+
+    Attributes:
+        ready: It has answered the job's `Open` with its snapshot, so grants may be placed.
+        offered: Slots placed here and not leased yet, by grant.
+        tasks: Base version of each task it leases or holds; they are lost with it.
+        last_progress: Sequence of the newest progress message handled.
+    """
+
+    gateway_id: str
+    boot_id: str
+    outgoing: queue.SimpleQueue[pb.CoordinatorMessage | None] = field(
+        default_factory=queue.SimpleQueue
+    )
+    connected: bool = True
+    ready: bool = False
+    disconnected_at_s: float = 0.0
+    check_ins_per_s: float = 0.0
+    offered: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    last_progress: int = 0
+
+    def reconnect(self) -> None:
+        """A new connection of the same boot: old unsent messages are void, the snapshot decides."""
+        self.outgoing.put(None)
+        self.outgoing = queue.SimpleQueue()
+        self.connected, self.ready = True, False
+
+    def forget_bucket(self, base_version: int) -> None:
+        """The updates of one base version were dropped."""
+        self.tasks = {task: base for task, base in self.tasks.items() if base != base_version}
