@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import grpc
 
@@ -67,7 +66,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             for link in self._links.values():
                 link.ready = False
                 link.offered.clear()
-                link.tasks.clear()
+                link.leased.clear()
+                link.held.clear()
                 self._send(link, pb.CoordinatorMessage(open=open_message(job)))
 
     def set_model(self, version: int, parameters_sha256: bytes, oldest_live_version: int) -> None:
@@ -117,7 +117,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             asked = {
                 link.boot_id: f"{release.release_id}/{link.boot_id}"
                 for link in self._links.values()
-                if link.ready or link.tasks
+                if link.ready or link.held
             }
             put_on: dict[str, object] = {}
             while waiting := [b for b, part in asked.items() if self._awaits(b, part)]:
@@ -240,7 +240,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._partials[message.partial.release_id] = message.partial
             for bucket in message.partial.buckets:
                 for task_id in bucket.task_ids:
-                    link.tasks.pop(task_id, None)
+                    link.forget(task_id)
             self._answered.notify_all()
 
     def _on_progress(self, link: GatewayLink, progress: pb.Progress, sequence: int) -> None:
@@ -257,16 +257,17 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         if progress.snapshot:
             self._reconcile(link, progress)
         for leased in progress.leased:
-            if leased.task_id not in link.tasks:
+            if leased.task_id not in link.leased:
                 left = link.offered.get(leased.grant_id, 0)
                 link.offered[leased.grant_id] = max(0, left - 1)
-            link.tasks[leased.task_id] = leased.base_version
+            link.leased.add(leased.task_id)
             self._events.put(started_event(leased, now_s))
         for completed in progress.completed:
-            link.tasks[completed.task_id] = completed.base_version
+            link.leased.discard(completed.task_id)
+            link.held[completed.task_id] = completed.base_version
             self._events.put(completed_event(completed, now_s))
         for ended in progress.ended:
-            link.tasks.pop(ended.task_id, None)
+            link.forget(ended.task_id)
             self._events.put(ended_event(ended, now_s))
         for refusal in progress.refusals:
             self._events.put(UpdatesRefused(now_s, refusal.reason_code, refusal.count))
@@ -281,10 +282,10 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         """A snapshot is the truth: what it does not name is not there any more."""
         named = {leased.task_id for leased in snapshot.leased}
         named |= {completed.task_id for completed in snapshot.completed}
-        gone = tuple(sorted(link.tasks.keys() - named))
+        gone = tuple(sorted(link.tasks - named))
+        for task_id in gone:
+            link.forget(task_id)
         if gone:
-            for task_id in gone:
-                del link.tasks[task_id]
             self._events.put(TasksLost(self.now_s(), gone))
 
     def _bring_up_to_date(self, link: GatewayLink) -> None:

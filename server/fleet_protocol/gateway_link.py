@@ -13,7 +13,8 @@ class GatewayLink:
     Attributes:
         ready: It has answered the job's `Open` with its snapshot, so grants may be placed.
         offered: Slots placed here and not leased yet, by grant.
-        tasks: Base version of each task it leases or holds; they are lost with it.
+        leased: Tasks running under it.
+        held: Base version of every update it holds, by task.
         last_progress: Sequence of the newest progress message handled.
     """
 
@@ -27,7 +28,8 @@ class GatewayLink:
     disconnected_at_s: float = 0.0
     check_ins_per_s: float = 0.0
     offered: dict[str, int] = field(default_factory=dict)
-    tasks: dict[str, int] = field(default_factory=dict)
+    leased: set[str] = field(default_factory=set)
+    held: dict[str, int] = field(default_factory=dict)
     last_progress: int = 0
 
     def reconnect(self) -> None:
@@ -36,6 +38,16 @@ class GatewayLink:
         self.outgoing = queue.SimpleQueue()
         self.connected, self.ready = True, False
 
+    @property
+    def tasks(self) -> set[str]:
+        """All that is lost with it."""
+        return self.leased | self.held.keys()
+
+    def forget(self, task_id: str) -> None:
+        """A task ended or was handed over in a partial."""
+        self.leased.discard(task_id)
+        self.held.pop(task_id, None)
+
     def forget_bucket(self, base_version: int) -> None:
         """The updates of one base version were dropped."""
-        self.tasks = {task: base for task, base in self.tasks.items() if base != base_version}
+        self.held = {task: base for task, base in self.held.items() if base != base_version}

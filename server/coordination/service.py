@@ -1,0 +1,200 @@
+"""The coordinator process: takes jobs from the queue one by one and drives each to its end."""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+from prometheus_client import CollectorRegistry, start_http_server
+
+from device_runtime.engine import LiteRtEngine
+from device_runtime.errors import FlintError
+from device_runtime.manifest import ArtifactManifest
+from device_runtime.update_codec import parameters_from_blob
+from feature_catalog.blobs import BlobStore
+from feature_catalog.database import connect
+from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.jobs import JobQueue, JobRow, leader_lock
+from feature_catalog.model_store import ArtifactRow, ModelStore
+from modeling.spec import ModelSpec
+from modeling.zoo import get_model
+from server.coordination.catalog_versions import CatalogVersions
+from server.coordination.composite_fleet import CompositeFleet
+from server.coordination.evaluation import CentralEvaluation
+from server.coordination.fleet import OpenJob
+from server.coordination.job_observers import CatalogProgress, Observers
+from server.coordination.job_runner import JobResult, JobRunner
+from server.fleet_protocol.endpoint import serve_gateways
+from server.fleet_protocol.gateway_fleet import GatewayFleet
+from server.flower.adapter import FlowerRun
+from server.flower.grid_fleet import GridFleet
+from server.job import Job
+from server.monitoring import CoordinatorMetrics
+from server.operations.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+
+
+class MissingArtifact(FlintError):
+    """The model artefact a job needs was never built."""
+
+    code = "FLN-1007"
+
+
+class ShuttingDown(Exception):
+    """The process was asked to stop; the job stays in the queue and is taken up again."""
+
+
+class Coordinator:
+    """Owns the gateways' endpoint and the job queue's head; one per deployment."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._engine = connect(settings.database_url)
+        self._blobs = BlobStore(settings.blob_url)
+        self._models = ModelStore(self._engine, self._blobs)
+        self._jobs = JobQueue(self._engine)
+        self._gateways = GatewayFleet()
+        self._stopping = threading.Event()
+        registry = CollectorRegistry()
+        self._metrics = CoordinatorMetrics(registry)
+        start_http_server(settings.coordinator_metrics_port, "127.0.0.1", registry)
+        self._server: grpc.Server = serve_gateways(self._gateways, settings)
+
+    def stop(self) -> None:
+        """Ask `run` to return soon; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Drive jobs, oldest first, until `stop`; one coordinator at a time holds the lock."""
+        with leader_lock(self._engine):
+            log.info("ready: gateways attach at %s", self._settings.coordinator_address)
+            while not self._stopping.is_set():
+                row = self._jobs.running() or self._jobs.next_queued()
+                if row is None:
+                    self._stopping.wait(_POLL_S)
+                    continue
+                try:
+                    self._run_job(row)
+                except ShuttingDown:
+                    log.info("job %s waits for the next start", row.job_id)
+        self._server.stop(grace=1.0).wait()
+
+    def _run_job(self, row: JobRow) -> None:
+        epoch = self._jobs.claim(row.job_id)
+        log.info("job %s (%s), epoch %d", row.job_id, row.name, epoch)
+        flower: FlowerRun | None = None
+        try:
+            flower = FlowerRun.acquire(self._settings, row.flower_run_id, row.name)
+            self._jobs.set_flower_run(row.job_id, flower.run_id)
+            result = self._drive(row, epoch, flower)
+        except FlintError as error:
+            log.error("job %s failed: %s", row.job_id, error)
+            self._gateways.close("failed")
+            self._jobs.finish(row.job_id, "failed", str(error))
+            if flower is not None:
+                flower.finish("failed", str(error))
+            return
+        except BaseException:
+            if flower is not None:
+                flower.abandon()
+            raise
+        stopped = result.reason.startswith("stopped")
+        log.info("job %s ended: %s", row.job_id, result.reason)
+        self._jobs.finish(row.job_id, "stopped" if stopped else "finished", result.reason)
+        flower.finish("stopped" if stopped else "completed", result.reason)
+
+    def _drive(self, row: JobRow, epoch: int, flower: FlowerRun) -> JobResult:
+        job = Job.model_validate_json(row.job_json)
+        model = get_model(job.model)
+        artifact = self._artifact(job)
+        opened = OpenJob(
+            row.job_id,
+            epoch,
+            job,
+            model,
+            artifact.artifact_sha256,
+            artifact.manifest_sha256,
+            contract_sha256(model, artifact),
+        )
+        versions = CatalogVersions(
+            self._models, row.job_id, job.name, model, opened.contract_sha256
+        )
+        self._begin(versions, job, model)
+        progress = CatalogProgress(self._jobs, row.job_id)
+        nodes = GridFleet(flower.grid, self._blobs)
+        runner = JobRunner(
+            opened,
+            CompositeFleet(self._gateways, [nodes]),
+            versions,
+            Observers([progress, self._metrics]),
+            evaluate=self._evaluation(job, model, artifact),
+            stop_requested=self._stop_check(row.job_id, flower),
+            poll_s=_POLL_S,
+        )
+        result = runner.run()
+        progress.report(result.progress)
+        return result
+
+    def _artifact(self, job: Job) -> ArtifactRow:
+        client = job.client
+        proximal = client.proximal_mu > 0
+        artifact = self._models.find_artifact(
+            job.model, client.batch_size, client.optimizer.name, proximal
+        )
+        if artifact is None:
+            raise MissingArtifact(
+                f"no artefact of {job.model} for batch size {client.batch_size} and "
+                f"{client.optimizer.name} is in the model store; `flint submit` builds it"
+            )
+        return artifact
+
+    def _begin(self, versions: CatalogVersions, job: Job, model: ModelSpec) -> None:
+        if job.initial_version is None:
+            versions.begin(model.initial_parameters(job.seed), None)
+            return
+        initial = self._models.resolve(job.initial_version)
+        blob = self._models.parameters(initial)
+        versions.begin(parameters_from_blob(model.parameters, blob), initial.id)
+
+    def _evaluation(
+        self, job: Job, model: ModelSpec, artifact: ArtifactRow
+    ) -> CentralEvaluation | None:
+        if job.evaluation is None:
+            return None
+        inputs, labels = (
+            DatasetCatalog(self._engine, self._blobs).open(job.evaluation.dataset).heldout()
+        )
+        manifest = ArtifactManifest.from_json(self._blobs.get(artifact.manifest_sha256).decode())
+        engine = LiteRtEngine(self._blobs.get(artifact.artifact_sha256), manifest)
+        return CentralEvaluation(model, engine, inputs, labels, job.evaluation.metric)
+
+    def _stop_check(self, job_id: str, flower: FlowerRun) -> Callable[[], str | None]:
+        checked_s = 0.0
+
+        def stop_requested() -> str | None:
+            nonlocal checked_s
+            if self._stopping.is_set():
+                raise ShuttingDown
+            if time.monotonic() - checked_s < 1.0:
+                return None
+            checked_s = time.monotonic()
+            if self._jobs.stop_requested(job_id):
+                return "stopped with `flint stop`"
+            if flower.stopped():
+                return "stopped with `flwr stop`"
+            return None
+
+        return stop_requested
+
+
+def contract_sha256(model: ModelSpec, artifact: ArtifactRow) -> bytes:
+    """Digest of what server and device must agree on; devices echo it with every update."""
+    digest = hashlib.sha256(model.to_json().encode())
+    digest.update(artifact.artifact_sha256)
+    digest.update(artifact.manifest_sha256)
+    return digest.digest()
