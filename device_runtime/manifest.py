@@ -62,6 +62,7 @@ class ArtifactManifest:
         tensor_names: Argument name of each parameter in the signatures, same order.
         input: The model's one input, fed as ``x``.
         label_shape: Per-record shape of ``y``.
+        loss: What ``train`` returns and descends, mean over records; over logits of ``infer``.
     """
 
     model: str
@@ -74,6 +75,7 @@ class ArtifactManifest:
     tensor_names: tuple[str, ...]
     input: InputSpec
     label_shape: tuple[int, ...]
+    loss: Literal["binary_cross_entropy"] = "binary_cross_entropy"
 
     def to_json(self) -> str:
         """Serialise canonically: sorted keys, no spaces, so equal manifests have equal digests."""
@@ -107,6 +109,7 @@ class ArtifactManifest:
                     raw["input"]["padding"],
                 ),
                 label_shape=tuple(int(d) for d in raw["label_shape"]),
+                loss=raw["loss"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidManifest(

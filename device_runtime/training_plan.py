@@ -1,0 +1,57 @@
+"""What one task asks of a device, and the order in which its records are seen."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.protocol import device_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """`TrainingPlan` of ``device.proto``.
+
+    Attributes:
+        max_records: Newest local records to train on, at most.
+        proximal_mu: Strength of FedProx's proximal term; 0 leaves it out.
+        shuffle_seed: See `epoch_order`.
+    """
+
+    local_epochs: int
+    batch_size: int
+    max_records: int
+    learning_rate: float
+    proximal_mu: float
+    shuffle_seed: int
+
+    @classmethod
+    def from_message(cls, message: pb.TrainingPlan) -> Self:
+        """The plan a leased task carries."""
+        return cls(
+            local_epochs=message.local_epochs,
+            batch_size=message.batch_size,
+            max_records=message.max_records,
+            learning_rate=message.learning_rate,
+            proximal_mu=message.proximal_mu,
+            shuffle_seed=message.shuffle_seed,
+        )
+
+
+def epoch_order(count: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of ``count`` records in one epoch: a permutation of ``0 .. count - 1``.
+
+    Drawn by ``numpy.random.Generator(Philox(key=(shuffle_seed, epoch))).permutation``: counter
+    based, so any epoch's order is known without those before it, and the same on every machine.
+
+    Args:
+        count: Records, at least 0.
+        shuffle_seed: Of the task, 64 bits.
+        epoch: From 0.
+
+    Returns:
+        Record indices, shape ``(count,)``.
+    """
+    key = np.array([shuffle_seed, epoch], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(count)
