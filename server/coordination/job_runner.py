@@ -242,6 +242,7 @@ class JobRunner:
             offered=sum(self._offered.values()),
             running=len(self._ledger.running),
             held=len(self._ledger.held),
+            lost=len(self._ledger.lost),
         )
 
     def _start_tasks(self) -> None:

@@ -32,7 +32,7 @@ class TaskLedger:
         self.held: dict[str, UpdateReference] = {}
         self.outcomes: Counter[str] = Counter(outcomes)
         self.reasons: Counter[str] = Counter(reasons)
-        self._lost: dict[str, RunningTask] = {}
+        self.lost: dict[str, RunningTask] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._unsaved: list[TaskResult] = []
 
@@ -41,7 +41,7 @@ class TaskLedger:
         task_id = event.task_id
         if task_id in self.running or task_id in self.held or task_id in self._ended:
             return False
-        self._lost.pop(task_id, None)
+        self.lost.pop(task_id, None)
         self.running[task_id] = RunningTask(
             task_id, event.grant_id, event.client_id, event.base_version
         )
@@ -53,7 +53,7 @@ class TaskLedger:
         if task_id in self.held or task_id in self._ended:
             return False
         self.running.pop(task_id, None)
-        self._lost.pop(task_id, None)
+        self.lost.pop(task_id, None)
         self.held[task_id] = event.reference
         return True
 
@@ -109,7 +109,7 @@ class TaskLedger:
             if reference is not None:
                 running = RunningTask(task_id, "", reference.client_id, reference.base_version)
             if running is not None:
-                self._lost[task_id] = running
+                self.lost[task_id] = running
 
     def expire(self, oldest_live_version: int, outcome: Outcome, reason: str) -> set[int]:
         """End held updates and lost tasks of base versions that are no longer live.
@@ -122,7 +122,7 @@ class TaskLedger:
             if reference.base_version < oldest_live_version:
                 dropped.add(reference.base_version)
                 self._close_reference(reference, outcome, reason)
-        for lost in list(self._lost.values()):
+        for lost in list(self.lost.values()):
             if lost.base_version < oldest_live_version:
                 self._close_running(lost, Outcome.FAILED, "gateway_lost")
         return dropped
@@ -139,7 +139,7 @@ class TaskLedger:
 
     def end_lost(self) -> None:
         """End every task that was lost with its gateway and not heard of again."""
-        for lost in list(self._lost.values()):
+        for lost in list(self.lost.values()):
             self._close_running(lost, Outcome.FAILED, "gateway_lost")
 
     def refuse(self, reason: str, count: int) -> None:
@@ -170,7 +170,7 @@ class TaskLedger:
     def _close(self, result: TaskResult) -> None:
         self.running.pop(result.task_id, None)
         self.held.pop(result.task_id, None)
-        self._lost.pop(result.task_id, None)
+        self.lost.pop(result.task_id, None)
         self._ended[result.task_id] = None
         if len(self._ended) > _REMEMBERED_ENDS:
             self._ended.popitem(last=False)

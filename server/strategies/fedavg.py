@@ -33,8 +33,8 @@ def round_step(
 
     Args:
         held: Updates of this round so far.
-        unfinished: Tasks of this round offered or running. When none is left, no more will come,
-            so the round is decided at once.
+        unfinished: Tasks of this round offered, running or lost with a gateway. When none is left,
+            no more will come, so the round is decided at once.
 
     Returns:
         A `Step`.
@@ -72,7 +72,7 @@ class FedAvg:
         return Step(
             round_step(
                 state.held,
-                state.offered + state.running,
+                state.offered + state.running + state.lost,
                 state.now_s - state.started_s,
                 self.cohort_size,
                 self.min_updates,

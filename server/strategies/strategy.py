@@ -27,6 +27,7 @@ class RoundState:
         offered: Granted tasks that no client has started yet.
         running: Tasks started and not ended.
         held: Updates folded and not yet aggregated.
+        lost: Tasks whose gateway died and that may be heard of again.
     """
 
     version: int
@@ -36,6 +37,7 @@ class RoundState:
     offered: int
     running: int
     held: int
+    lost: int = 0
 
 
 class Strategy(Protocol):

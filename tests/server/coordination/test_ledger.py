@@ -1,0 +1,92 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
+from server.coordination.ledger import TaskLedger
+from server.coordination.tasks import Outcome, UpdateReference
+
+TASKS = ["t1", "t2", "t3", "t4"]
+
+
+def started(task_id, base_version=0):
+    return TaskStarted(0.0, task_id, "g1", "d1", base_version)
+
+
+def completed(task_id, base_version=0):
+    return TaskCompleted(0.0, UpdateReference(task_id, "d1", base_version, 5, 1.0))
+
+
+def ended(task_id, outcome=Outcome.FAILED):
+    return TaskEnded(0.0, task_id, "d1", 0, outcome, "engine")
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "complete", "end", "lose", "succeed"]), st.sampled_from(TASKS)
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_every_task_ends_in_exactly_one_outcome_whatever_is_repeated_or_lost(events):
+    ledger = TaskLedger({}, {})
+    seen = set()
+    for kind, task_id in events:
+        if kind == "start":
+            ledger.start(started(task_id))
+        elif kind == "complete":
+            ledger.complete(completed(task_id))
+        elif kind == "end":
+            ledger.end(ended(task_id))
+        elif kind == "lose":
+            ledger.lose([task_id])
+        elif task_id in ledger.held:
+            ledger.succeed(task_id, 1)
+        if kind in {"start", "complete", "end"}:
+            seen.add(task_id)
+    ledger.end_running(Outcome.OVER_COMMITTED, "job_ended")
+    ledger.end_held(Outcome.OVER_COMMITTED, "job_ended")
+    ledger.end_lost()
+    results = ledger.take_unsaved()
+    assert sorted(result.task_id for result in results) == sorted(seen)
+    assert sum(ledger.outcomes.values()) == len(seen)
+    assert not ledger.running
+    assert not ledger.held
+
+
+def test_a_lost_update_that_comes_again_is_held_once():
+    ledger = TaskLedger({}, {})
+    ledger.start(started("t1"))
+    ledger.complete(completed("t1"))
+    ledger.lose(["t1"])
+    assert not ledger.held
+    assert ledger.complete(completed("t1"))
+    assert not ledger.complete(completed("t1"))
+    assert list(ledger.held) == ["t1"]
+
+
+def test_a_lost_task_ends_as_gateway_lost_once_its_base_version_is_dead():
+    ledger = TaskLedger({}, {})
+    ledger.start(started("t1", base_version=2))
+    ledger.lose(["t1"])
+    ledger.expire(2, Outcome.STALE, "max_staleness")
+    assert not ledger.outcomes
+    ledger.expire(3, Outcome.STALE, "max_staleness")
+    assert ledger.outcomes == {"failed": 1}
+    assert ledger.reasons == {"gateway_lost": 1}
+
+
+def test_held_updates_of_dead_versions_name_the_buckets_to_drop():
+    ledger = TaskLedger({}, {})
+    for task_id, base in (("t1", 1), ("t2", 2), ("t3", 3)):
+        ledger.complete(completed(task_id, base))
+    assert ledger.expire(3, Outcome.STALE, "max_staleness") == {1, 2}
+    assert list(ledger.held) == ["t3"]
+
+
+def test_counts_go_on_from_a_stored_version():
+    ledger = TaskLedger({"succeeded": 40}, {})
+    ledger.complete(completed("t9"))
+    ledger.succeed("t9", 3)
+    assert ledger.outcomes["succeeded"] == 41
