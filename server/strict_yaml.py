@@ -114,7 +114,8 @@ def load_mapping(text: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise StrictYamlError(f"{where}{error.problem or error.context}") from error
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        raise StrictYamlError(f"{where}{said}") from error
     except yaml.YAMLError as error:  # unprintable characters
         raise StrictYamlError(" ".join(str(error).split())) from error
     if not isinstance(value, dict):

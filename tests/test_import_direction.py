@@ -65,7 +65,7 @@ def test_a_package_imports_only_packages_to_its_left(package):
     allowed = ALLOWED[package] | {package}
 
     def is_wrong(path: Path, module: str) -> bool:
-        return module.split(".")[0] in OURS - allowed
+        return module.split(".", maxsplit=1)[0] in OURS - allowed
 
     assert offences(package, is_wrong) == []
 
@@ -74,7 +74,7 @@ def test_device_runtime_uses_only_what_an_app_can_ship():
     light = DEVICE_DISTRIBUTIONS | {"device_runtime"} | sys.stdlib_module_names
 
     def is_wrong(path: Path, module: str) -> bool:
-        top = module.split(".")[0]
+        top = module.split(".", maxsplit=1)[0]
         return top not in light and not (top == "flwr" and path.name == "client_app.py")
 
     assert offences("device_runtime", is_wrong) == []
@@ -89,7 +89,7 @@ def test_in_the_server_only_the_flower_adapter_imports_flwr():
     adapter = ROOT / "server" / "flower"
 
     def is_wrong(path: Path, module: str) -> bool:
-        return module.split(".")[0] == "flwr" and adapter not in path.parents
+        return module.split(".", maxsplit=1)[0] == "flwr" and adapter not in path.parents
 
     assert offences("server", is_wrong) == []
 
