@@ -180,10 +180,10 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             target=self._read, args=(link, request_iterator, outgoing), daemon=True
         )
         reader.start()
-        context.add_callback(lambda: outgoing.put(None))
+        # When a gateway goes away gRPC stops asking this generator, so its end is not the place.
+        context.add_callback(lambda: self._detach(link, outgoing))
         while (message := outgoing.get()) is not None:
             yield message
-        self._detach(link, outgoing)
 
     def _attach(self, hello: pb.Hello) -> GatewayLink:
         link = self._links.get(hello.boot_id)
@@ -203,9 +203,10 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     def _detach(
         self, link: GatewayLink, outgoing: queue.SimpleQueue[pb.CoordinatorMessage | None]
     ) -> None:
+        outgoing.put(None)
         with self._lock:
-            if link.outgoing is not outgoing:
-                return  # it has already come back over a new connection
+            if link.outgoing is not outgoing or not link.connected:
+                return  # it has already come back over a new connection, or this is known
             link.connected = link.ready = False
             link.disconnected_at_s = time.monotonic()
             log.warning("gateway %s is away", link.gateway_id)
