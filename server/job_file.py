@@ -205,10 +205,10 @@ def _unknown_model(raw: Mapping[str, Any]) -> list[_Problem]:
 
 def _problem(raw: Mapping[str, Any], details: ErrorDetails) -> _Problem:
     keys, block = _locate(details["loc"])
-    key = ".".join(keys)
+    key = ".".join(_spelt(part) for part in keys)
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        return _Problem(UnknownJobKey, key, _unknown_key(keys, block))
+        return _Problem(UnknownJobKey, key, _unknown_key(key, keys, block))
     if kind == "missing":
         return _Problem(InvalidJobValue, key, f"{key} is missing; add it.")
     if kind == "union_tag_not_found":
@@ -248,8 +248,7 @@ def _wanted(kind: str, message: str, context: Mapping[str, Any]) -> str:
     return message.removeprefix("Input should be ").removeprefix("Value error, ")
 
 
-def _unknown_key(keys: Sequence[str], block: type[BaseModel] | None) -> str:
-    key = ".".join(keys)
+def _unknown_key(key: str, keys: Sequence[str], block: type[BaseModel] | None) -> str:
     if len(keys) == 1 and keys[0] in _ENVIRONMENT_KEYS:
         where = " (a job names its data as evaluation.dataset)" if keys[0] == "dataset" else ""
         return (
@@ -321,9 +320,18 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        text = "{" + ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) + "}"
+        text = "{" + ", ".join(f"{_spelt(k)}: {_shown(v)}" for k, v in value.items()) + "}"
     else:
         text = repr(value)
-    if len(text) > _MAX_SHOWN_CHARACTERS:
-        return text[: _MAX_SHOWN_CHARACTERS - 3] + "..."
-    return text
+    return _cut(text)
+
+
+def _spelt(key: str) -> str:
+    """A key as it can stand in a sentence."""
+    return _cut(key if key.isprintable() and key.strip() == key != "" else repr(key))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MAX_SHOWN_CHARACTERS:
+        return text
+    return text[: _MAX_SHOWN_CHARACTERS - 3] + "..."

@@ -54,7 +54,7 @@ class _CoreLoader(yaml.SafeLoader):
                 raise StrictYamlError(f"line {line}: key {key!r} is not a word; quote it")
             if key in first_line:
                 raise StrictYamlError(
-                    f"line {line}: key {key} is already given on line {first_line[key]}; keep one"
+                    f"line {line}: key {key!r} is already given on line {first_line[key]}; keep one"
                 )
             first_line[key] = line
         return super().construct_mapping(node, deep=deep)

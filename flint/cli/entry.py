@@ -1,0 +1,110 @@
+"""The command line as a whole: its commands, and how it ends.
+
+Command modules import nothing heavy at their top, so that ``flint --help`` answers at once.
+
+Exit codes: 0 done, 1 an error nobody expected, 2 a mistake the user can mend, 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from device_runtime.errors import FlintError
+from flint.cli import (
+    dataset_commands,
+    demo_command,
+    device_commands,
+    error_pages,
+    job_commands,
+    model_commands,
+    server_commands,
+)
+
+EXIT_UNEXPECTED = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="flint",
+    help="Cross-device federated learning on Flower: from dry-run to deployment.",
+    epilog=(
+        "First steps: `flint demo` shows the whole; then `flint up`, `flint dataset add`, "
+        "`flint device fleet` and `flint submit`. Data live in $FLINT_HOME."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+server_commands.register(app)
+job_commands.register(app)
+app.add_typer(model_commands.app, name="models")
+app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(device_commands.app, name="device")
+demo_command.register(app)
+error_pages.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"flint {metadata.version('flint-on-flower')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Anywhere in the line.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options before any command; ``--debug`` is taken from the line by `main`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code; a mistake is one sentence, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or bool(os.environ.get("FLINT_DEBUG"))
+    sys.exit(_run([argument for argument in given if argument != "--debug"], debug=debug))
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="flint")
+    except FlintError as error:
+        return _report(str(error), error.exit_code, debug=debug)
+    except click.ClickException as error:
+        return _report(_usage_sentence(error), error.exit_code, debug=debug)
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has closed it, e.g. `flint jobs | head`; nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNEXPECTED
+    except Exception as error:
+        sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        hint = "" if debug else "; run again with --debug for the traceback"
+        return _report(f"{sentence}{hint}", EXIT_UNEXPECTED, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _report(sentence: str, exit_code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"flint: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context is not None else "flint"
+    return f"{error.format_message().rstrip('.')}; `{command} --help` shows how"

@@ -1,0 +1,167 @@
+"""``flint models``: versions in the model store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.output import note, print_fields, print_json, print_table
+
+app = typer.Typer(help="Model versions: list, show, import, export, promote.", no_args_is_help=True)
+
+VersionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[@VERSION]",
+        help="A version: NAME@3, NAME@latest, NAME@best or NAME@production. NAME alone: latest.",
+    ),
+]
+
+
+@app.command("list")
+def list_versions(
+    name: Annotated[str | None, typer.Argument(help="Only this model's versions.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List stored versions, oldest first.
+
+    Example: flint models list ads-ctr
+    """
+    from flint.deployment import Deployment
+    from flint.model_files import describe
+
+    versions = Deployment.attach(resolve_home(home)).models.list_versions(name)
+    if as_json:
+        print_json([describe(version) for version in versions])
+        return
+    print_table(
+        ("version", "model", "job", "metric", "updates", "stored"),
+        [
+            (
+                f"{version.name}@{version.number}",
+                version.model,
+                version.job_id,
+                version.metrics.get("metric"),
+                version.strategy_state.get("totals", {}).get("updates"),
+                version.created_at,
+            )
+            for version in versions
+        ],
+        empty="no versions yet; train one with `flint submit`, or `flint models import`",
+    )
+
+
+@app.command("show")
+def show(version: VersionArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show one version: parent, job, metrics, digest.
+
+    Example: flint models show ads-ctr@best
+    """
+    from flint.deployment import Deployment
+    from flint.model_files import describe
+
+    found = describe(Deployment.attach(resolve_home(home)).models.resolve(version))
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(found)
+
+
+@app.command("import")
+def import_model(
+    file: Annotated[
+        Path, typer.Argument(help="A torch state dict (.pt) or arrays by parameter name (.npz).")
+    ],
+    name: Annotated[str, typer.Option(help="Name under which it is stored.")],
+    model: Annotated[str, typer.Option(help="Registered model it is of, e.g. sparse_mlp.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Store a centrally trained model, for a job to start from (initial_version).
+
+    Example: flint models import ads.pt --name ads_central --model sparse_mlp
+    """
+    from flint.deployment import Deployment
+    from flint.model_files import describe
+    from modeling.zoo import get_model
+
+    models = Deployment.attach(resolve_home(home)).models
+    version = models.import_model(name, get_model(model), file)
+    if as_json:
+        print_json(describe(version))
+    else:
+        reference = f"{version.name}@{version.number}"
+        print(f"stored as {reference}; start a job from it with initial_version: {reference}")
+
+
+@app.command("export")
+def export_model(
+    version: VersionArgument,
+    file: Annotated[Path, typer.Argument(help="File to write: .tflite, .pt or .npz.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version as a file: TFLite to run, torch state dict or arrays to go on training.
+
+    Example: flint models export ads-ctr@best ads.tflite
+    """
+    from flint.deployment import Deployment
+    from flint.model_files import export
+
+    exported = export(Deployment.attach(resolve_home(home)), version, file, note)
+    reference = f"{exported.name}@{exported.number}"
+    if as_json:
+        print_json({"version": reference, "path": str(file.absolute())})
+    else:
+        print(f"{reference} is in {file}")
+
+
+@app.command("promote")
+def promote(version: VersionArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Make a version its model's production version (NAME@production).
+
+    Example: flint models promote ads-ctr@best
+    """
+    from flint.deployment import Deployment
+    from flint.model_files import describe
+
+    models = Deployment.attach(resolve_home(home)).models
+    found = models.resolve(version)
+    models.promote(found.name, found.number)
+    if as_json:
+        print_json(describe(found))
+    else:
+        print(f"{found.name}@production is {found.name}@{found.number} now")
+
+
+@app.command("build")
+def build(
+    model: Annotated[str, typer.Argument(help="Registered model, e.g. sparse_mlp.")],
+    batch_size: Annotated[int, typer.Option(help="Records in one training step.", min=1)] = 20,
+    optimizer: Annotated[str, typer.Option(help="Optimiser on the device.")] = "sgd",
+    proximal: Annotated[bool, typer.Option("--proximal", help="With FedProx's term.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a model's artefact for devices; `flint submit` does so where one is missing.
+
+    Example: flint models build sparse_mlp --batch-size 20
+    """
+    from flint.deployment import Deployment
+    from flint.submission import ensure_artifact
+    from modeling.zoo import get_model
+
+    row = ensure_artifact(
+        Deployment.attach(resolve_home(home)),
+        get_model(model),
+        batch_size=batch_size,
+        optimizer=optimizer,
+        proximal=proximal,
+        note=note,
+    )
+    if as_json:
+        print_json({"model": model, "artifact_sha256": row.artifact_sha256.hex()})
+    else:
+        print(f"artefact of {model} is stored, SHA-256 {row.artifact_sha256.hex()}")

@@ -1,0 +1,23 @@
+"""Options many commands share, so that they are spelt and explained alike."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="Data directory of the deployment. Default: $FLINT_HOME, else the user's own.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def resolve_home(home: Path | None) -> Path:
+    """The data directory asked for, else the default one."""
+    from server.operations.settings import flint_home
+
+    return home.expanduser().absolute() if home is not None else flint_home()

@@ -1,0 +1,103 @@
+"""``flint up``: the server, in the foreground."""
+
+from typing import Annotated
+
+import typer
+
+from flint.cli.options import HomeOption, JsonOption, resolve_home
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up")(up)
+    app.command("status")(status)
+
+
+def up(
+    home: HomeOption = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS anywhere; for experiments on one machine.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address devices dial; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    superlink_host: Annotated[
+        str,
+        typer.Option(
+            help="Address Flower SuperNodes dial. Whoever reaches it may submit and stop runs."
+        ),
+    ] = "127.0.0.1",
+    hostname: Annotated[
+        list[str] | None,
+        typer.Option(help="Name devices dial, for the certificate; may be repeated."),
+    ] = None,
+    gateway_port: Annotated[int, typer.Option(help="Port devices dial; 0 picks one.")] = 9510,
+    coordinator_port: Annotated[int, typer.Option(help="Port gateways dial.")] = 9511,
+    superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink.")] = 9512,
+    gateway_metrics_port: Annotated[int, typer.Option(help="Prometheus, gateway.")] = 9513,
+    coordinator_metrics_port: Annotated[int, typer.Option(help="Prometheus, coordinator.")] = 9514,
+    aggregator: Annotated[
+        str, typer.Option(help="Where updates are summed: in-process, or process (of its own).")
+    ] = "in-process",
+    check_ins_per_s: Annotated[
+        float, typer.Option(help="Check-ins a second that pace steering aims at.")
+    ] = 200.0,
+    blob_url: Annotated[
+        str | None,
+        typer.Option(help="fsspec URL of the blob store. Default: $FLINT_BLOB_URL, else a folder."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Own lines only; all logs are in HOME/logs anyway.")
+    ] = False,
+) -> None:
+    """Start Postgres, SuperLink, coordinator and gateway, and serve until Ctrl-C.
+
+    The first start makes the database, a certificate authority and keys in the data directory.
+    With $FLINT_DATABASE_URL set, that Postgres is used instead of the embedded one.
+
+    Example: flint up --host 0.0.0.0 --hostname flint.example.com
+    """
+    from server.operations.up import ServerOptions, run_up
+
+    if aggregator not in {"in-process", "process"}:
+        raise typer.BadParameter(
+            f"aggregator is {aggregator!r}; use in-process or process", param_hint="--aggregator"
+        )
+    options = ServerOptions(
+        insecure=insecure,
+        host=host,
+        superlink_host=superlink_host,
+        hostnames=tuple(hostname or ()),
+        gateway_port=gateway_port,
+        coordinator_port=coordinator_port,
+        superlink_port=superlink_port,
+        gateway_metrics_port=gateway_metrics_port,
+        coordinator_metrics_port=coordinator_metrics_port,
+        aggregator=aggregator,
+        check_ins_per_s=check_ins_per_s,
+        blob_url=blob_url,
+    )
+    run_up(resolve_home(home), options, quiet=quiet)
+
+
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show whether a server runs in the data directory, and its processes.
+
+    Example: flint status --json
+    """
+    from dataclasses import asdict
+
+    from flint.cli.output import print_json, print_table
+    from server.operations.supervisor import read_status
+
+    directory = resolve_home(home)
+    found = read_status(directory)
+    if as_json:
+        print_json({"home": str(directory), "running": found.running} | asdict(found))
+        return
+    if not found.running:
+        print(f"no server runs in {directory}; start one with `flint up`")
+        return
+    print(f"server in {directory}, process {found.pid}")
+    rows = [(p.name, p.state, p.pid, p.restarts) for p in found.processes]
+    print_table(("process", "state", "pid", "restarts"), rows, empty="starting")

@@ -1,0 +1,120 @@
+"""From a job file to a job in the queue, with everything the coordinator will ask for in place."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_runtime.errors import FlintError
+from feature_catalog.model_store import ArtifactRow
+from flint.deployment import Deployment
+from modeling.spec import ModelSpec
+from modeling.zoo import get_model
+from server.job import Job
+
+
+class MissingExtra(FlintError):
+    """A command needs packages of an extra that is not installed."""
+
+    code = "FLN-1221"
+
+
+class UnfitInitialVersion(FlintError):
+    """The job's initial version is of another model."""
+
+    code = "FLN-1008"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a job is known by.
+
+    Attributes:
+        flower_run_id: Its run on the SuperLink, as `flwr list` shows it.
+        jobs_before: Jobs that run or wait before it.
+    """
+
+    job_id: str
+    flower_run_id: int
+    jobs_before: int
+
+
+def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Submission:
+    """Check what the job names, build its artefact where needed, and queue it.
+
+    Args:
+        note: Told what takes long.
+
+    Raises:
+        FlintError: If data set or initial version do not exist or do not fit, the artefact cannot
+            be built, or the SuperLink does not take the run.
+    """
+    from server.flower.adapter import FlowerRun
+
+    if job.evaluation is not None:
+        deployment.datasets.open(job.evaluation.dataset)
+    if job.initial_version is not None:
+        _check_initial_version(deployment, job)
+    ensure_artifact(
+        deployment,
+        get_model(job.model),
+        batch_size=job.client.batch_size,
+        optimizer=job.client.optimizer.name,
+        proximal=job.client.proximal_mu > 0,
+        note=note,
+    )
+    waiting = sum(row.status in {"queued", "running"} for row in deployment.jobs.list())
+    job_id = deployment.jobs.submit(job.to_json(), job.name, None)
+    try:
+        run_id = FlowerRun.submit(deployment.settings, job)
+    except BaseException as error:
+        deployment.jobs.finish(job_id, "failed", f"not submitted to Flower: {error}")
+        raise
+    deployment.jobs.set_flower_run(job_id, run_id)
+    return Submission(job_id, run_id, waiting)
+
+
+def ensure_artifact(
+    deployment: Deployment,
+    model: ModelSpec,
+    *,
+    batch_size: int,
+    optimizer: str,
+    proximal: bool,
+    note: Callable[[str], None],
+) -> ArtifactRow:
+    """The artefact of one model, batch size and optimiser; built on first use (takes seconds).
+
+    Raises:
+        MissingExtra: If it must be built and TensorFlow is not installed.
+    """
+    found = deployment.models.find_artifact(model.name, batch_size, optimizer, proximal)
+    if found is not None:
+        return found
+    require("tensorflow", extra="modeling", purpose="building a model artefact")
+    from modeling.tflite import build_artifact
+
+    note(f"building the artefact of {model.name} for batch size {batch_size} ...")
+    artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
+    return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
+
+
+def require(module: str, *, extra: str, purpose: str) -> None:
+    """Check that a package is installed before it is needed.
+
+    Raises:
+        MissingExtra: If not; says which extra brings it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtra(
+            f"{purpose} needs {module}, which is not installed; run `make setup`, or "
+            f"`pip install 'flint-on-flower[{extra}]'`"
+        )
+
+
+def _check_initial_version(deployment: Deployment, job: Job) -> None:
+    version = deployment.models.resolve(str(job.initial_version))
+    if version.model != job.model:
+        raise UnfitInitialVersion(
+            f"initial_version {job.initial_version} is a {version.model}, the job trains a "
+            f"{job.model}; name a version of the same model, or leave initial_version out"
+        )
