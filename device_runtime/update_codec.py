@@ -1,7 +1,7 @@
 """Updates and parameters as bytes: protobuf ``Update`` and ``TensorList`` of ``device.proto``.
 
-Decoding is for bytes from outside: sizes are checked before anything is allocated, and a tensor is
-a view of the received bytes, so decoding costs no copy.
+Decoding is for bytes from outside: what a tensor declares is checked against the bytes it carries,
+and its array is a view of them.
 """
 
 import hashlib
@@ -188,10 +188,10 @@ def _wire_tensors(message: pb.TensorList) -> tuple[WireTensor, ...]:
         if len(shape) > MAX_RANK:
             raise MalformedPayload(f"tensor of rank {len(tensor.shape)}; at most {MAX_RANK}")
         item_bytes = _ITEM_BYTES.get(tensor.dtype)
-        if item_bytes is not None and len(tensor.data) != math.prod(shape) * item_bytes:
+        data = tensor.data  # every access of a bytes field copies it
+        if item_bytes is not None and len(data) != math.prod(shape) * item_bytes:
             raise MalformedPayload(
-                f"tensor declares shape {shape} of {tensor.dtype} "
-                f"but carries {len(tensor.data)} bytes"
+                f"tensor declares shape {shape} of {tensor.dtype} but carries {len(data)} bytes"
             )
-        tensors.append(WireTensor(tensor.name, tensor.dtype, shape, tensor.data))
+        tensors.append(WireTensor(tensor.name, tensor.dtype, shape, data))
     return tuple(tensors)
