@@ -1,0 +1,9 @@
+"""Alembic's entry: migrates over the connection that `feature_catalog.database.upgrade` opened."""
+
+from alembic import context
+
+from feature_catalog.schema import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

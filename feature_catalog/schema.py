@@ -1,0 +1,225 @@
+"""Every table of the catalog. Migrations must lead to exactly this; a test compares them.
+
+Blobs are named by their SHA-256 (32 bytes) and lie in the blob store, written before the row that
+points at them. Jobs are not referred to by foreign keys: versions and outcomes outlive the queue's
+history.
+"""
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Declarative base: constraint names are fixed, so migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        str: Text,
+        bytes: LargeBinary,
+        dt.datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+    }
+
+
+class ModelLine(Base):
+    """A name under which versions of a model are kept.
+
+    Attributes:
+        next_number: Number of the next version; its row lock makes numbers unique and gapless.
+        production_number: Version the alias ``production`` points at.
+    """
+
+    __tablename__ = "model_lines"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    next_number: Mapped[int] = mapped_column(server_default="1")
+    production_number: Mapped[int | None]
+
+
+class ModelVersionRecord(Base):
+    """One stored version of a model: immutable but for its metrics."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("name", "number"),
+        # Two coordinators can never both store a job's n-th version.
+        UniqueConstraint("job_id", "job_version"),
+        CheckConstraint("(job_id IS NULL) = (job_version IS NULL)", name="job_and_version"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(ForeignKey(ModelLine.name))
+    number: Mapped[int]
+    model: Mapped[str]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    job_id: Mapped[str | None]
+    job_version: Mapped[int | None]
+    parameters_sha256: Mapped[bytes]
+    optimizer_state_sha256: Mapped[bytes | None]
+    contract_sha256: Mapped[bytes | None]
+    metrics: Mapped[dict[str, Any]]
+    strategy_state: Mapped[dict[str, Any]]
+    release_ids: Mapped[list[Any]]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class ArtifactRecord(Base):
+    """A TFLite model and its manifest, as devices fetch them; the newest of a kind is used."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (
+        UniqueConstraint(
+            "model",
+            "batch_size",
+            "optimizer",
+            "proximal",
+            "manifest_sha256",
+            name="uq_artifacts_kind",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model: Mapped[str]
+    batch_size: Mapped[int]
+    optimizer: Mapped[str]
+    proximal: Mapped[bool]
+    artifact_sha256: Mapped[bytes]
+    manifest_sha256: Mapped[bytes]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class TaskOutcomeRecord(Base):
+    """How a task ended: written once, with the version that counts it."""
+
+    __tablename__ = "task_outcomes"
+
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(index=True)
+    client_id: Mapped[str]
+    base_version: Mapped[int]
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    reason_code: Mapped[int]
+    payload_sha256: Mapped[bytes]
+    version_number: Mapped[int | None]
+    recorded_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class JobRecord(Base):
+    """One submitted job.
+
+    Attributes:
+        position: Order of submission.
+        job_json: The checked job file, byte for byte as gateways are sent it.
+        epoch: Incarnations of the coordinator that have driven it.
+        flower_run_id: Unsigned 64-bit number of Flower's, hence numeric.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'running', 'finished', 'stopped', 'failed')", name="status"
+        ),
+        Index(
+            "one_running_job", text("(true)"), unique=True, postgresql_where="status = 'running'"
+        ),
+        Index("queued_jobs", "position", postgresql_where="status = 'queued'"),
+    )
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    job_json: Mapped[str]
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    flower_run_id: Mapped[Decimal | None] = mapped_column(Numeric(20, 0))
+    stop_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    detail: Mapped[str] = mapped_column(server_default="")
+    submitted_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class EnrolmentTokenRecord(Base):
+    """A token devices enrol with, kept as its SHA-256 only."""
+
+    __tablename__ = "enrolment_tokens"
+    __table_args__ = (CheckConstraint("enrolled <= max_devices", name="within_limit"),)
+
+    token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    max_devices: Mapped[int]
+    enrolled: Mapped[int] = mapped_column(server_default="0")
+    expires_at: Mapped[dt.datetime]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class DeviceRecord(Base):
+    """An enrolled device and its public key."""
+
+    __tablename__ = "devices"
+
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    public_key_der: Mapped[bytes]
+    app_id: Mapped[str]
+    device_model: Mapped[str]
+    os_release: Mapped[str]
+    enrolled_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class DatasetRecord(Base):
+    """One version of a data set, ready for training.
+
+    Attributes:
+        split_set: Name the held-out rule was applied with (the file's, without its ending).
+        encodings: What became of each column (`field_encodings.FieldEncoding`).
+        records_sha256: Arrow IPC file of records, those of a client contiguous.
+        clients_sha256: Arrow IPC file of clients: their rows and side of the split.
+    """
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("name", "version"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int]
+    model: Mapped[str]
+    source: Mapped[str]
+    source_sha256: Mapped[bytes]
+    split_set: Mapped[str]
+    roles: Mapped[dict[str, Any]]
+    hash_name: Mapped[str]
+    hash_seed: Mapped[int] = mapped_column(BigInteger)
+    encodings: Mapped[list[Any]]
+    statistics: Mapped[dict[str, Any]]
+    records_sha256: Mapped[bytes]
+    clients_sha256: Mapped[bytes]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
