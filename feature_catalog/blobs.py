@@ -19,19 +19,19 @@ _DIGEST_BYTES = 32
 class CorruptBlob(FlintError):
     """A stored blob's bytes are not those it was named for."""
 
-    code = "FLN-1225"
+    code = "FLN-1235"
 
 
 class MissingBlob(FlintError):
     """A blob that a record points at is not in the store."""
 
-    code = "FLN-1226"
+    code = "FLN-1236"
 
 
 class BlobStoreUnreachable(FlintError):
     """The blob store cannot be read or written."""
 
-    code = "FLN-1227"
+    code = "FLN-1237"
 
 
 class BlobStore:

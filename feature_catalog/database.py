@@ -28,7 +28,7 @@ class DatabaseUnreachable(FlintError):
 class DatabaseTooNew(FlintError):
     """The database was upgraded by a newer FLINT than this one."""
 
-    code = "FLN-1224"
+    code = "FLN-1234"
 
 
 def connect(url: str) -> Engine:

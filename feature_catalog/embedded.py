@@ -66,7 +66,7 @@ _SETTINGS = {
 class EmbeddedPostgresFailed(FlintError):
     """The embedded Postgres cannot be set up, started or stopped."""
 
-    code = "FLN-1221"
+    code = "FLN-1231"
 
 
 class EmbeddedPostgres:

@@ -20,13 +20,13 @@ SYSTEM_USER = "flint-postgres"
 class MissingSystemUser(FlintError):
     """The system user that embedded Postgres runs as does not exist and cannot be created."""
 
-    code = "FLN-1223"
+    code = "FLN-1233"
 
 
 class DirectoryNotTraversable(FlintError):
     """A directory on the way to the database is closed to the user the server runs as."""
 
-    code = "FLN-1222"
+    code = "FLN-1232"
 
 
 @dataclass(frozen=True, slots=True)
