@@ -1,0 +1,235 @@
+"""`flint up`: everything a server needs, prepared and kept running."""
+
+import os
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_catalog.database import connect, upgrade
+from feature_catalog.embedded import EmbeddedPostgres, database_url
+from server.flower.superlink import (
+    superlink_command,
+    superlink_environment,
+    write_flower_configuration,
+)
+from server.operations.console import Console
+from server.operations.home_claim import AlreadyRunning, HomeClaim, claim_home, running_server
+from server.operations.ports import choose_ports, is_accepting, join_address
+from server.operations.processes import ProcessSpec
+from server.operations.settings import ServerSettings
+from server.operations.supervisor import Supervisor
+from server.operations.tls import ensure_keys
+
+DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
+BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
+
+_LOOPBACK = "127.0.0.1"
+_PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What an operator may choose at `flint up`. A port of 0 picks a free one.
+
+    Attributes:
+        insecure: No TLS anywhere; for experiments on one machine only.
+        host: Address the gateway listens on; ``0.0.0.0`` lets devices of other machines in.
+        superlink_host: Address SuperLink listens on. Whoever reaches it may submit and stop
+            Flower runs, so it is loopback unless SuperNodes on other machines are to join.
+        hostnames: Names and addresses under which clients dial, for the certificates; localhost
+            and the addresses above are always in them.
+        aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
+        check_ins_per_s: Rate that pace steering aims at, all devices together.
+        blob_url: fsspec URL of the blob store; None means ``$FLINT_BLOB_URL``, else a folder in
+            the data directory.
+    """
+
+    insecure: bool = False
+    host: str = _LOOPBACK
+    superlink_host: str = _LOOPBACK
+    hostnames: Sequence[str] = ()
+    gateway_port: int = 9510
+    coordinator_port: int = 9511
+    superlink_port: int = 9512
+    gateway_metrics_port: int = 9513
+    coordinator_metrics_port: int = 9514
+    aggregator: str = "in-process"
+    check_ins_per_s: float = 200.0
+    blob_url: str | None = None
+
+
+_DEFAULTS = ServerOptions()
+
+
+def run_up(home: Path, options: ServerOptions = _DEFAULTS, *, quiet: bool = False) -> None:
+    """Prepare ``home`` and serve until SIGINT, SIGTERM or SIGHUP.
+
+    Args:
+        quiet: Print the supervisor's own lines only; the logs are in ``<home>/logs``.
+
+    Raises:
+        FlintError: In one sentence what stands in the way: another server, a taken port, a dead
+            database, a process that does not start.
+    """
+    console = Console(quiet=quiet)
+    with claim_home(home) as claim:
+        database = guarded_database(home, claim)
+        try:
+            settings = prepare(home, options)
+            specs = server_processes(settings)
+        except BaseException:
+            if database is not None:
+                database.stop()
+            raise
+        _announce(settings, console)
+        Supervisor(settings, specs, database=database, claim=claim, console=console).run()
+
+
+def start_up(home: Path, options: ServerOptions = _DEFAULTS) -> Supervisor:
+    """Like `run_up`, but return the supervisor once everything serves; its `stop` ends it all.
+
+    For demos and tests that go on in the same process; nothing is printed.
+
+    Raises:
+        FlintError: See `run_up`.
+    """
+    database = embedded_database(home)
+    try:
+        settings = prepare(home, options)
+        supervisor = Supervisor(settings, server_processes(settings), database=database)
+    except AlreadyRunning:
+        raise
+    except BaseException:
+        if database is not None:
+            database.stop()
+        raise
+    supervisor.start()
+    return supervisor
+
+
+def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
+    """Make everything the processes need and write ``<home>/run/settings.json``.
+
+    Ports are checked first, before anything is made or started. Leaves the database running and
+    up to date, embedded or the user's own (``$FLINT_DATABASE_URL``).
+
+    Raises:
+        AlreadyRunning: If a server runs in ``home``.
+        PortInUse, UnusableAddress: If it cannot listen where it should.
+        UnusableKeys: If certificates or keys are damaged.
+        FlintError: If the database cannot be reached, started or migrated.
+    """
+    holder = running_server(home)
+    if holder is not None and holder != os.getpid():
+        raise AlreadyRunning(f"a FLINT server is already running in {home} (process {holder})")
+    ports = choose_ports(
+        {
+            "gateway": (options.host, options.gateway_port),
+            "coordinator": (_LOOPBACK, options.coordinator_port),
+            "superlink": (options.superlink_host, options.superlink_port),
+            "gateway_metrics": (_LOOPBACK, options.gateway_metrics_port),
+            "coordinator_metrics": (_LOOPBACK, options.coordinator_metrics_port),
+        }
+    )
+    home.mkdir(parents=True, exist_ok=True)
+    url = database_url(home)
+    engine = connect(url)
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+    settings = ServerSettings(
+        home=home,
+        database_url=url,
+        blob_url=_blob_url(home, options),
+        gateway_address=join_address(options.host, ports["gateway"]),
+        coordinator_address=join_address(_LOOPBACK, ports["coordinator"]),
+        superlink_address=join_address(options.superlink_host, ports["superlink"]),
+        gateway_metrics_port=ports["gateway_metrics"],
+        coordinator_metrics_port=ports["coordinator_metrics"],
+        insecure=options.insecure,
+        aggregator=options.aggregator,
+        check_ins_per_s=options.check_ins_per_s,
+    )
+    ensure_keys(settings, [*options.hostnames, options.host, options.superlink_host])
+    write_flower_configuration(settings)
+    settings.save()
+    return settings
+
+
+def embedded_database(home: Path) -> EmbeddedPostgres | None:
+    """The Postgres under ``home``; None when the user brings one."""
+    if os.environ.get(DATABASE_URL_VARIABLE):
+        return None
+    return EmbeddedPostgres(home / "postgres")
+
+
+def guarded_database(home: Path, claim: HomeClaim) -> EmbeddedPostgres | None:
+    """`embedded_database`, known to the guardian before it is started."""
+    database = embedded_database(home)
+    if database is not None:
+        claim.guardian.watch_postgres(database.data_dir)
+    return database
+
+
+def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
+    """The processes of one deployment, in the order in which they start."""
+    home = ("--home", str(settings.home))
+    python = (sys.executable, "-P", "-m")  # -P: a folder of the user's never shadows a package
+    environment = {"FLINT_HOME": str(settings.home)}
+    return (
+        ProcessSpec(
+            "superlink",
+            superlink_command(settings),
+            lambda: _superlink_answers(settings),
+            superlink_environment(settings),
+            stop_timeout_s=5.0,
+        ),
+        ProcessSpec(
+            "coordinator",
+            (*python, "server.coordination", *home),
+            lambda: is_accepting(settings.coordinator_address),
+            environment,
+        ),
+        ProcessSpec(
+            "gateway",
+            (*python, "server.gateway", *home),
+            lambda: is_accepting(settings.gateway_address),
+            environment,
+        ),
+    )
+
+
+def _superlink_answers(settings: ServerSettings) -> bool:
+    scheme = "http" if settings.insecure else "https"
+    host, _, port = settings.superlink_address.rpartition(":")
+    host = {"0.0.0.0": _LOOPBACK, "[::]": "[::1]"}.get(host, host)  # noqa: S104
+    context = None
+    if not settings.insecure:
+        context = ssl.create_default_context(cafile=str(settings.ca_certificate))
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - the address is the deployment's own
+            f"{scheme}://{host}:{port}/health", timeout=_PROBE_TIMEOUT_S, context=context
+        ) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _blob_url(home: Path, options: ServerOptions) -> str:
+    return options.blob_url or os.environ.get(BLOB_URL_VARIABLE) or f"file://{home / 'blobs'}"
+
+
+def _announce(settings: ServerSettings, console: Console) -> None:
+    console.say(f"data directory {settings.home}")
+    trust = "no TLS" if settings.insecure else f"TLS, trust {settings.ca_certificate}"
+    console.say(f"devices dial {settings.gateway_address} ({trust})")
+    console.say(f"Flower SuperNodes dial {settings.superlink_address}")
+    console.say(
+        f"metrics: http://{_LOOPBACK}:{settings.gateway_metrics_port}/metrics (gateway), "
+        f"http://{_LOOPBACK}:{settings.coordinator_metrics_port}/metrics (coordinator)"
+    )
