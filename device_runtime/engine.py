@@ -3,19 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
+from device_runtime.examples import Records
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.training_plan import epoch_order
 
 __all__ = ["InvalidArtifact", "LiteRtEngine", "UnsuitableExamples", "epoch_order"]
-
-Records = NDArray[Any]
 
 
 class InvalidArtifact(FlintError):
@@ -67,10 +65,13 @@ class LiteRtEngine:
             self._infer = self._interpreter.get_signature_runner("infer")
             self._parameters = self._interpreter.get_signature_runner("parameters")
             self._restore = self._interpreter.get_signature_runner("restore")
+            self._resume = (
+                self._interpreter.get_signature_runner("resume") if manifest.proximal else None
+            )
         except (ValueError, RuntimeError) as error:
             raise InvalidArtifact(
                 f"LiteRT cannot load the artefact of {manifest.model} ({error}); "
-                "rebuild it with `flint models build`"
+                "submit the job again to build it anew"
             ) from error
         self._check_parameters()
         batch = manifest.batch_size
@@ -80,8 +81,22 @@ class LiteRtEngine:
         self._sample_weight = np.zeros(batch, np.float32)
 
     def restore(self, arrays: Sequence[NDArray[np.float32]], holder: object | None = None) -> None:
-        """Load parameters, in wire order; the shapes must be the manifest's."""
-        self._restore(**dict(zip(self.manifest.tensor_names, arrays, strict=True)))
+        """Load a task's base parameters, in wire order; the shapes must be the manifest's."""
+        self._restore(**self._named(arrays))
+        self.holder = holder
+
+    def resume(
+        self,
+        base: Sequence[NDArray[np.float32]],
+        local: Sequence[NDArray[np.float32]],
+        holder: object | None = None,
+    ) -> None:
+        """Load the parameters of a task set aside: ``local``, if proximal pulled to ``base``."""
+        if self._resume is None:
+            self._restore(**self._named(local))
+        else:
+            self._restore(**self._named(base))
+            self._resume(**self._named(local))
         self.holder = holder
 
     def parameters(self) -> list[NDArray[np.float32]]:
@@ -138,6 +153,9 @@ class LiteRtEngine:
                 "fill the example store for this model"
             )
 
+    def _named(self, arrays: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(self.manifest.tensor_names, arrays, strict=True))
+
     def _fill(self, x: Records, y: Records) -> None:
         count = len(x)
         self._x[:count] = x
@@ -154,7 +172,7 @@ class LiteRtEngine:
         if found != declared:
             raise InvalidArtifact(
                 f"the artefact's parameters have shapes {found}, its manifest says {declared}; "
-                "rebuild it with `flint models build`"
+                "submit the job again to build it anew"
             )
 
     def _parameters_or_refuse(self) -> list[NDArray[np.float32]]:
@@ -163,7 +181,7 @@ class LiteRtEngine:
         except (KeyError, ValueError, RuntimeError) as error:
             raise InvalidArtifact(
                 f"the artefact of {self.manifest.model} has no tensors "
-                f"{', '.join(self.manifest.tensor_names)}; rebuild it with `flint models build`"
+                f"{', '.join(self.manifest.tensor_names)}; submit the job again to build it anew"
             ) from error
 
 

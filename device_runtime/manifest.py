@@ -114,5 +114,5 @@ class ArtifactManifest:
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidManifest(
                 f"manifest is not a model manifest ({type(error).__name__}: {error}); "
-                "rebuild the artefact with `flint models build`"
+                "submit the job again to build it anew"
             ) from error

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.engine import LiteRtEngine, Records
+from device_runtime.engine import LiteRtEngine
+from device_runtime.examples import Records
+from device_runtime.manifest import ArtifactManifest
 from device_runtime.training_plan import TrainingPlan, epoch_order
 
 _PROC_STATUS = "/proc/self/status"
@@ -48,6 +50,11 @@ class TrainingSession:
 
     However the work is cut into slices, the result is the same to the bit: the session carries its
     parameters itself and restores them when somebody else used the engine in between.
+
+    Attributes:
+        done: Nothing is left to do.
+        train_s: Wall-clock seconds inside slices so far.
+        cpu_s: CPU seconds of the training thread so far.
     """
 
     def __init__(
@@ -77,9 +84,14 @@ class TrainingSession:
         self._parameters = list(base)
         self._x, self._y = x, y
         self._loss_before = self._loss_after = 0.0
-        self._train_s = self._cpu_s = 0.0
+        self.train_s = self.cpu_s = 0.0
         self._work = self._steps()
         self.done = False
+
+    @property
+    def manifest(self) -> ArtifactManifest:
+        """Of the artefact that is trained."""
+        return self._engine.manifest
 
     def run(self, budget_s: float = float("inf")) -> bool:
         """Work until done or until ``budget_s`` seconds have passed; at least one batch.
@@ -91,15 +103,15 @@ class TrainingSession:
             return True
         started_s, cpu_started_s = time.perf_counter(), time.thread_time()
         if self._engine.holder is not self:
-            self._engine.restore(self._parameters, holder=self)
+            self._engine.resume(self._base, self._parameters, holder=self)
         for _ in self._work:
             if time.perf_counter() - started_s >= budget_s:
                 break
         else:
             self.done = True
         self._parameters = self._engine.parameters()
-        self._cpu_s += time.thread_time() - cpu_started_s
-        self._train_s += time.perf_counter() - started_s
+        self.cpu_s += time.thread_time() - cpu_started_s
+        self.train_s += time.perf_counter() - started_s
         return self.done
 
     def result(self) -> TrainingResult:
@@ -115,8 +127,8 @@ class TrainingSession:
             num_examples=len(self._x),
             loss_before=self._loss_before,
             loss_after=self._loss_after,
-            train_s=self._train_s,
-            cpu_s=self._cpu_s,
+            train_s=self.train_s,
+            cpu_s=self.cpu_s,
             peak_memory_bytes=peak_memory_bytes(),
         )
 

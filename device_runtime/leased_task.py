@@ -1,0 +1,174 @@
+"""A task in a device's hands: from its blobs to an update ready to be uploaded."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.blob_cache import BlobCache, BlobRefused
+from device_runtime.device_store import PendingUpdate
+from device_runtime.engine import InvalidArtifact, LiteRtEngine, UnsuitableExamples
+from device_runtime.examples import ExampleSource, UnreadableExamples
+from device_runtime.gateway_client import GatewayClient
+from device_runtime.loaded_models import LoadedModels
+from device_runtime.manifest import InvalidManifest
+from device_runtime.participation import ParticipationPolicy
+from device_runtime.protocol import device_pb2 as pb
+from device_runtime.training import TrainingSession, peak_memory_bytes
+from device_runtime.training_plan import TrainingPlan
+from device_runtime.update_codec import MalformedPayload, encode_update, sha256_of
+
+_FAULTS: dict[type[Exception], str] = {
+    BlobRefused: "blob_mismatch",
+    InvalidManifest: "invalid_manifest",
+    InvalidArtifact: "invalid_artifact",
+    MalformedPayload: "invalid_parameters",
+    UnsuitableExamples: "unsuitable_examples",
+    UnreadableExamples: "unreadable_examples",
+}
+
+
+class TaskFault(Exception):
+    """This task cannot be done on this device.
+
+    Attributes:
+        reason: Short code for `ReportOutcomeRequest.reason`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class SharedParts:
+    """What the identities of one process share.
+
+    Attributes:
+        counts: Events by name, for progress reports.
+    """
+
+    gateway: GatewayClient
+    cache: BlobCache
+    models: LoadedModels
+    counts: Counter[str]
+
+
+class LeasedTask:
+    """One task, while this device holds its lease."""
+
+    def __init__(self, task: pb.Task, policy: ParticipationPolicy, shared: SharedParts) -> None:
+        self.task = task
+        self.policy = policy
+        self.started = False
+        self._shared = shared
+        self._session: TrainingSession | None = None
+        self._bytes_down = 0
+
+    def prepare(self, examples: ExampleSource) -> None:
+        """Fetch what is not cached, load it, and set up the training.
+
+        A fetch that breaks off goes on where it stopped when this is called again.
+
+        Raises:
+            TaskFault: If a blob, the plan or the local records will not do.
+            GatewayBusy: Call again later.
+            GatewayRefused: The lease is gone.
+        """
+        try:
+            engine = self._shared.models.engine(
+                self.task.artifact_sha256, self.task.manifest_sha256, self._obtain
+            )
+            plan = self._plan_for(engine)
+            base = self._shared.models.parameters(
+                self.task.parameters_sha256, engine.manifest, self._obtain
+            )
+            x, y = examples.load(plan.max_records)
+            if len(x) == 0:
+                raise TaskFault("no_examples", "this device has no records")
+            self._session = TrainingSession(engine, plan, base, x, y)
+        except tuple(_FAULTS) as error:
+            raise TaskFault(_FAULTS[type(error)], str(error)) from error
+
+    def train(self, budget_s: float) -> bool:
+        """Train one slice; returns whether that was the last.
+
+        Raises:
+            TaskFault: If the engine fails.
+        """
+        self.started = True
+        try:
+            return self._prepared().run(budget_s)
+        except (RuntimeError, ValueError) as error:
+            raise TaskFault("engine", str(error)) from error
+
+    def update(self) -> tuple[PendingUpdate, bytes]:
+        """What the finished training gave, and its serialised form.
+
+        Raises:
+            TaskFault: If training left the range of float32.
+        """
+        session = self._prepared()
+        result = session.result()
+        if not result.is_finite:
+            raise TaskFault("not_finite", "training diverged")
+        payload = encode_update(
+            session.manifest.parameters,
+            result.delta,
+            num_examples=result.num_examples,
+            loss_before=result.loss_before,
+            loss_after=result.loss_after,
+        )
+        pending = PendingUpdate(
+            task_id=self.task.task_id,
+            job_id=self.task.job_id,
+            payload_sha256=sha256_of(payload),
+            task_token=self.task.token,
+            contract_sha256=self.task.contract_sha256,
+            answered=False,
+            train_s=result.train_s,
+            cpu_s=result.cpu_s,
+            peak_memory_bytes=result.peak_memory_bytes,
+            bytes_down=self._bytes_down,
+        )
+        return pending, payload
+
+    def cost(self) -> pb.DeviceCost:
+        """What the task has cost so far."""
+        session = self._session
+        return pb.DeviceCost(
+            train_s=session.train_s if session else 0.0,
+            cpu_s=session.cpu_s if session else 0.0,
+            peak_memory_bytes=peak_memory_bytes(),
+            bytes_down=self._bytes_down,
+        )
+
+    def _prepared(self) -> TrainingSession:
+        if self._session is None:
+            raise TaskFault("engine", "training asked for before its blobs were fetched")
+        return self._session
+
+    def _plan_for(self, engine: LiteRtEngine) -> TrainingPlan:
+        plan = TrainingPlan.from_message(self.task.plan)
+        built_for = engine.manifest.batch_size
+        if plan.batch_size != built_for:
+            raise TaskFault(
+                "invalid_plan",
+                f"the plan's batch size is {plan.batch_size}, the artefact's {built_for}",
+            )
+        if plan.proximal_mu and not engine.manifest.proximal:
+            raise TaskFault("invalid_plan", "the artefact has no proximal term")
+        return plan
+
+    def _obtain(self, digest: bytes) -> Path:
+        cache = self._shared.cache
+        path = cache.path(digest)
+        if path is not None:
+            return path
+        have = cache.partial_bytes(digest)
+        path = cache.receive(
+            digest, self._shared.gateway.fetch_blob(self.task.token, digest, offset=have)
+        )
+        fetched = path.stat().st_size - have
+        self._bytes_down += fetched
+        self._shared.counts["bytes_down"] += fetched
+        return path

@@ -1,0 +1,387 @@
+"""One device's work for a gateway, a phase at a time, so that many identities share a process.
+
+enrol → check in → fetch → train (slices) → upload → check in → ...
+
+A phase that fails is tried again later; a task that cannot be done is reported and left. What must
+outlive the process is in the `DeviceStore`; a lease is not, for the gateway ends it at its
+deadline.
+"""
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from device_runtime.device_state import DeviceStateReader
+from device_runtime.device_store import DeviceStore, PendingUpdate
+from device_runtime.examples import ExampleSource
+from device_runtime.gateway_client import GatewayBusy, GatewayRefused
+from device_runtime.leased_task import LeasedTask, SharedParts, TaskFault
+from device_runtime.pacing import Pacing
+from device_runtime.participation import (
+    Decision,
+    InvalidParticipation,
+    ParticipationPolicy,
+    decide,
+)
+from device_runtime.protocol import device_pb2 as pb
+from device_runtime.request_signer import DeviceDescription, RequestSigner
+
+_log = logging.getLogger(__name__)
+_Outcome = pb.ReportOutcomeRequest
+_Verdict = pb.UploadResponse
+
+# Of what a job asks, only the network still matters once the training is done.
+_HOLDS_BACK_UPLOAD = frozenset({"opted_out", "user_hours", "user_battery", "network"})
+_FINAL_VERDICTS = {
+    _Verdict.COMMITTED: "committed",
+    _Verdict.STALE: "stale",
+    _Verdict.OVER_COMMITTED: "over_committed",
+    _Verdict.REJECTED: "rejected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownPolicy:
+    """The open job's criteria, under the digest the gateway knows them by."""
+
+    policy: ParticipationPolicy
+    sha256: bytes
+
+
+class DeviceRunner:
+    """The state machine of one identity. `step` does one phase and says when the next is due.
+
+    Attributes:
+        finished_tasks: Uploads a gateway has answered, in this process.
+    """
+
+    def __init__(
+        self,
+        store: DeviceStore,
+        examples: ExampleSource,
+        state_reader: DeviceStateReader,
+        shared: SharedParts,
+        description: DeviceDescription,
+        pacing: Pacing | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: random.Random | None = None,
+    ) -> None:
+        """Assemble; nothing is contacted before the first `step`.
+
+        Args:
+            store: The device's own, taken (`DeviceStore.take`).
+            examples: Its local records.
+            state_reader: Its condition.
+            shared: Of this process.
+            description: For enrolment.
+            pacing: Waits and slices.
+            clock: Seconds since the epoch on this device.
+            jitter: Source of the waits' spread.
+        """
+        self.finished_tasks = 0
+        self._store = store
+        self._examples = examples
+        self._state_reader = state_reader
+        self._gateway = shared.gateway
+        self._shared = shared
+        self._counts = shared.counts
+        self._pacing = pacing or Pacing()
+        self._jitter = jitter or random.Random()  # noqa: S311 (spreads load; guards nothing)
+        self._signer = RequestSigner(store, description, clock)
+        self._known = _stored_policy(store.policy_json())
+        self._lease: LeasedTask | None = None
+        self._report: pb.ReportOutcomeRequest | None = None
+        self._failures = 0
+        self._task_failures = 0
+        self._checked_in_twice = False
+        self._credential_renewed = False
+        self._phase = self._check_in if self._signer.is_enrolled else self._enrol
+
+    def step(self) -> float:
+        """Do one phase.
+
+        Returns:
+            Seconds until the next call is due; 0 to go on at once.
+
+        Raises:
+            NotEnrolled: If the device has to enrol and has no token.
+            InvalidParticipation: If the user's settings cannot be read.
+        """
+        try:
+            return self._phase()
+        except GatewayBusy as error:
+            _log.info("the gateway does not answer: %s", error)
+            self._counts["busy"] += 1
+            return self._back_off()
+        except GatewayRefused as error:
+            _log.warning("the gateway refuses: %s", error)
+            self._counts["refused"] += 1
+            return self._after_refusal(error)
+        except TaskFault as fault:
+            _log.warning("task left: %s", fault)
+            self._task_failures += 1
+            return self._leave_task(_Outcome.FAILED, fault.reason)
+
+    # Phases.
+
+    def _enrol(self) -> float:
+        self._signer.enrolled(self._gateway.enrol(self._signer.enrol_request()))
+        self._failures = 0
+        self._counts["enrolled"] += 1
+        self._phase = self._check_in
+        return 0.0
+
+    def _check_in(self) -> float:
+        decision = self._decide(None)
+        if not decision.allowed:
+            return self._stay_away(decision)
+        pending = self._store.pending()
+        if not all(update.answered for update in pending):
+            self._phase = self._upload
+            return 0.0
+        willing = self._examples.count() > 0
+        if not willing and not pending:
+            self._counts["no_examples"] += 1
+            return self._pacing.after_recheck(self._jitter)
+        satisfied = self._known if willing and self._satisfies(self._known) else None
+        response = self._gateway.check_in(
+            self._signer.check_in_request(satisfied.sha256 if satisfied else b"", pending)
+        )
+        self._signer.heard_time(response.server_time_ms)
+        self._failures = 0
+        self._credential_renewed = False
+        self._counts["check_ins"] += 1
+        self._settle(response, pending)
+        if response.HasField("task"):
+            return self._accept(response.task, satisfied)
+        return self._after_check_in(response, satisfied, willing=willing)
+
+    def _fetch(self) -> float:
+        lease = self._held_lease()
+        if self._past_deadline(lease):
+            return self._leave_task(_Outcome.INTERRUPTED, "deadline")
+        lease.prepare(self._examples)
+        self._failures = 0
+        self._phase = self._train
+        return 0.0
+
+    def _train(self) -> float:
+        lease = self._held_lease()
+        decision = self._decide(lease.policy)
+        if not decision.allowed:
+            outcome = _Outcome.INTERRUPTED if lease.started else _Outcome.DECLINED
+            return self._leave_task(outcome, decision.reason_code)
+        if self._past_deadline(lease):
+            return self._leave_task(_Outcome.INTERRUPTED, "deadline")
+        if lease.train(self._pacing.slice_s):
+            update, payload = lease.update()
+            self._store.keep(update, payload)
+            self._counts["trained"] += 1
+            self._lease = None
+            self._phase = self._upload
+        return 0.0
+
+    def _upload(self) -> float:
+        decision = self._decide(self._known.policy if self._known else None)
+        if decision.reason_code in _HOLDS_BACK_UPLOAD:
+            return self._stay_away(decision)
+        update = next((u for u in self._store.pending() if not u.answered), None)
+        if update is None:
+            self._phase = self._next_phase()
+            return 0.0
+        payload = self._store.payload(update)
+        if payload is None:
+            _log.warning("the bytes of task %s are damaged; left", update.task_id)
+            self._counts["damaged"] += 1
+            self._store.forget(update.task_id)
+            return 0.0
+        response = self._gateway.upload(self._signer.upload_request(update, payload))
+        self._counts["bytes_up"] += len(payload)
+        return self._after_upload(update, response)
+
+    def _send_report(self) -> float:
+        if self._report is None:
+            self._phase = self._next_phase()
+            return 0.0
+        response = self._gateway.report_outcome(self._report)
+        self._report = None
+        self._failures = 0
+        self._phase = self._next_phase()
+        return max(self._pacing.as_told(response.come_back_after_s), self._task_back_off())
+
+    # What follows an answer.
+
+    def _after_check_in(
+        self, response: pb.CheckInResponse, satisfied: _KnownPolicy | None, *, willing: bool
+    ) -> float:
+        self._phase = self._next_phase()
+        if self._phase != self._check_in:
+            return 0.0
+        if response.HasField("policy") and not self._learn(response.policy):
+            return self._pacing.after_refusal(self._jitter)
+        unchanged = satisfied is not None and self._known == satisfied
+        able = willing and (unchanged or self._satisfies(self._known))
+        if able and not unchanged and not self._checked_in_twice:
+            self._checked_in_twice = True
+            return 0.0
+        self._checked_in_twice = False
+        come_back_s = self._pacing.as_told(response.come_back_after_s)
+        if able or self._known is None:
+            return come_back_s
+        return max(come_back_s, self._pacing.after_recheck(self._jitter))
+
+    def _accept(self, task: pb.Task, satisfied: _KnownPolicy | None) -> float:
+        self._checked_in_twice = False
+        self._counts["leased"] += 1
+        policy = satisfied.policy if satisfied else ParticipationPolicy()
+        self._lease = LeasedTask(task, policy, self._shared)
+        if satisfied is None:
+            return self._leave_task(_Outcome.DECLINED, "policy_not_satisfied")
+        self._phase = self._next_phase()
+        return 0.0
+
+    def _settle(self, response: pb.CheckInResponse, pending: list[PendingUpdate]) -> None:
+        job_ids = {update.task_id: update.job_id for update in pending}
+        for settlement in response.settlements:
+            task_id = settlement.task_id
+            if task_id not in job_ids:
+                continue
+            if settlement.state == pb.Settlement.UPLOAD_AGAIN:
+                self._counts["upload_again"] += 1
+                self._store.mark_answered(task_id, answered=False)
+            elif settlement.state in (pb.Settlement.COMMITTED, pb.Settlement.DROPPED):
+                committed = settlement.state == pb.Settlement.COMMITTED
+                outcome = "committed" if committed else "dropped"
+                self._counts[outcome] += 1
+                self._store.forget(task_id)
+                self._store.record_participation(task_id, job_ids[task_id], outcome)
+
+    def _after_upload(self, update: PendingUpdate, response: pb.UploadResponse) -> float:
+        come_back_s = self._pacing.as_told(response.come_back_after_s)
+        if response.verdict in (_Verdict.RETRY_LATER, _Verdict.VERDICT_UNSPECIFIED):
+            self._counts["retry_later"] += 1
+            return max(come_back_s, self._back_off())
+        self._failures = self._task_failures = 0
+        outcome = _FINAL_VERDICTS.get(response.verdict)
+        if outcome is None:
+            # Accepted, or a verdict newer than this runtime: the next check-in settles it.
+            outcome = "accepted"
+            self._store.mark_answered(update.task_id, answered=True)
+        else:
+            self._store.forget(update.task_id)
+        if response.reason_code:
+            self._counts[f"rejected_{response.reason_code}"] += 1
+            _log.warning("update refused, %d: %s", response.reason_code, response.reason)
+        self._counts[outcome] += 1
+        self._store.record_participation(update.task_id, update.job_id, outcome)
+        self.finished_tasks += 1
+        self._phase = self._next_phase()
+        return come_back_s if self._phase == self._check_in else 0.0
+
+    def _after_refusal(self, error: GatewayRefused) -> float:
+        if error.status == "UNAUTHENTICATED" and self._may_renew_credential():
+            # A credential or clock that went bad is mended by enrolling the same key again.
+            self._credential_renewed = True
+            self._phase = self._enrol
+            return self._back_off()
+        if self._phase == self._fetch:
+            self._lease = None
+            self._task_failures += 1
+        elif self._phase == self._upload:
+            for update in self._store.pending():
+                self._store.mark_answered(update.task_id, answered=True)
+        elif self._phase == self._send_report:
+            self._report = None
+        else:
+            return self._pacing.after_refusal(self._jitter)
+        self._phase = self._next_phase()
+        return max(self._back_off(), self._task_back_off())
+
+    def _leave_task(self, outcome: pb.ReportOutcomeRequest.Outcome, reason: str) -> float:
+        lease = self._held_lease()
+        self._counts[_Outcome.Outcome.Name(outcome).lower()] += 1
+        self._report = pb.ReportOutcomeRequest(
+            task_token=lease.task.token, outcome=outcome, reason=reason, cost=lease.cost()
+        )
+        self._lease = None
+        self._phase = self._send_report
+        return 0.0
+
+    def _stay_away(self, decision: Decision) -> float:
+        self._counts[f"held_back_{decision.reason_code}"] += 1
+        if decision.reason_code == "opted_out":
+            for update in self._store.pending():
+                self._store.forget(update.task_id)
+            self._lease = None
+            self._phase = self._check_in
+        return self._pacing.after_recheck(self._jitter)
+
+    # Small questions.
+
+    def _next_phase(self) -> Callable[[], float]:
+        if not all(update.answered for update in self._store.pending()):
+            return self._upload
+        return self._check_in if self._lease is None else self._fetch
+
+    def _decide(self, policy: ParticipationPolicy | None) -> Decision:
+        state = replace(
+            self._state_reader.read(), last_participation=self._store.last_participation()
+        )
+        return decide(policy, self._store.settings(), state)
+
+    def _satisfies(self, known: _KnownPolicy | None) -> bool:
+        return known is not None and self._decide(known.policy).allowed
+
+    def _learn(self, message: pb.ParticipationPolicy) -> bool:
+        try:
+            known = _known_policy(message.policy_json)
+        except InvalidParticipation as error:
+            _log.warning("%s", error)
+            self._counts["policy_not_understood"] += 1
+            self._known = None
+            return False
+        if known.sha256 != message.policy_sha256:
+            _log.warning("the participation policy told is not the one its digest names")
+            return False
+        if known != self._known:
+            self._known = known
+            self._store.save_policy_json(message.policy_json)
+        return True
+
+    def _may_renew_credential(self) -> bool:
+        enrolling = self._phase == self._enrol
+        return self._signer.can_enrol and not enrolling and not self._credential_renewed
+
+    def _held_lease(self) -> LeasedTask:
+        if self._lease is None:
+            raise RuntimeError("a task's phase without a lease")
+        return self._lease
+
+    def _past_deadline(self, lease: LeasedTask) -> bool:
+        deadline_ms = lease.task.deadline_ms
+        return deadline_ms > 0 and self._signer.server_time_ms() > deadline_ms
+
+    def _back_off(self) -> float:
+        self._failures += 1
+        return self._pacing.after_failures(self._failures, self._jitter)
+
+    def _task_back_off(self) -> float:
+        if self._task_failures == 0:
+            return 0.0
+        return self._pacing.after_failures(self._task_failures, self._jitter)
+
+
+def _known_policy(policy_json: str) -> _KnownPolicy:
+    sha256 = hashlib.sha256(policy_json.encode()).digest()
+    return _KnownPolicy(ParticipationPolicy.from_json(policy_json), sha256)
+
+
+def _stored_policy(policy_json: str | None) -> _KnownPolicy | None:
+    try:
+        return None if policy_json is None else _known_policy(policy_json)
+    except InvalidParticipation:
+        return None  # Kept by another runtime version; the gateway tells it again.
