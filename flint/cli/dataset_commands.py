@@ -1,12 +1,16 @@
 """``flint dataset``: the user's own data, featurised and split by client."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from feature_catalog.datasets import DatasetRow
+    from feature_catalog.featurize import FieldRoles
 
 app = typer.Typer(help="Data sets: add, list, show.", no_args_is_help=True)
 
@@ -42,7 +46,7 @@ def add(
 
     row = Deployment.attach(resolve_home(home)).datasets.add(
         file,
-        _roles(client_field, label_field, text_field, exclude_field),
+        field_roles(client_field, label_field, text_field, exclude_field),
         get_model(model),
         name=name,
         seed=seed,
@@ -71,3 +75,40 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
         [tuple(row.values()) for row in rows],
         empty="no data sets yet; add one with `flint dataset add FILE`",
     )
+
+
+@app.command("show")
+def show(
+    dataset: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="Data set.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what FLINT's Table 2 lists: clients, records per client, label ratio.
+
+    Example: flint dataset show clicks
+    """
+    from flint.deployment import Deployment
+
+    row = _describe(Deployment.attach(resolve_home(home)).datasets.open(dataset).row)
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row)
+
+
+def field_roles(
+    client_field: str,
+    label_field: str,
+    text_field: str | None,
+    exclude_fields: list[str] | None,
+) -> "FieldRoles":
+    """What the options say the columns are for."""
+    from feature_catalog.featurize import FieldRoles
+
+    return FieldRoles(client_field, label_field, text_field, tuple(exclude_fields or ()))
+
+
+def _describe(row: "DatasetRow") -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(row)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 CLIENT_FIELD = "client_id"
 LABEL_FIELD = "clicked"
 
-_ADS = 300
+_ADS = 120
 _TOPICS = 20
-_PUBLISHERS = 60
+_PUBLISHERS = 40
 _REGIONS = 25
 _HANDSETS = 12
 _POSITIONS = 5

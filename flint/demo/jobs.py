@@ -1,0 +1,103 @@
+"""The demo's job files, with every hyperparameter in this one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+STRATEGIES = ("fedbuff", "fedavg")
+
+LOCAL_EPOCHS = 3
+BATCH_SIZE = 20
+MAX_RECORDS = 500
+LEARNING_RATE = 0.5
+UPDATES_PER_VERSION = 50
+CONCURRENCY = 100
+OVER_COMMITMENT = 1.3
+MAX_EXAMPLES = 100
+# A device of the demo answers within seconds; what takes longer has died.
+TASK_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJob:
+    """What differs between one demo job and another.
+
+    Attributes:
+        strategy: One of `STRATEGIES`.
+        dataset: Name in the catalog.
+        devices: Enrolled identities; a job never asks for more at once.
+        max_updates: Aggregated in all.
+        evaluate_every: Versions between two evaluations.
+        max_hours: The job ends after this long, whatever happens to the devices.
+    """
+
+    strategy: str
+    dataset: str
+    devices: int
+    max_updates: int
+    evaluate_every: int
+    max_hours: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the job and of its versions."""
+        return f"demo-{self.strategy}"
+
+    @property
+    def updates_per_version(self) -> int:
+        """Buffer or cohort: half the devices at most, so that none is asked twice for one."""
+        return max(1, min(UPDATES_PER_VERSION, self.devices // 2))
+
+    def as_dict(self) -> dict[str, object]:
+        """The job as its file holds it."""
+        return {
+            "name": self.name,
+            "model": "sparse_mlp",
+            "client": {
+                "local_epochs": LOCAL_EPOCHS,
+                "batch_size": BATCH_SIZE,
+                "max_records": MAX_RECORDS,
+                "optimizer": {"name": "sgd", "learning_rate": LEARNING_RATE},
+                "task_timeout_s": TASK_TIMEOUT_S,
+            },
+            "strategy": self._strategy(),
+            "evaluation": {
+                "dataset": self.dataset,
+                "metric": "auprc",
+                "every": self.evaluate_every,
+            },
+            "stop": {"max_updates": self.max_updates, "max_hours": self.max_hours},
+            "seed": self.seed,
+        }
+
+    def write(self, folder: Path) -> Path:
+        """Write the job file; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.yaml"
+        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False))
+        return path
+
+    def _strategy(self) -> dict[str, object]:
+        shared: dict[str, object] = {
+            "weighting": "examples",
+            "max_examples": MAX_EXAMPLES,
+            "server_optimizer": {"name": "sgd", "learning_rate": 1.0},
+        }
+        if self.strategy == "fedbuff":
+            return {
+                "name": "fedbuff",
+                "buffer_size": self.updates_per_version,
+                "concurrency": min(CONCURRENCY, self.devices),
+                "max_staleness": 10,
+                **shared,
+            }
+        return {
+            "name": "fedavg",
+            "cohort_size": self.updates_per_version,
+            "over_commitment": OVER_COMMITMENT,
+            "round_deadline_s": TASK_TIMEOUT_S,
+            "min_updates": max(1, self.updates_per_version // 2),
+            **shared,
+        }
