@@ -123,7 +123,7 @@ class SupervisedProcess:
                 self.state = ProcessState.READY
                 self._say(f"{self.spec.name} ready after {now_s - self._started_s:.1f} s")
             elif now_s - self._started_s > self.spec.start_timeout_s:
-                self._note_end(f"was not ready after {self.spec.start_timeout_s:.0f} s")
+                self._note_end(f"was not ready after {self.spec.start_timeout_s:g} s")
         elif now_s - self._started_s > _STEADY_S:
             self._back_off_s = _FIRST_BACK_OFF_S
 
