@@ -7,7 +7,8 @@ Train message: ``arrays`` (ArrayRecord: base parameters by name, in wire order) 
 (ConfigRecord: the keys of `TaskKey`). Reply: ``arrays`` (ArrayRecord: local parameters, same names
 and order), ``metrics`` (MetricRecord: the keys of `MetricKey`) and ``echo`` (ConfigRecord: the keys
 of `EchoKey`). What cannot be done comes back as an error message, whose reason starts with the
-short code that a device would report, e.g. ``"no_examples: ..."``.
+short code that a device would report, e.g. ``"no_examples: ..."``; ``"invalid_task: ..."`` is a message
+that is not as said here.
 """
 
 from enum import StrEnum
@@ -19,6 +20,9 @@ ECHO = "echo"
 
 EXAMPLES_NODE_CONFIG = "examples"
 """Key of a SuperNode's ``--node-config``: path of its `SqliteExampleStore`."""
+
+CACHE_NODE_CONFIG = "cache"
+"""Optional key of ``--node-config``: folder of artefacts; else ``cache`` beside the store."""
 
 
 class TaskKey(StrEnum):
@@ -33,7 +37,7 @@ class TaskKey(StrEnum):
     MAX_RECORDS = "max_records"  # int
     LEARNING_RATE = "learning_rate"  # float
     PROXIMAL_MU = "proximal_mu"  # float
-    SHUFFLE_SEED = "shuffle_seed"  # int, 0 to 2**63 - 1: Flower's integers are signed
+    SHUFFLE_SEED = "shuffle_seed"  # int, 64 bits, unsigned
 
 
 class MetricKey(StrEnum):

@@ -4,39 +4,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.blob_cache import BlobCache, BlobRefused
+from device_runtime.blob_cache import BlobCache
 from device_runtime.device_store import PendingUpdate
-from device_runtime.engine import InvalidArtifact, LiteRtEngine, UnsuitableExamples
-from device_runtime.examples import ExampleSource, UnreadableExamples
+from device_runtime.examples import ExampleSource
 from device_runtime.gateway_client import GatewayClient
 from device_runtime.loaded_models import LoadedModels
-from device_runtime.manifest import InvalidManifest
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.task_fault import FAULTS, TaskFault
 from device_runtime.training import TrainingSession, peak_memory_bytes
 from device_runtime.training_plan import TrainingPlan
-from device_runtime.update_codec import MalformedPayload, encode_update, sha256_of
-
-_FAULTS: dict[type[Exception], str] = {
-    BlobRefused: "blob_mismatch",
-    InvalidManifest: "invalid_manifest",
-    InvalidArtifact: "invalid_artifact",
-    MalformedPayload: "invalid_parameters",
-    UnsuitableExamples: "unsuitable_examples",
-    UnreadableExamples: "unreadable_examples",
-}
-
-
-class TaskFault(Exception):
-    """This task cannot be done on this device.
-
-    Attributes:
-        reason: Short code for `ReportOutcomeRequest.reason`.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+from device_runtime.update_codec import encode_update, sha256_of
 
 
 @dataclass(slots=True)
@@ -78,7 +56,8 @@ class LeasedTask:
             engine = self._shared.models.engine(
                 self.task.artifact_sha256, self.task.manifest_sha256, self._obtain
             )
-            plan = self._plan_for(engine)
+            plan = TrainingPlan.from_message(self.task.plan)
+            plan.check(engine.manifest)
             base = self._shared.models.parameters(
                 self.task.parameters_sha256, engine.manifest, self._obtain
             )
@@ -86,8 +65,8 @@ class LeasedTask:
             if len(x) == 0:
                 raise TaskFault("no_examples", "this device has no records")
             self._session = TrainingSession(engine, plan, base, x, y)
-        except tuple(_FAULTS) as error:
-            raise TaskFault(_FAULTS[type(error)], str(error)) from error
+        except FAULTS as error:
+            raise TaskFault.of(error) from error
 
     def train(self, budget_s: float) -> bool:
         """Train one slice; returns whether that was the last.
@@ -146,18 +125,6 @@ class LeasedTask:
         if self._session is None:
             raise TaskFault("engine", "training asked for before its blobs were fetched")
         return self._session
-
-    def _plan_for(self, engine: LiteRtEngine) -> TrainingPlan:
-        plan = TrainingPlan.from_message(self.task.plan)
-        built_for = engine.manifest.batch_size
-        if plan.batch_size != built_for:
-            raise TaskFault(
-                "invalid_plan",
-                f"the plan's batch size is {plan.batch_size}, the artefact's {built_for}",
-            )
-        if plan.proximal_mu and not engine.manifest.proximal:
-            raise TaskFault("invalid_plan", "the artefact has no proximal term")
-        return plan
 
     def _obtain(self, digest: bytes) -> Path:
         cache = self._shared.cache

@@ -18,7 +18,7 @@ from device_runtime.device_state import DeviceStateReader
 from device_runtime.device_store import DeviceStore, PendingUpdate
 from device_runtime.examples import ExampleSource
 from device_runtime.gateway_client import GatewayBusy, GatewayRefused
-from device_runtime.leased_task import LeasedTask, SharedParts, TaskFault
+from device_runtime.leased_task import LeasedTask, SharedParts
 from device_runtime.pacing import Pacing
 from device_runtime.participation import (
     Decision,
@@ -28,6 +28,7 @@ from device_runtime.participation import (
 )
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.request_signer import DeviceDescription, RequestSigner
+from device_runtime.task_fault import TaskFault
 
 _log = logging.getLogger(__name__)
 _Outcome = pb.ReportOutcomeRequest

@@ -22,6 +22,7 @@ class TrainingResult:
     """What one task taught, and what it cost.
 
     Attributes:
+        parameters: Local parameters, in wire order.
         delta: Local minus base parameters, in wire order.
         loss_before: Mean loss over the local records at the base parameters.
         loss_after: The same at the local parameters.
@@ -30,6 +31,7 @@ class TrainingResult:
         peak_memory_bytes: Largest resident size of this process so far.
     """
 
+    parameters: tuple[NDArray[np.float32], ...]
     delta: tuple[NDArray[np.float32], ...]
     num_examples: int
     loss_before: float
@@ -123,6 +125,7 @@ class TrainingSession:
         if not self.done:
             raise RuntimeError("result() before the training is done")
         return TrainingResult(
+            parameters=tuple(self._parameters),
             delta=tuple(new - old for new, old in zip(self._parameters, self._base, strict=True)),
             num_examples=len(self._x),
             loss_before=self._loss_before,

@@ -6,7 +6,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.errors import FlintError
+from device_runtime.manifest import ArtifactManifest
 from device_runtime.protocol import device_pb2 as pb
+
+
+class UnsuitablePlan(FlintError):
+    """A task's plan does not fit the artefact it comes with."""
+
+    code = "FLN-1412"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,23 @@ class TrainingPlan:
             proximal_mu=message.proximal_mu,
             shuffle_seed=message.shuffle_seed,
         )
+
+    def check(self, manifest: ArtifactManifest) -> None:
+        """Refuse a plan made for another artefact.
+
+        Raises:
+            UnsuitablePlan: If batch size or proximal term are not what the artefact has built in.
+        """
+        if self.batch_size != manifest.batch_size:
+            raise UnsuitablePlan(
+                f"the task's batch size is {self.batch_size}, its artefact was built for "
+                f"{manifest.batch_size}; submit the job again to build one that fits"
+            )
+        if self.proximal_mu and not manifest.proximal:
+            raise UnsuitablePlan(
+                f"the task asks for a proximal term ({self.proximal_mu}), which its artefact does "
+                "not have; submit the job again to build one that does"
+            )
 
 
 def epoch_order(count: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
