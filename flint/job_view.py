@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from feature_catalog.jobs import JobQueue, JobRow
 
@@ -54,7 +54,7 @@ def follow_job(
         return _watch(queue, row, lambda new: print(json.dumps(describe(new)), flush=True))
     if sys.stdout.isatty():
         return _watch_live(queue, row)
-    return _watch(queue, row, _VersionLines())
+    return _watch(queue, row, VersionLines(sys.stdout))
 
 
 def print_job(row: JobRow) -> None:
@@ -115,13 +115,15 @@ def _watch_live(queue: JobQueue, row: JobRow) -> JobRow:
         return _watch(queue, row, lambda new: live.update(render(new)))
 
 
-class _VersionLines:
-    """A line whenever version or status changed, for logs and pipes."""
+class VersionLines:
+    """A line whenever status, version or metric changed, for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
         self._said: tuple[object, ...] = ()
 
     def __call__(self, row: JobRow) -> None:
+        """Say what is new."""
         progress = row.progress
         key = (row.status, progress.get("version"), progress.get("metric_version"))
         if key == self._said:
@@ -137,7 +139,7 @@ class _VersionLines:
             ", ".join(f"{k} {v}" for k, v in progress.get("outcomes", {}).items() if v),
             row.detail or "",
         ]
-        print("  ".join(part for part in parts if part), flush=True)
+        print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
 
 def _metric(progress: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.errors import FlintError
+from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from flint.deployment import Deployment
 from modeling.spec import ModelSpec
@@ -15,13 +16,19 @@ from server.job import Job
 class MissingExtra(FlintError):
     """A command needs packages of an extra that is not installed."""
 
-    code = "FLN-1221"
+    code = "FLN-1251"
 
 
 class UnfitInitialVersion(FlintError):
     """The job's initial version is of another model."""
 
     code = "FLN-1008"
+
+
+class UnfitDataset(FlintError):
+    """The job's data set was made for another model."""
+
+    code = "FLN-1009"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,10 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         FlintError: If data set or initial version do not exist or do not fit, the artefact cannot
             be built, or the SuperLink does not take the run.
     """
-    from server.flower.adapter import FlowerRun
+    from server.flower.adapter import stop_run, submit_run
 
     if job.evaluation is not None:
-        deployment.datasets.open(job.evaluation.dataset)
+        _check_dataset(deployment, job.model, job.evaluation.dataset)
     if job.initial_version is not None:
         _check_initial_version(deployment, job)
     ensure_artifact(
@@ -63,14 +70,30 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         note=note,
     )
     waiting = sum(row.status in {"queued", "running"} for row in deployment.jobs.list())
-    job_id = deployment.jobs.submit(job.to_json(), job.name, None)
+    # The run first: a job in the queue may be claimed at once, and must name its run by then.
+    run_id = submit_run(deployment.settings, job.name)
     try:
-        run_id = FlowerRun.submit(deployment.settings, job)
-    except BaseException as error:
-        deployment.jobs.finish(job_id, "failed", f"not submitted to Flower: {error}")
+        job_id = deployment.jobs.submit(job.to_json(), job.name, run_id)
+    except BaseException:
+        stop_run(deployment.settings, run_id)
         raise
-    deployment.jobs.set_flower_run(job_id, run_id)
     return Submission(job_id, run_id, waiting)
+
+
+def stop(deployment: Deployment, job_id: str) -> JobRow:
+    """Ask for a job's end; returns the job as it is then.
+
+    Raises:
+        UnknownJob: If there is no such job.
+    """
+    from server.flower.adapter import stop_run
+
+    waiting = deployment.jobs.get(job_id).status == "queued"
+    row = deployment.jobs.request_stop(job_id)
+    # A running job's coordinator ends its Flower run; nobody else would end that of a waiting one.
+    if waiting and row.status == "stopped" and row.flower_run_id is not None:
+        stop_run(deployment.settings, row.flower_run_id)
+    return row
 
 
 def ensure_artifact(
@@ -108,6 +131,15 @@ def require(module: str, *, extra: str, purpose: str) -> None:
         raise MissingExtra(
             f"{purpose} needs {module}, which is not installed; run `make setup`, or "
             f"`pip install 'flint-on-flower[{extra}]'`"
+        )
+
+
+def _check_dataset(deployment: Deployment, model: str, dataset: str) -> None:
+    row = deployment.datasets.get(dataset)
+    if row.model != model:
+        raise UnfitDataset(
+            f"evaluation.dataset {dataset} was made for {row.model}, the job trains a {model}; add "
+            f"the file again with `flint dataset add FILE --model {model}`"
         )
 
 

@@ -37,7 +37,10 @@ def add(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a file as a data set: one fifth of its clients, by a hash of their id, is held out.
+    """Add a Parquet or CSV file as a data set.
+
+    One record a row. About a fifth of the clients, by a hash of their id, is held out for
+    evaluation; columns that are neither client, label, text nor excluded are features.
 
     Example: flint dataset add clicks.parquet --client-field user --label-field clicked
     """
@@ -65,14 +68,25 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """
     from flint.deployment import Deployment
 
-    rows = [_describe(row) for row in Deployment.attach(resolve_home(home)).datasets.list()]
+    rows = Deployment.attach(resolve_home(home)).datasets.list()
     if as_json:
-        print_json(rows)
+        print_json([_describe(row) for row in rows])
         return
-    columns = tuple(rows[0]) if rows else ()
     print_table(
-        columns,
-        [tuple(row.values()) for row in rows],
+        ("data set", "model", "clients", "held out", "records", "max", "mean", "label ratio"),
+        [
+            (
+                f"{row.name}@{row.version}",
+                row.model,
+                row.clients,
+                row.heldout_clients,
+                row.records,
+                row.max_records,
+                row.mean_records,
+                row.label_ratio,
+            )
+            for row in rows
+        ],
         empty="no data sets yet; add one with `flint dataset add FILE`",
     )
 
@@ -83,13 +97,15 @@ def show(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what FLINT's Table 2 lists: clients, records per client, label ratio.
+    """Show a data set's statistics.
+
+    What FLINT's Table 2 lists: clients, records per client, label ratio.
 
     Example: flint dataset show clicks
     """
     from flint.deployment import Deployment
 
-    row = _describe(Deployment.attach(resolve_home(home)).datasets.open(dataset).row)
+    row = _describe(Deployment.attach(resolve_home(home)).datasets.get(dataset))
     if as_json:
         print_json(row)
     else:

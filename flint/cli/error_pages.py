@@ -15,7 +15,7 @@ _CODE = re.compile(r"(?:FLN-)?(\d{4})", re.IGNORECASE)
 class UnknownErrorCode(FlintError):
     """No page explains this code."""
 
-    code = "FLN-1220"
+    code = "FLN-1250"
 
 
 def register(app: typer.Typer) -> None:

@@ -27,7 +27,9 @@ def submit(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a job file and queue it; one job runs at a time, in order.
+    """Check a job file and queue the job.
+
+    One job runs at a time; others wait in order. docs/job-file.md explains every key.
 
     Example: flint submit examples/job.yaml --follow
     """
@@ -56,8 +58,7 @@ def jobs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from flint.deployment import Deployment
     from flint.job_view import describe
 
-    rows = Deployment.attach(resolve_home(home)).jobs.list()
-    rows = sorted(rows, key=lambda row: row.submitted_at, reverse=True)
+    rows = Deployment.attach(resolve_home(home)).jobs.list()[::-1]
     if as_json:
         print_json([describe(row) for row in rows])
         return
@@ -88,7 +89,9 @@ def job(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one job: version, metric, updates a second, in flight, outcomes by reason.
+    """Show one job, or follow it to its end.
+
+    Version, metric, updates a second, tasks in flight, outcomes by reason.
 
     With --json --follow, one JSON line whenever something changed. Followed to its end, a job that
     failed gives exit code 2.
@@ -112,21 +115,19 @@ def job(
 
 
 def stop(job_id: JobIdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Ask a job to stop; what it has learnt so far stays in the model store.
+    """Ask a job to stop.
+
+    What it has learnt so far stays in the model store.
 
     Example: flint stop j-3f2a
     """
     from flint.deployment import Deployment
-    from flint.job_view import ENDED
+    from flint.submission import stop as stop_job
 
-    queue = Deployment.attach(resolve_home(home)).jobs
-    row = queue.get(job_id)
-    ended = row.status in ENDED
-    if not ended:
-        queue.request_stop(job_id)
+    row = stop_job(Deployment.attach(resolve_home(home)), job_id)
     if as_json:
-        print_json({"job_id": job_id, "status": row.status, "stop_requested": not ended})
-    elif ended:
-        print(f"{job_id} has already ended ({row.status})")
-    else:
+        print_json({"job_id": job_id, "status": row.status})
+    elif row.status == "running":
         print(f"{job_id} is asked to stop; its newest version stays in the model store")
+    else:
+        print(f"{job_id} is {row.status}: {row.detail}")

@@ -30,7 +30,7 @@ def list_versions(
     Example: flint models list ads-ctr
     """
     from flint.deployment import Deployment
-    from flint.model_files import describe
+    from flint.version_view import describe
 
     versions = Deployment.attach(resolve_home(home)).models.list_versions(name)
     if as_json:
@@ -60,7 +60,7 @@ def show(version: VersionArgument, home: HomeOption = None, as_json: JsonOption 
     Example: flint models show ads-ctr@best
     """
     from flint.deployment import Deployment
-    from flint.model_files import describe
+    from flint.version_view import describe
 
     found = describe(Deployment.attach(resolve_home(home)).models.resolve(version))
     if as_json:
@@ -79,12 +79,15 @@ def import_model(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Store a centrally trained model, for a job to start from (initial_version).
+    """Store a centrally trained model.
+
+    FILE is a torch state dict (.pt) or holds arrays by parameter name (.npz). A job starts from it
+    with initial_version.
 
     Example: flint models import ads.pt --name ads_central --model sparse_mlp
     """
     from flint.deployment import Deployment
-    from flint.model_files import describe
+    from flint.version_view import describe
     from modeling.zoo import get_model
 
     models = Deployment.attach(resolve_home(home)).models
@@ -103,29 +106,33 @@ def export_model(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a version as a file: TFLite to run, torch state dict or arrays to go on training.
+    """Write a version as a file.
+
+    FILE ends with .tflite (to run), .pt (torch state dict) or .npz (arrays by parameter name).
 
     Example: flint models export ads-ctr@best ads.tflite
     """
     from flint.deployment import Deployment
-    from flint.model_files import export
+    from flint.version_view import reference
 
-    exported = export(Deployment.attach(resolve_home(home)), version, file, note)
-    reference = f"{exported.name}@{exported.number}"
+    models = Deployment.attach(resolve_home(home)).models
+    exported = reference(models.export_model(version, file))
     if as_json:
-        print_json({"version": reference, "path": str(file.absolute())})
+        print_json({"version": exported, "path": str(file.absolute())})
     else:
-        print(f"{reference} is in {file}")
+        print(f"{exported} is in {file}")
 
 
 @app.command("promote")
 def promote(version: VersionArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Make a version its model's production version (NAME@production).
+    """Make a version its model's production version.
+
+    It is then NAME@production.
 
     Example: flint models promote ads-ctr@best
     """
     from flint.deployment import Deployment
-    from flint.model_files import describe
+    from flint.version_view import describe
 
     models = Deployment.attach(resolve_home(home)).models
     found = models.resolve(version)
@@ -145,7 +152,9 @@ def build(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a model's artefact for devices; `flint submit` does so where one is missing.
+    """Build a model's artefact for devices.
+
+    `flint submit` does so where one is missing.
 
     Example: flint models build sparse_mlp --batch-size 20
     """

@@ -50,7 +50,9 @@ def up(
         bool, typer.Option("--quiet", help="Own lines only; all logs are in HOME/logs anyway.")
     ] = False,
 ) -> None:
-    """Start Postgres, SuperLink, coordinator and gateway, and serve until Ctrl-C.
+    """Start the server and serve until Ctrl-C.
+
+    Postgres, Flower's SuperLink, coordinator and gateway run under one supervisor.
 
     The first start makes the database, a certificate authority and keys in the data directory.
     With $FLINT_DATABASE_URL set, that Postgres is used instead of the embedded one.
@@ -81,7 +83,7 @@ def up(
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show whether a server runs in the data directory, and its processes.
+    """Show whether a server runs, and its processes.
 
     Example: flint status --json
     """
