@@ -7,8 +7,8 @@ Train message: ``arrays`` (ArrayRecord: base parameters by name, in wire order) 
 (ConfigRecord: the keys of `TaskKey`). Reply: ``arrays`` (ArrayRecord: local parameters, same names
 and order), ``metrics`` (MetricRecord: the keys of `MetricKey`) and ``echo`` (ConfigRecord: the keys
 of `EchoKey`). What cannot be done comes back as an error message, whose reason starts with the
-short code that a device would report, e.g. ``"no_examples: ..."``; ``"invalid_task: ..."`` is a message
-that is not as said here.
+short code that a device would report, e.g. ``"no_examples: ..."``; ``"invalid_task: ..."`` says
+that the message was not as written here.
 """
 
 from enum import StrEnum

@@ -102,6 +102,11 @@ class DeviceRunner:
         self._credential_renewed = False
         self._phase = self._check_in if self._signer.is_enrolled else self._enrol
 
+    @property
+    def has_task(self) -> bool:
+        """Whether it holds a lease, or an update no gateway has answered yet."""
+        return self._phase in (self._fetch, self._train, self._upload)
+
     def step(self) -> float:
         """Do one phase.
 
