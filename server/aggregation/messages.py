@@ -25,7 +25,7 @@ _MAX_SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing NUL
 class SocketPathTooLong(FlintError):
     """A unix socket's path has to be short, a limit of the operating system."""
 
-    code = "FLN-1222"
+    code = "FLN-1262"
 
 
 def socket_address(path: Path) -> str:

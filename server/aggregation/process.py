@@ -37,7 +37,7 @@ _GONE = frozenset(
 class AggregatorLost(FlintError):
     """The aggregator's process ended, and with it every sum it held."""
 
-    code = "FLN-1221"
+    code = "FLN-1261"
 
 
 def aggregator_socket(home: Path) -> Path:

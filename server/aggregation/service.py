@@ -36,7 +36,7 @@ _THREADS = 16
 class SocketInUse(FlintError):
     """Another aggregator listens on this socket already, or a file lies in its place."""
 
-    code = "FLN-1223"
+    code = "FLN-1263"
 
 
 class AggregationService(aggregation_pb2_grpc.AggregationServicer):

@@ -290,7 +290,7 @@ class TestRemoteAggregator(AggregatorContract):
         fold(remote, 1)
         process.kill()
         process.communicate(timeout=10)
-        with pytest.raises(AggregatorLost, match=r"python -m server.aggregation.*FLN-1221"):
+        with pytest.raises(AggregatorLost, match=r"python -m server.aggregation.*FLN-1261"):
             fold(remote, 2)
         again = start_process(socket_path)  # over the socket the killed one left behind
         try:
@@ -308,7 +308,7 @@ class TestRemoteAggregator(AggregatorContract):
             second = start_process(socket_path)
             _, printed = second.communicate(timeout=30)
             assert second.returncode == 2
-            assert b"FLN-1223" in printed
+            assert b"FLN-1263" in printed
             assert b"Traceback" not in printed
         finally:
             server.stop(None).wait()
@@ -321,7 +321,7 @@ class TestRemoteAggregator(AggregatorContract):
         assert socket_path.read_text() == "mine"
 
     def test_a_path_no_socket_can_have_is_refused(self):
-        with pytest.raises(SocketPathTooLong, match="FLN-1222"):
+        with pytest.raises(SocketPathTooLong, match="FLN-1262"):
             RemoteAggregator(Path("/tmp") / ("x" * 120))
 
     def test_nobody_listening_is_noticed(self, socket_path):

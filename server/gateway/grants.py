@@ -1,0 +1,112 @@
+"""Slots the coordinator has granted and devices have not taken yet."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from server.fleet_protocol import fleet_pb2 as pb
+
+_REMEMBERED_CANCELS = 10_000
+
+
+@dataclass(slots=True)
+class OpenGrant:
+    """Slots of one grant.
+
+    Attributes:
+        base_version: Version its tasks train on; None means the newest at lease time.
+        clients: Who took a slot of a pinned grant.
+    """
+
+    grant_id: str
+    slots: int
+    base_version: int | None
+    task_timeout_s: float
+    clients: set[str] = field(default_factory=set)
+
+
+class GrantBook:
+    """Grants in order of arrival.
+
+    A client takes part once in a round: of all grants pinned to one base version it takes one
+    slot. Not safe for several threads; its owner holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self._grants: OrderedDict[str, OpenGrant] = OrderedDict()
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, message: pb.Grant) -> None:
+        """Add slots; more of a grant that is known already are added to it."""
+        if message.grant_id in self._cancelled:
+            return
+        grant = self._grants.get(message.grant_id)
+        if grant is None:
+            grant = OpenGrant(
+                message.grant_id,
+                0,
+                message.base_version if message.pinned else None,
+                message.task_timeout_s,
+            )
+            self._grants[message.grant_id] = grant
+        grant.slots += message.count
+
+    def cancel(self, grant_id: str, *, running_too: bool) -> None:
+        """Take back what is not leased; with ``running_too`` leased tasks are late from now on."""
+        grant = self._grants.get(grant_id)
+        if grant is not None:
+            grant.slots = 0
+        if running_too:
+            self._grants.pop(grant_id, None)
+            self._cancelled[grant_id] = None
+            while len(self._cancelled) > _REMEMBERED_CANCELS:
+                self._cancelled.popitem(last=False)
+
+    def is_cancelled(self, grant_id: str) -> bool:
+        """Whether tasks of this grant are late."""
+        return grant_id in self._cancelled
+
+    def void_slots(self) -> None:
+        """Take back every slot not leased: the coordinator grants them again."""
+        for grant in self._grants.values():
+            grant.slots = 0
+
+    def forget_open(self) -> None:
+        """Forget what is open; what was cancelled stays cancelled."""
+        self._grants.clear()
+
+    def forget_before(self, oldest_live_version: int) -> None:
+        """Forget grants pinned to versions that are no longer live."""
+        for grant in list(self._grants.values()):
+            if grant.base_version is not None and grant.base_version < oldest_live_version:
+                del self._grants[grant.grant_id]
+
+    def open_slots(self) -> int:
+        """Slots of all grants."""
+        return sum(grant.slots for grant in self._grants.values())
+
+    def offer(self, client_id: str) -> OpenGrant | None:
+        """The oldest grant this client may take a slot of."""
+        for grant in self._grants.values():
+            if grant.slots > 0 and not self._takes_part(client_id, grant.base_version):
+                return grant
+        return None
+
+    def take(self, grant: OpenGrant, client_id: str) -> None:
+        """Take one slot of an offered grant."""
+        grant.slots -= 1
+        if grant.base_version is not None:
+            grant.clients.add(client_id)
+        elif grant.slots == 0:
+            del self._grants[grant.grant_id]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._grants.clear()
+        self._cancelled.clear()
+
+    def _takes_part(self, client_id: str, base_version: int | None) -> bool:
+        return base_version is not None and any(
+            client_id in grant.clients
+            for grant in self._grants.values()
+            if grant.base_version == base_version
+        )

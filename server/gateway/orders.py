@@ -1,0 +1,131 @@
+"""The coordinator's orders, carried out on state and aggregator together."""
+
+import logging
+
+import numpy as np
+
+from server.aggregation.aggregator import Aggregator, PartialSum
+from server.coordination.tasks import Outcome, Release
+from server.fleet_protocol import fleet_pb2 as pb
+from server.gateway.fold_barrier import FoldBarrier
+from server.gateway.opened_job import OpenedJob
+from server.gateway.state import GatewayState
+
+log = logging.getLogger(__name__)
+
+
+class OrderDesk:
+    """Carries out one message of the coordinator at a time, with no upload half done.
+
+    Messages of an older epoch, of another job or out of order are ignored.
+    """
+
+    def __init__(self, state: GatewayState, aggregator: Aggregator, barrier: FoldBarrier) -> None:
+        self._state = state
+        self._aggregator = aggregator
+        self._barrier = barrier
+        self._last_sequence = 0
+
+    def carry_out(self, message: pb.CoordinatorMessage) -> list[pb.GatewayMessage]:
+        """Carry out one order; returns what to answer, in order.
+
+        Raises:
+            AggregatorLost: If the aggregator's process is gone.
+        """
+        if message.WhichOneof("body") == "acknowledge":
+            self._state.outbox.acknowledge(message.acknowledge.progress_sequence)
+            return []
+        with self._barrier.order():
+            if message.WhichOneof("body") == "open":
+                return self._open(message)
+            job = self._state.job
+            if job is None or (job.job_id, job.epoch) != (message.job_id, message.epoch):
+                return []
+            if 0 < message.sequence <= self._last_sequence:
+                return []
+            self._last_sequence = message.sequence
+            return self._carry_out(message, job)
+
+    def _carry_out(self, message: pb.CoordinatorMessage, job: OpenedJob) -> list[pb.GatewayMessage]:
+        match message.WhichOneof("body"):
+            case "set_model":
+                self._set_model(message.set_model)
+            case "grant":
+                self._state.grant(message.grant)
+            case "cancel":
+                self._state.cancel(message.cancel.grant_id, running_too=message.cancel.running_too)
+            case "release":
+                return self._release(message.release, job)
+            case "commit":
+                self._commit(message.commit.release_id)
+            case "drop":
+                drop = message.drop
+                self._drop(drop.base_version, Outcome(drop.outcome), drop.reason)
+            case "close":
+                log.info("job %s closed: %s", job.job_id, message.close.reason)
+                self._state.close()
+            case unknown:
+                log.warning("order %s is not known to this gateway and ignored", unknown)
+        return []
+
+    def _open(self, message: pb.CoordinatorMessage) -> list[pb.GatewayMessage]:
+        before, epoch = self._state.job, message.epoch
+        same_job = before is not None and before.job_id == message.job_id
+        if same_job and before is not None and epoch < before.epoch:
+            log.warning("an order of epoch %d came after epoch %d", epoch, before.epoch)
+            return []
+        job = OpenedJob.read(message.job_id, epoch, message.open)
+        newer = before is None or not same_job or epoch > before.epoch
+        if newer:
+            self._last_sequence = 0
+        self._last_sequence = max(self._last_sequence, message.sequence)
+        self._aggregator.open(job.job_id, job.job, job.model)
+        self._state.open(job)
+        committed = set(message.open.committed_releases)
+        for release_id in self._aggregator.frozen():
+            if release_id in committed:
+                self._commit(release_id)
+            elif newer:
+                # The coordinator that asked for it is gone, so nobody will commit it. Within an
+                # epoch it stays frozen: that very sum may be on its way into a version.
+                self._aggregator.thaw(release_id)
+                self._state.thaw(release_id)
+        log.info("job %s opened (%s), epoch %d", job.job_id, job.job.name, epoch)
+        return self._state.resume()
+
+    def _set_model(self, message: pb.SetModel) -> None:
+        too_old = self._state.set_model(
+            message.version, message.parameters_sha256, message.oldest_live_version
+        )
+        for base_version in too_old:
+            self._drop(base_version, Outcome.STALE, "base_version")
+
+    def _release(self, message: pb.Release, job: OpenedJob) -> list[pb.GatewayMessage]:
+        release = Release(message.release_id, tuple(message.base_versions))
+        partials = self._aggregator.reduce(release)
+        task_ids = [task_id for partial in partials for task_id in partial.task_ids]
+        self._state.release(message.release_id, task_ids)
+        # Every update in the sums is reported before them: the coordinator knows whom it counts.
+        progress = self._state.take_progress()
+        answer = pb.GatewayMessage(
+            job_id=job.job_id,
+            epoch=job.epoch,
+            partial=pb.Partial(release_id=message.release_id, buckets=map(_bucket, partials)),
+        )
+        return [answer] if progress is None else [progress, answer]
+
+    def _commit(self, release_id: str) -> None:
+        self._aggregator.commit(release_id)
+        self._state.commit(release_id)
+
+    def _drop(self, base_version: int, outcome: Outcome, reason: str) -> None:
+        self._state.drop(self._aggregator.drop(base_version), outcome, reason)
+
+
+def _bucket(partial: PartialSum) -> pb.Bucket:
+    return pb.Bucket(
+        base_version=partial.base_version,
+        sum=np.ascontiguousarray(partial.total, dtype="<f4").tobytes(),
+        weight=partial.weight,
+        task_ids=partial.task_ids,
+    )

@@ -1,0 +1,45 @@
+"""The devices that check in: how many there are, who is eligible, when each should come back."""
+
+from server.coordination.selection import draw
+from server.gateway.pace import PaceSteering
+from server.gateway.recent_devices import RecentDevices
+
+_LEAST_WINDOW_S = 60.0
+
+
+class Population:
+    """Counts distinct devices over as long as the pace lets them stay away.
+
+    Not safe for several threads; its owner holds a lock.
+    """
+
+    def __init__(self, pace: PaceSteering) -> None:
+        self._pace = pace
+        self._seen = RecentDevices()
+        self._eligible = RecentDevices()
+
+    def see(self, device_id: str, now_s: float, open_slots: int) -> int:
+        """Note a check-in; returns its ordinal for this device."""
+        ordinal = self._seen.see(device_id, now_s)
+        # Idle devices are told to stay away longest; a shorter memory would forget them meanwhile.
+        idle_s = self._pace.interval_s(recent_devices=len(self._seen), open_slots=0)
+        self._seen.forget_before(now_s - max(_LEAST_WINDOW_S, 2 * idle_s))
+        self._eligible.forget_before(now_s - self._interval_s(open_slots))
+        return ordinal
+
+    def see_eligible(self, device_id: str, now_s: float) -> int:
+        """Note a device that could take a task; returns how many could in the last interval."""
+        self._eligible.see(device_id, now_s)
+        return len(self._eligible)
+
+    def forget_eligible(self) -> None:
+        """Another job is open, with criteria of its own."""
+        self._eligible.clear()
+
+    def come_back_after_s(self, device_id: str, ordinal: int, seed: int, open_slots: int) -> float:
+        """When this device should check in again."""
+        jitter = draw(seed, device_id, ordinal, purpose="pace")
+        return self._pace.jittered(self._interval_s(open_slots), jitter)
+
+    def _interval_s(self, open_slots: int) -> float:
+        return self._pace.interval_s(recent_devices=len(self._seen), open_slots=open_slots)
