@@ -9,8 +9,8 @@ the version they were measured with.
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Self, TypeVar
 
 from flwr.common.constant import Status, SubStatus
 
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _HEARTBEAT_S = 2.0
 _PATIENCE_S = 60.0
 _MAX_LOG_LINES = 10_000
+
+_Answer = TypeVar("_Answer")
 
 
 class FlowerRun:
@@ -143,15 +145,15 @@ class FlowerRun:
 
     def online_nodes(self) -> Sequence[int]:
         """See `NodeGrid.online_nodes`."""
-        return self._live_session().online_nodes()
+        return self._attempt(lambda session: session.online_nodes())
 
     def push(self, tasks: Sequence[NodeTask]) -> Sequence[str | None]:
         """See `NodeGrid.push`."""
-        return self._live_session().push(tasks)
+        return self._attempt(lambda session: session.push(tasks))
 
     def pull(self, message_ids: Sequence[str], *, max_reply_bytes: int) -> Sequence[NodeReply]:
         """See `NodeGrid.pull`."""
-        return self._live_session().pull(message_ids, max_reply_bytes)
+        return self._attempt(lambda session: session.pull(message_ids, max_reply_bytes))
 
     # -- keeping it alive ------------------------------------------------------------------------
 
@@ -159,6 +161,16 @@ class FlowerRun:
         if self._session is None or self.stopped() or self._closing.is_set():
             raise RunEnded(f"Flower run {self.run_id} is over")
         return self._session
+
+    def _attempt(self, what: Callable[[TaskSession], _Answer]) -> _Answer:
+        session = self._live_session()
+        try:
+            return what(session)
+        except RunEnded as ended:
+            # Stopped or lost? The watching thread finds out, and goes on with another if lost.
+            if self.stopped() or self._closing.is_set():
+                raise
+            raise SuperLinkBusy(str(ended)) from ended
 
     def _close(self) -> TaskSession | None:
         self._closing.set()

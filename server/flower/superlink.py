@@ -2,7 +2,9 @@
 
 import json
 import secrets
+import ssl
 import sys
+import urllib.request
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from server.operations.settings import ServerSettings
 PINNED_FLWR = "1.41.0"
 
 _SUPEREXEC_SECRET_BYTES = 32
+_PROBE_TIMEOUT_S = 1.0
 
 
 class WrongFlowerVersion(FlintError):
@@ -91,6 +94,22 @@ def superlink_environment(settings: ServerSettings) -> dict[str, str]:
         "FLWR_HOME": str(settings.home / "flower"),
         "NO_COLOR": "1",
     }
+
+
+def superlink_answers(settings: ServerSettings) -> bool:
+    """Whether SuperLink serves, asked over the network as any client would."""
+    scheme = "http" if settings.insecure else "https"
+    url = f"{scheme}://{dial_address(settings)}/health"
+    context = None
+    if not settings.insecure:
+        context = ssl.create_default_context(cafile=str(settings.ca_certificate))
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - the address is the deployment's own
+            url, timeout=_PROBE_TIMEOUT_S, context=context
+        ) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def write_flower_configuration(settings: ServerSettings) -> Path:

@@ -100,7 +100,7 @@ class Supervisor:
         claim: HomeClaim | None = None,
         console: Console | None = None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._specs = tuple(specs)
         self._database = database
         self._claim = claim
@@ -156,14 +156,14 @@ class Supervisor:
 
     def status(self) -> ServerStatus:
         """What runs now."""
-        return read_status(self._settings.home)
+        return read_status(self.settings.home)
 
     # -- the supervising thread ------------------------------------------------------------------
 
     def _live(self) -> None:
         try:
             with ExitStack() as stack:
-                claim = self._claim or stack.enter_context(claim_home(self._settings.home))
+                claim = self._claim or stack.enter_context(claim_home(self.settings.home))
                 if self._database is not None:
                     claim.guardian.watch_postgres(self._database.data_dir)
                 try:
@@ -179,11 +179,11 @@ class Supervisor:
             self._ended.set()
 
     def _start_all(self, claim: HomeClaim) -> None:
-        self._settings.logs.mkdir(parents=True, exist_ok=True)
+        self.settings.logs.mkdir(parents=True, exist_ok=True)
         for spec in self._specs:
             if self._stop.is_set():
                 return
-            log = self._settings.logs / f"{spec.name}.log"
+            log = self.settings.logs / f"{spec.name}.log"
             process = SupervisedProcess(spec, log, claim.guardian, self._console.say)
             self._processes.append(process)
             self._console.follow(spec.name, log)
@@ -237,7 +237,7 @@ class Supervisor:
         if text == self._last_status:
             return
         self._last_status = text
-        path = _status_path(self._settings.home)
+        path = _status_path(self.settings.home)
         draft = path.with_name(path.name + ".new")
         try:
             draft.write_text(text)

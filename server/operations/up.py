@@ -1,10 +1,7 @@
 """`flint up`: everything a server needs, prepared and kept running."""
 
 import os
-import ssl
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 from feature_catalog.database import connect, upgrade
 from feature_catalog.embedded import EmbeddedPostgres, database_url
 from server.flower.superlink import (
+    superlink_answers,
     superlink_command,
     superlink_environment,
     write_flower_configuration,
@@ -28,7 +26,6 @@ DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
 BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
 
 _LOOPBACK = "127.0.0.1"
-_PROBE_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +182,7 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
         ProcessSpec(
             "superlink",
             superlink_command(settings),
-            lambda: _superlink_answers(settings),
+            lambda: superlink_answers(settings),
             superlink_environment(settings),
             stop_timeout_s=5.0,
         ),
@@ -202,22 +199,6 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             environment,
         ),
     )
-
-
-def _superlink_answers(settings: ServerSettings) -> bool:
-    scheme = "http" if settings.insecure else "https"
-    host, _, port = settings.superlink_address.rpartition(":")
-    host = {"0.0.0.0": _LOOPBACK, "[::]": "[::1]"}.get(host, host)  # noqa: S104
-    context = None
-    if not settings.insecure:
-        context = ssl.create_default_context(cafile=str(settings.ca_certificate))
-    try:
-        with urllib.request.urlopen(  # noqa: S310 - the address is the deployment's own
-            f"{scheme}://{host}:{port}/health", timeout=_PROBE_TIMEOUT_S, context=context
-        ) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _blob_url(home: Path, options: ServerOptions) -> str:

@@ -1,0 +1,142 @@
+"""What a node's reply means: weights become a delta, Flower's errors become outcomes.
+
+Nothing here trusts the reply. What only the content gate can judge (names, shapes, finiteness,
+norm, example count) is passed on to it as it came, so that nodes and devices are refused by the
+same code for the same numbered reasons.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.flower_records import ARRAYS, ECHO, METRICS, EchoKey, MetricKey
+from device_runtime.protocol import device_pb2 as pb
+from server.coordination.tasks import Outcome
+from server.flower.node_messages import NodeArray, NodeReply
+from server.update_gate.rejections import Rejection, RejectionReason
+
+_INT64 = range(-(2**63), 2**63)
+
+# flwr.common.constant.ErrorCode. Nobody's fault but the moment's: the node went or was too slow.
+_INTERRUPTIONS = {3: "deadline", 4: "reply_lost", 5: "node_gone"}
+_APP_RAISED_EXCEPTION = 2
+_MAX_REASON_CODE = 40
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUpdate:
+    """A reply turned into what the aggregator takes.
+
+    Attributes:
+        payload: Serialised ``Update``, not yet gated.
+        train_s: Seconds of training as the node measured them.
+    """
+
+    payload: bytes
+    train_s: float
+
+
+def outcome_of_error(code: int, reason: str) -> tuple[Outcome, str]:
+    """Outcome and short reason of an error reply.
+
+    Our own ClientApp starts its reason with the short code that a device would report; any other
+    error is named by Flower's number.
+
+    >>> outcome_of_error(5, "Node Unavailable")
+    (<Outcome.INTERRUPTED: 'interrupted'>, 'node_gone')
+    >>> outcome_of_error(2, "no_examples: the store is empty")
+    (<Outcome.FAILED: 'failed'>, 'no_examples')
+    """
+    if code in _INTERRUPTIONS:
+        return Outcome.INTERRUPTED, _INTERRUPTIONS[code]
+    short, separator, _ = reason.partition(":")
+    is_short = separator and len(short) <= _MAX_REASON_CODE and short.replace("_", "").isalnum()
+    if code == _APP_RAISED_EXCEPTION and is_short and short == short.lower() and short.isascii():
+        return Outcome.FAILED, short
+    return Outcome.FAILED, f"flower_error_{code}"
+
+
+def read_update(
+    reply: NodeReply,
+    base: Mapping[str, NDArray[np.float32]],
+    base_version: int,
+    contract_sha256: bytes,
+) -> NodeUpdate | Rejection:
+    """The update in a reply that carries records.
+
+    Args:
+        base: Parameters the task was sent with, by name, in wire order.
+    """
+    if reply.too_large:
+        return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
+    if reply.malformed is not None:
+        return Rejection(RejectionReason.MALFORMED, reply.malformed)
+    echo = reply.values.get(ECHO, {})
+    if echo.get(EchoKey.CONTRACT_SHA256) != contract_sha256:
+        return Rejection(RejectionReason.CONTRACT_MISMATCH, "the reply names another contract")
+    if echo.get(EchoKey.BASE_VERSION) != base_version:
+        return Rejection(
+            RejectionReason.CONTRACT_MISMATCH,
+            f"the reply is about base version {echo.get(EchoKey.BASE_VERSION)!r}, "
+            f"the task was about {base_version}",
+        )
+    metrics = reply.values.get(METRICS, {})
+    num_examples = _example_count(metrics.get(MetricKey.NUM_EXAMPLES))
+    if isinstance(num_examples, Rejection):
+        return num_examples
+    update = pb.Update(
+        num_examples=num_examples,
+        loss_before=_number(metrics.get(MetricKey.LOSS_BEFORE)),
+        loss_after=_number(metrics.get(MetricKey.LOSS_AFTER)),
+    )
+    for array in _in_wire_order(reply.arrays.get(ARRAYS, ()), base):
+        update.delta.tensors.append(_tensor(array, base.get(array.name)))
+    train_s = _number(metrics.get(MetricKey.TRAIN_S))
+    return NodeUpdate(
+        update.SerializeToString(deterministic=True),
+        train_s if math.isfinite(train_s) and train_s > 0 else 0.0,
+    )
+
+
+def _in_wire_order(
+    arrays: Sequence[NodeArray], base: Mapping[str, NDArray[np.float32]]
+) -> Sequence[NodeArray]:
+    """The order in which a node lists its arrays means nothing, as long as they are the model's."""
+    by_name = {array.name: array for array in arrays}
+    if len(by_name) == len(arrays) and by_name.keys() == base.keys():
+        return [by_name[name] for name in base]
+    return arrays
+
+
+def _tensor(array: NodeArray, base: NDArray[np.float32] | None) -> pb.Tensor:
+    data = array.data
+    if base is not None and array.dtype == "float32" and array.shape == base.shape:
+        weights = np.frombuffer(data, "<f4").reshape(base.shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # the gate says so, with a number
+            data = np.ascontiguousarray(weights - base, "<f4").tobytes()
+    return pb.Tensor(name=array.name, dtype=array.dtype, shape=array.shape, data=data)
+
+
+def _example_count(claimed: object) -> int | Rejection:
+    """The claim as an int64; the gate judges it."""
+    if isinstance(claimed, float) and claimed.is_integer():
+        claimed = int(claimed)
+    if isinstance(claimed, bool) or not isinstance(claimed, int):
+        return Rejection(
+            RejectionReason.MALFORMED,
+            f"metric {MetricKey.NUM_EXAMPLES} is {str(claimed)[:40]!r}; it must be a whole number",
+        )
+    if claimed not in _INT64:
+        above = claimed > 0
+        reason = "TOO_MANY_EXAMPLES" if above else "NON_POSITIVE_EXAMPLES"
+        return Rejection(RejectionReason[reason], f"update claims {claimed} examples")
+    return claimed
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int | float) and abs(value) < 1e300:
+        return float(value)
+    return math.nan
