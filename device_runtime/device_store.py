@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,12 +187,14 @@ class DeviceStore:
         finished_at_s = self._row("SELECT max(finished_at_s) FROM participations")[0]
         return None if finished_at_s is None else datetime.fromtimestamp(finished_at_s, UTC)
 
-    def record_participation(self, task_id: str, job_id: str, outcome: str) -> None:
-        """Note how a task finished, now if it is the first word on it; 1,000 are kept."""
+    def record_participation(
+        self, task_id: str, job_id: str, outcome: str, finished_at_s: float
+    ) -> None:
+        """Note how a task finished; the time of the first word on it stays. 1,000 are kept."""
         self._database.execute(
             "INSERT INTO participations VALUES (?, ?, ?, ?) "
             "ON CONFLICT (task_id) DO UPDATE SET outcome = excluded.outcome",
-            (task_id, job_id, time.time(), outcome),
+            (task_id, job_id, finished_at_s, outcome),
         )
         self._database.execute(
             "DELETE FROM participations WHERE task_id IN (SELECT task_id FROM participations "

@@ -92,6 +92,7 @@ class DeviceRunner:
         self._counts = shared.counts
         self._pacing = pacing or Pacing()
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads load; guards nothing)
+        self._clock = clock
         self._signer = RequestSigner(store, description, clock)
         self._known = _stored_policy(store.policy_json())
         self._lease: LeasedTask | None = None
@@ -264,7 +265,7 @@ class DeviceRunner:
                 outcome = "committed" if committed else "dropped"
                 self._counts[outcome] += 1
                 self._store.forget(task_id)
-                self._store.record_participation(task_id, job_ids[task_id], outcome)
+                self._record(task_id, job_ids[task_id], outcome)
 
     def _after_upload(self, update: PendingUpdate, response: pb.UploadResponse) -> float:
         come_back_s = self._pacing.as_told(response.come_back_after_s)
@@ -283,7 +284,7 @@ class DeviceRunner:
             self._counts[f"rejected_{response.reason_code}"] += 1
             _log.warning("update refused, %d: %s", response.reason_code, response.reason)
         self._counts[outcome] += 1
-        self._store.record_participation(update.task_id, update.job_id, outcome)
+        self._record(update.task_id, update.job_id, outcome)
         self.finished_tasks += 1
         self._phase = self._next_phase()
         return come_back_s if self._phase == self._check_in else 0.0
@@ -338,6 +339,9 @@ class DeviceRunner:
             self._state_reader.read(), last_participation=self._store.last_participation()
         )
         return decide(policy, self._store.settings(), state)
+
+    def _record(self, task_id: str, job_id: str, outcome: str) -> None:
+        self._store.record_participation(task_id, job_id, outcome, finished_at_s=self._clock())
 
     def _satisfies(self, known: _KnownPolicy | None) -> bool:
         return known is not None and self._decide(known.policy).allowed
