@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from feature_catalog.jobs import JobQueue, JobRow
 
@@ -118,7 +118,7 @@ def _watch_live(queue: JobQueue, row: JobRow) -> JobRow:
 class VersionLines:
     """A line whenever status, version or metric changed, for logs and pipes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._said: tuple[object, ...] = ()
 

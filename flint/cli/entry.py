@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an error nobody expected, 2 a mistake the user can mend, 1
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from flint.cli import (
 
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="flint",
@@ -72,6 +74,8 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; a mistake is one sentence, never a traceback."""
+    # As Ctrl-C: what runs is stopped in order, rather than left to the kernel.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or bool(os.environ.get("FLINT_DEBUG"))
     sys.exit(_run([argument for argument in given if argument != "--debug"], debug=debug))

@@ -17,6 +17,7 @@ OVER_COMMITMENT = 1.3
 MAX_EXAMPLES = 100
 # A device of the demo answers within seconds; what takes longer has died.
 TASK_TIMEOUT_S = 120.0
+EVALUATIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,6 @@ class DemoJob:
         dataset: Name in the catalog.
         devices: Enrolled identities; a job never asks for more at once.
         max_updates: Aggregated in all.
-        evaluate_every: Versions between two evaluations.
         max_hours: The job ends after this long, whatever happens to the devices.
     """
 
@@ -36,7 +36,6 @@ class DemoJob:
     dataset: str
     devices: int
     max_updates: int
-    evaluate_every: int
     max_hours: float
     seed: int
 
@@ -47,8 +46,13 @@ class DemoJob:
 
     @property
     def updates_per_version(self) -> int:
-        """Buffer or cohort: half the devices at most, so that none is asked twice for one."""
+        """Buffer or cohort; half the devices at most, so that a round never needs all of them."""
         return max(1, min(UPDATES_PER_VERSION, self.devices // 2))
+
+    @property
+    def evaluate_every(self) -> int:
+        """Versions between two evaluations."""
+        return max(1, self.max_updates // self.updates_per_version // EVALUATIONS)
 
     def as_dict(self) -> dict[str, object]:
         """The job as its file holds it."""
