@@ -7,9 +7,8 @@ Everything lies in one data directory::
     postgres/socket/     the only way in: a Unix socket, mode 0700; no TCP port is opened
 
 Authentication is ``peer``: the kernel tells Postgres which user is calling, so there is no
-password to keep, and only the server's own user and the one who set it up (root) get in. Starting
-is safe from several processes at once, and a server outlives the process that started it until
-`EmbeddedPostgres.stop`.
+password to keep, and only the server's own user and root get in. Starting is safe from several
+processes at once, and a server outlives the process that started it until `EmbeddedPostgres.stop`.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ from device_runtime.errors import FlintError
 from feature_catalog.postmaster import (
     is_alive,
     postmaster_pid,
-    remove_stale_pid_file,
+    remove_stale_locks,
     stop_postmaster,
 )
 from feature_catalog.server_user import ServerUser, server_user
@@ -130,7 +129,7 @@ class EmbeddedPostgres:
         pid = postmaster_pid(self._pgdata)
         if pid is None:
             self._prepare(user)
-            if not remove_stale_pid_file(self._pgdata, deadline_s):
+            if not remove_stale_locks(self._pgdata, self._socket_dir() / _SOCKET_NAME, deadline_s):
                 raise EmbeddedPostgresFailed(
                     f"processes of a Postgres that died are still at work in {self._pgdata}; wait "
                     "until they end, or end them"
@@ -190,7 +189,7 @@ class EmbeddedPostgres:
             )
 
     def _write_authentication(self, user: ServerUser) -> None:
-        callers = sorted({user.name, *(("root",) if os.geteuid() == 0 else ())})
+        callers = sorted({user.name, "root"})  # root could become that user anyway
         identities = "".join(f'flint "{caller}" {ROLE}\n' for caller in callers)
         files = {"pg_hba.conf": "local all all peer map=flint\n", "pg_ident.conf": identities}
         for name, lines in files.items():
@@ -224,8 +223,6 @@ class EmbeddedPostgres:
                 connection.execute(text(f'CREATE DATABASE "{DATABASE}"'))
 
     def _answers(self, database: str) -> bool:
-        if not (self._socket_dir() / _SOCKET_NAME).exists():
-            return False
         try:
             with self._connect(database) as connection:
                 connection.execute(text("SELECT 1"))

@@ -65,7 +65,7 @@ class FieldEncoding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as stored with a data set."""
-        return asdict(self)
+        return asdict(self) | {"edges": list(self.edges)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:

@@ -25,13 +25,14 @@ def postmaster_pid(pgdata: Path) -> int | None:
     return pid if pid > 0 and _is_postgres_in(pid, pgdata) else None
 
 
-def remove_stale_pid_file(pgdata: Path, deadline_s: float) -> bool:
-    """Remove a pid file whose server is dead, once no process of that server is left.
+def remove_stale_locks(pgdata: Path, socket: Path, deadline_s: float) -> bool:
+    """Remove what a dead server left, once no process of that server is there any more.
 
-    Postgres itself removes stale files, but not when the number was given to another process of
-    the same user, or when the dead server is a zombie nobody waits for.
+    Postgres itself removes stale lock files, but not when the number in them was given to another
+    process of the same user, or when the dead server is a zombie nobody waits for.
 
     Args:
+        socket: Its socket, in a directory of its own.
         deadline_s: `time.monotonic` until which to wait for the dead server's children, which
             end by themselves when they notice.
 
@@ -40,7 +41,12 @@ def remove_stale_pid_file(pgdata: Path, deadline_s: float) -> bool:
     """
     while postmaster_pid(pgdata) is None:
         if not _processes_in(pgdata):
-            (pgdata / "postmaster.pid").unlink(missing_ok=True)
+            for path in (
+                pgdata / "postmaster.pid",
+                socket,
+                socket.with_name(f"{socket.name}.lock"),
+            ):
+                path.unlink(missing_ok=True)
             return True
         if time.monotonic() > deadline_s:
             return False

@@ -1,0 +1,368 @@
+"""The data set catalog: the user's files, encoded for a model, split by client, and numbered."""
+
+import dataclasses
+import datetime as dt
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Engine, Select, select, text
+from sqlalchemy.orm import Session
+
+from device_runtime.errors import FlintError
+from device_runtime.hashing import HASH_NAME
+from feature_catalog.blobs import BlobStore
+from feature_catalog.clients_and_labels import ClientsAndLabels, read_clients_and_labels
+from feature_catalog.featurize import FieldRoles, build_encoder, learn_encodings
+from feature_catalog.record_files import (
+    ClientIndex,
+    Rows,
+    order_by_client,
+    read_records,
+    write_records,
+)
+from feature_catalog.references import near_matches, split_reference
+from feature_catalog.schema import DatasetRecord
+from feature_catalog.splits import heldout_clients
+from feature_catalog.table_files import TableFile, open_table
+from modeling.spec import ModelSpec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class UnknownDataset(FlintError):
+    """A reference that names no data set."""
+
+    code = "FLN-1112"
+
+
+class InvalidDatasetName(FlintError):
+    """A name a data set cannot have."""
+
+    code = "FLN-1113"
+
+
+class InvalidHashSeed(FlintError):
+    """A seed the feature hash does not take."""
+
+    code = "FLN-1114"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """One version of a data set, and what FLINT's Table 2 lists of it.
+
+    Counts and ratios are over training and held-out clients together where not said otherwise.
+
+    Attributes:
+        max_records: Most records of one client.
+        mean_records: Records per client.
+        std_records: Of records per client (divided by the number of clients).
+        label_ratio: Share of records labelled 1.
+        truncated_records: Records with more tokens than the model's input has places.
+        source: File it was made from.
+        split_set: Name the held-out rule was applied with: the file's, without its ending.
+        hash_seed: Seed of the feature hash named ``hash_name``.
+        left_out: Columns that are not learnt from though not excluded, and why.
+    """
+
+    name: str
+    version: int
+    model: str
+    clients: int
+    train_clients: int
+    heldout_clients: int
+    records: int
+    train_records: int
+    heldout_records: int
+    max_records: int
+    mean_records: float
+    std_records: float
+    label_ratio: float
+    truncated_records: int
+    source: str
+    split_set: str
+    hash_name: str
+    hash_seed: int
+    left_out: dict[str, str]
+    created_at: dt.datetime
+
+
+class Dataset:
+    """Records of one data set version, by client; local ones are mapped into memory."""
+
+    def __init__(self, row: DatasetRow, index: ClientIndex, rows: Rows) -> None:
+        self.row = row
+        self._index = index
+        self._x, self._y = rows
+        self._code_of = {client: code for code, client in enumerate(index.client_ids)}
+
+    def clients(self) -> list[str]:
+        """Training clients, in order of id."""
+        return list(self._index.client_ids[: self.row.train_clients])
+
+    def heldout_clients(self) -> list[str]:
+        """Held-out clients, in order of id."""
+        return list(self._index.client_ids[self.row.train_clients :])
+
+    def records(self, client_id: str) -> Rows:
+        """Records of one client, training or held out, in the file's order; see `train`.
+
+        Raises:
+            KeyError: If there is no such client.
+        """
+        code = self._code_of[client_id]
+        start = int(self._index.first_row[code])
+        end = start + int(self._index.records[code])
+        return self._x[start:end], self._y[start:end]
+
+    def train(self) -> Rows:
+        """Records of all training clients, read-only.
+
+        Returns:
+            ``x``, int32 or float32 as the model takes it, shape ``(records, width)``; and ``y``,
+            float32, shape ``(records, 1)``.
+        """
+        rows = self._index.training_rows
+        return self._x[:rows], self._y[:rows]
+
+    def heldout(self) -> Rows:
+        """Records of all held-out clients, read-only; shapes as in `train`."""
+        rows = self._index.training_rows
+        return self._x[rows:], self._y[rows:]
+
+
+class DatasetCatalog:
+    """Data sets: rows in Postgres, records and client index in the blob store."""
+
+    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+        self._engine = engine
+        self._blobs = blobs
+
+    def add(
+        self,
+        path: Path,
+        roles: FieldRoles,
+        model: ModelSpec,
+        name: str | None = None,
+        seed: int = 0,
+    ) -> DatasetRow:
+        """Encode a Parquet or CSV file for a model and store it as a new version.
+
+        Adding the same file in the same way again returns the version there is.
+
+        Args:
+            name: Defaults to the file's name without its ending.
+            seed: Of the feature hash, 32 bits unsigned.
+
+        Raises:
+            FlintError: If the file cannot be read, a column is missing or unfit, a label is not 0
+                or 1, or there are too few clients; in one sentence.
+        """
+        if not 0 <= seed < 2**32:
+            raise InvalidHashSeed(
+                f"the feature hash cannot be seeded with {seed}; give a whole number from 0 to "
+                f"{2**32 - 1}"
+            )
+        table = open_table(path)
+        name = _checked_name(name or path.stem)
+        table.require(roles.named())
+        found = read_clients_and_labels(table, roles.client_field, roles.label_field)
+        split_set = path.stem
+        heldout = heldout_clients(split_set, found.counts())
+        with tempfile.TemporaryDirectory(prefix="flint-dataset-") as folder:
+            record = self._encode(Path(folder), table, roles, model, seed, found, heldout)
+        record.name = name
+        record.split_set = split_set
+        return self._store(record)
+
+    def open(self, reference: str) -> Dataset:
+        """Open ``name`` (its newest version) or ``name@2``.
+
+        Raises:
+            UnknownDataset: If there is none; says which there are.
+            MissingBlob: If its records are not in the blob store.
+            CorruptBlob: If they are damaged there.
+        """
+        record = self._find(reference)
+        index = ClientIndex.read(self._blobs.get(record.clients_sha256))
+        local = self._blobs.local_path(record.records_sha256)
+        rows = read_records(local or self._blobs.get(record.records_sha256))
+        return Dataset(_row(record), index, rows)
+
+    def get(self, reference: str) -> DatasetRow:
+        """What is known of ``name`` or ``name@2``, without its records.
+
+        Raises:
+            UnknownDataset: If there is none; says which there are.
+        """
+        return _row(self._find(reference))
+
+    def list(self) -> tuple[DatasetRow, ...]:
+        """All versions by name and number."""
+        statement = select(DatasetRecord).order_by(DatasetRecord.name, DatasetRecord.version)
+        with Session(self._engine) as session:
+            return tuple(_row(record) for record in session.scalars(statement))
+
+    def _encode(
+        self,
+        folder: Path,
+        table: TableFile,
+        roles: FieldRoles,
+        model: ModelSpec,
+        seed: int,
+        found: ClientsAndLabels,
+        heldout: frozenset[str],
+    ) -> DatasetRecord:
+        place, codes = order_by_client(found.client_codes, found.client_ids, heldout)
+        index = _client_index(found, codes, heldout)
+        is_training = place < index.training_rows
+        encodings = learn_encodings(table, roles, model, is_training)
+        encoder = build_encoder(table, encodings, model, seed)
+        write_records(
+            folder / "records.arrow",
+            folder / "scratch",
+            (encoder.encode(batch) for batch in table.batches(encoder.columns)),
+            place=place,
+            labels=found.labels,
+            width=model.input.shape[0],
+            dtype=np.int32 if model.input.dtype == "int32" else np.float32,
+        )
+        index.write(folder / "clients.arrow")
+        return DatasetRecord(
+            model=model.name,
+            source=str(table.path),
+            source_sha256=_file_sha256(table.path),
+            roles=dataclasses.asdict(roles),
+            hash_name=HASH_NAME,
+            hash_seed=seed,
+            encodings=[encoding.to_dict() for encoding in encodings],
+            statistics=_statistics(index, encoder.truncated_records),
+            records_sha256=self._blobs.put_file(folder / "records.arrow"),
+            clients_sha256=self._blobs.put_file(folder / "clients.arrow"),
+        )
+
+    def _store(self, record: DatasetRecord) -> DatasetRow:
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            # One writer of a name at a time, so versions are 1, 2, 3, ...
+            lock = text("SELECT pg_advisory_xact_lock(hashtextextended('dataset ' || :name, 0))")
+            session.execute(lock, {"name": record.name})
+            newest = session.scalars(_newest(record.name)).one_or_none()
+            if newest is not None and _is_same(newest, record):
+                return _row(newest)
+            record.version = 1 if newest is None else newest.version + 1
+            session.add(record)
+            session.flush()
+            session.refresh(record)
+            return _row(record)
+
+    def _find(self, reference: str) -> DatasetRecord:
+        name, which = split_reference(reference)
+        statement = _newest(name)
+        if which is not None:
+            number = int(which) if which.isdecimal() else 0
+            statement = statement.where(DatasetRecord.version == number)
+        with Session(self._engine) as session:
+            record = session.scalars(statement).one_or_none()
+            if record is not None:
+                return record
+            newest = session.scalars(_newest(name)).one_or_none()
+            if newest is not None:
+                raise UnknownDataset(
+                    f"there is no data set {reference}; the versions of {name} are 1 to "
+                    f"{newest.version}"
+                )
+            names = session.scalars(
+                select(DatasetRecord.name).distinct().order_by(DatasetRecord.name)
+            ).all()
+        raise UnknownDataset(f"there is no data set {name!r}{near_matches(name, names)}")
+
+
+def _newest(name: str) -> Select[DatasetRecord]:
+    return (
+        select(DatasetRecord)
+        .where(DatasetRecord.name == name)
+        .order_by(DatasetRecord.version.desc())
+        .limit(1)
+    )
+
+
+def _checked_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise InvalidDatasetName(
+            f"a data set cannot be called {name!r}; give it a name of letters, digits, '_', '.' "
+            "and '-', at most 63, beginning with a letter or digit"
+        )
+    return name
+
+
+def _client_index(
+    found: ClientsAndLabels, codes: list[int], heldout: frozenset[str]
+) -> ClientIndex:
+    records = found.records[codes]
+    client_ids = tuple(found.client_ids[code] for code in codes)
+    return ClientIndex(
+        client_ids=client_ids,
+        first_row=np.cumsum(records) - records,
+        records=records,
+        positives=found.positives[codes],
+        is_heldout=np.array([client in heldout for client in client_ids]),
+    )
+
+
+def _statistics(index: ClientIndex, truncated_records: int) -> dict[str, float]:
+    """Fields of `DatasetRow` that describe the records."""
+    records = int(index.records.sum())
+    heldout = int(index.is_heldout.sum())
+    clients = len(index.client_ids)
+    return {
+        "clients": clients,
+        "train_clients": clients - heldout,
+        "heldout_clients": heldout,
+        "records": records,
+        "train_records": index.training_rows,
+        "heldout_records": records - index.training_rows,
+        "max_records": int(index.records.max()),
+        "mean_records": float(index.records.mean()),
+        "std_records": float(index.records.std()),
+        "label_ratio": float(index.positives.sum() / records),
+        "truncated_records": truncated_records,
+    }
+
+
+def _is_same(stored: DatasetRecord, new: DatasetRecord) -> bool:
+    """Whether two versions hold the same records, made for the same model in the same way."""
+    return (
+        stored.records_sha256 == new.records_sha256
+        and stored.clients_sha256 == new.clients_sha256
+        and stored.model == new.model
+        and stored.hash_seed == new.hash_seed
+        and stored.encodings == new.encodings
+    )
+
+
+def _row(record: DatasetRecord) -> DatasetRow:
+    return DatasetRow(
+        name=record.name,
+        version=record.version,
+        model=record.model,
+        **record.statistics,
+        source=record.source,
+        split_set=record.split_set,
+        hash_name=record.hash_name,
+        hash_seed=record.hash_seed,
+        left_out={
+            encoding["field"]: encoding["reason"]
+            for encoding in record.encodings
+            if encoding["treatment"] == "left_out"
+        },
+        created_at=record.created_at,
+    )
+
+
+def _file_sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,31 @@
+"""References as people write them: ``name``, ``name@3``, ``name@alias``."""
+
+import difflib
+from collections.abc import Sequence
+
+_LISTED_NAMES = 20
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """Name, and what follows the ``@`` if anything does.
+
+    >>> split_reference("ads@3"), split_reference("ads")
+    (('ads', '3'), ('ads', None))
+    """
+    name, at, which = reference.partition("@")
+    return name, which if at else None
+
+
+def near_matches(name: str, names: Sequence[str]) -> str:
+    """The end of a sentence about a name there is none of: near matches, then what there is.
+
+    >>> near_matches("asd", ["ads", "irc"])
+    ' (did you mean ads?); there are ads, irc'
+    """
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    if not names:
+        return f"{hint}; there are none yet"
+    more = len(names) - _LISTED_NAMES
+    listed = ", ".join(names[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{hint}; there are {listed}"
