@@ -29,8 +29,6 @@ from server.update_gate.rejections import Rejection
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.5
-_MEMBERSHIP_S = 5.0
 _BUSY_S = 2.0
 _DEADLINE_GRACE_S = 10.0
 """SuperLink itself answers for a node that is late; after this long we do."""
@@ -41,16 +39,27 @@ class GridFleet:
     """Plain SuperNodes behind the `Fleet` interface.
 
     A thread of its own talks to SuperLink, which is slow (about a hundred requests a second in
-    all): replies are asked for every half second while tasks run, members every five seconds.
+    all), so it asks seldom.
 
     Args:
         grid: The job's Flower run.
         blobs: Where artefacts and model versions are.
+        poll_s: Between two looks for replies, while tasks run.
+        membership_s: Between two looks for nodes.
     """
 
-    def __init__(self, grid: NodeGrid, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        grid: NodeGrid,
+        blobs: BlobStore,
+        *,
+        poll_s: float = 0.5,
+        membership_s: float = 5.0,
+    ) -> None:
         self._grid = grid
         self._blobs = blobs
+        self._poll_s = poll_s
+        self._membership_s = membership_s
         self._aggregator = MeanAggregator()
         self._events: queue.Queue[Event] = queue.Queue()
         self._lock = threading.RLock()
@@ -191,7 +200,7 @@ class GridFleet:
             members = self._grid.online_nodes()
             with self._lock:
                 self._slots.note_members(members)
-            self._next_membership_s = now_s + _MEMBERSHIP_S
+            self._next_membership_s = now_s + self._membership_s
         self._start_tasks()
         if self._running:
             limit = 2 * self._parameter_bytes() + _REPLY_MARGIN_BYTES
@@ -200,7 +209,7 @@ class GridFleet:
             self._end_overdue()
             self._start_tasks()
         if self._running:
-            return _POLL_S
+            return self._poll_s
         return max(0.0, self._next_membership_s - self.now_s())
 
     def _start_tasks(self) -> None:
