@@ -14,6 +14,7 @@ from pathlib import Path
 from device_runtime.device_loop import DeviceLoop, run_until_stopped
 from device_runtime.errors import FlintError
 from device_runtime.host import DeviceHost, add_host_options, host_settings
+from device_runtime.loaded_models import LoadedModels
 
 _FILES_A_DEVICE = 5
 _OTHER_FILES = 100
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     folders = device_folders(options.devices, options.first, options.count)
     _allow_open_files(len(folders) * _FILES_A_DEVICE + _OTHER_FILES)
-    host = DeviceHost(host_settings(options, default_cache=options.devices / ".cache"))
+    host = DeviceHost(
+        host_settings(options, default_cache=options.devices / ".cache"), LoadedModels()
+    )
     try:
         loop = DeviceLoop(
             [host.open_device(folder) for folder in folders],

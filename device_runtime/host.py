@@ -54,8 +54,12 @@ class HostSettings:
 class DeviceHost:
     """Shared parts of one process, and the devices it has opened."""
 
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: HostSettings, models: LoadedModels) -> None:
         """Open channel and cache; nothing is contacted yet.
+
+        Args:
+            settings: How to run.
+            models: What the devices share in memory.
 
         Raises:
             UnreadableCertificate: If there is nothing to trust the gateway by.
@@ -67,7 +71,7 @@ class DeviceHost:
         self._shared = SharedParts(
             gateway=GatewayClient(self._channel),
             cache=BlobCache(settings.cache_folder, settings.cache_bytes),
-            models=LoadedModels(),
+            models=models,
             counts=self.counts,
         )
 
