@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 from device_runtime.errors import FlintError
 
@@ -84,3 +85,14 @@ def is_accepting(address: str, timeout_s: float = 1.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def is_accepting_socket(path: Path, timeout_s: float = 1.0) -> bool:
+    """Whether something accepts connections at a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(timeout_s)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from feature_catalog.database import connect, upgrade
 from feature_catalog.embedded import EmbeddedPostgres, database_url
+from server.aggregation.process import aggregator_socket
 from server.flower.superlink import (
     superlink_answers,
     superlink_command,
@@ -16,7 +17,12 @@ from server.flower.superlink import (
 )
 from server.operations.console import Console
 from server.operations.home_claim import AlreadyRunning, HomeClaim, claim_home, running_server
-from server.operations.ports import choose_ports, is_accepting, join_address
+from server.operations.ports import (
+    choose_ports,
+    is_accepting,
+    is_accepting_socket,
+    join_address,
+)
 from server.operations.processes import ProcessSpec
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import Supervisor
@@ -72,6 +78,7 @@ def run_up(home: Path, options: ServerOptions = _DEFAULTS, *, quiet: bool = Fals
         FlintError: In one sentence what stands in the way: another server, a taken port, a dead
             database, a process that does not start.
     """
+    home = home.absolute()  # the processes have a working directory of their own
     console = Console(quiet=quiet)
     with claim_home(home) as claim:
         database = guarded_database(home, claim)
@@ -94,6 +101,7 @@ def start_up(home: Path, options: ServerOptions = _DEFAULTS) -> Supervisor:
     Raises:
         FlintError: See `run_up`.
     """
+    home = home.absolute()
     database = embedded_database(home)
     try:
         settings = prepare(home, options)
@@ -120,6 +128,7 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         UnusableKeys: If certificates or keys are damaged.
         FlintError: If the database cannot be reached, started or migrated.
     """
+    home = home.absolute()
     holder = running_server(home)
     if holder is not None and holder != os.getpid():
         raise AlreadyRunning(f"a FLINT server is already running in {home} (process {holder})")
@@ -178,7 +187,7 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
     home = ("--home", str(settings.home))
     python = (sys.executable, "-P", "-m")  # -P: a folder of the user's never shadows a package
     environment = {"FLINT_HOME": str(settings.home)}
-    return (
+    specs = [
         ProcessSpec(
             "superlink",
             superlink_command(settings),
@@ -192,13 +201,26 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             lambda: is_accepting(settings.coordinator_address),
             environment,
         ),
+    ]
+    if settings.aggregator == "process":
+        path = aggregator_socket(settings.home)
+        specs.append(
+            ProcessSpec(
+                "aggregator",
+                (*python, "server.aggregation", "--socket", str(path)),
+                lambda: is_accepting_socket(path),
+                environment,
+            )
+        )
+    specs.append(
         ProcessSpec(
             "gateway",
             (*python, "server.gateway", *home),
             lambda: is_accepting(settings.gateway_address),
             environment,
-        ),
+        )
     )
+    return tuple(specs)
 
 
 def _blob_url(home: Path, options: ServerOptions) -> str:
