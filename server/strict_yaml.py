@@ -8,6 +8,7 @@ YAML 1.2 (section 10.3) and everything that lets a small file grow (aliases, nes
 import math
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -98,6 +99,36 @@ for _name, _pattern, _first in _CORE_SCALARS:
     )
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """Read a file that is to be parsed.
+
+    Args:
+        what: What the file should be, e.g. ``"job file"``.
+
+    Raises:
+        StrictYamlError: If it is not there, not readable, too large or not UTF-8; the message
+            names the path and the mend.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_TEXT_BYTES + 1)
+    except FileNotFoundError as error:
+        raise StrictYamlError(f"there is no {what} {path}; give the path of a YAML file") from error
+    except OSError as error:
+        raise StrictYamlError(f"cannot read {path}: {error.strerror}; give a YAML file") from error
+    if len(raw) > MAX_TEXT_BYTES:
+        raise StrictYamlError(
+            f"{path} is larger than {MAX_TEXT_BYTES} bytes, so it is no {what}; "
+            f"give the YAML file of one {what.removesuffix(' file')}"
+        )
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StrictYamlError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
 
 
 def load_mapping(text: str) -> dict[str, Any]:
