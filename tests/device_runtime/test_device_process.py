@@ -14,6 +14,7 @@ from device_runtime.device_store import DeviceStore
 from device_runtime.examples import SqliteExampleStore
 from device_runtime.participation import UserSettings
 from device_runtime.protocol import device_pb2 as pb
+from modeling.zoo import get_model
 from tests.device_runtime.records import draw_records
 from tests.device_runtime.scripted_gateway import TOKEN
 
@@ -65,8 +66,8 @@ def start(gateway, token_file):
         process.communicate()
 
 
-def fill(folder, tiny, seed=0, records=30):
-    SqliteExampleStore(folder / "examples.sqlite").fill(*draw_records(tiny, records, seed))
+def fill(folder, model, seed=0, records=30):
+    SqliteExampleStore(folder / "examples.sqlite").fill(*draw_records(model, records, seed))
 
 
 def test_a_fleet_trains_each_identity_on_its_own_records(gateway, start, make_task, tiny, tmp_path):
@@ -188,6 +189,21 @@ def test_mistakes_are_one_sentence_with_a_code_and_no_traceback(start, tiny, tmp
         (sentence,) = stderr.splitlines()
         assert code in sentence
     running.terminate()
+
+
+def test_one_device_process_stays_within_its_memory(gateway, start, make_task, tmp_path):
+    """The promise to host apps; benchmarks/device_memory.py measures it more closely."""
+    sparse = get_model("sparse_mlp")
+    gateway.come_back_after_s = 0.01
+    gateway.tasks.extend(make_task(f"t-{n}", model=sparse, max_records=500) for n in range(3))
+    fill(tmp_path / "device", sparse, records=500)
+    process = start(
+        *("device", "--home", str(tmp_path / "device"), "--tasks", "3"),
+        *("--report-every-s", "3600"),
+    )
+    stdout, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["peak_memory_bytes"] <= 110e6
 
 
 HEAVY = ("torch", "tensorflow", "sqlalchemy", "flwr", "pydantic", "pyarrow", "keras")
