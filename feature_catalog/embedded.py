@@ -2,7 +2,7 @@
 
 Everything lies in one data directory::
 
-    postgres/            lock, server.log
+    postgres/            lock, server.log, who may connect (pg_hba.conf, pg_ident.conf)
     postgres/pgdata/     the cluster, mode 0700, owned by the server's user
     postgres/socket/     the only way in: a Unix socket, mode 0700; no TCP port is opened
 
@@ -79,6 +79,8 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.absolute()
         self._pgdata = self.data_dir / "pgdata"
         self._log = self.data_dir / "server.log"
+        self._hba_file = self.data_dir / "pg_hba.conf"
+        self._ident_file = self.data_dir / "pg_ident.conf"
 
     def start(self) -> str:
         """Start the server, or attach to it when it runs; returns its SQLAlchemy URL.
@@ -125,7 +127,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
-        user = server_user(self._pgdata)
+        user = server_user()
         pid = postmaster_pid(self._pgdata)
         if pid is None:
             self._prepare(user)
@@ -139,6 +141,13 @@ class EmbeddedPostgres:
         self._create_database()
 
     def _prepare(self, user: ServerUser) -> None:
+        owner = self.data_dir.stat().st_uid
+        if owner != os.geteuid():
+            # As root, writing where another user may put links could change any file.
+            raise EmbeddedPostgresFailed(
+                f"{self.data_dir} belongs to user id {owner}; run FLINT as that user, or set "
+                "FLINT_HOME to a directory of yours"
+            )
         binaries = postgres_binaries()
         user.require_access(
             binaries,
@@ -149,6 +158,8 @@ class EmbeddedPostgres:
             "allow it with `chmod o+x {directory}`, or set FLINT_HOME to a directory open to it "
             "such as /var/lib/flint",
         )
+        user.own_tree(self._pgdata)
+        user.own_tree(self.data_dir / "socket")
         self._check_version(binaries, user)
         if not self._pgdata.exists():
             self._initialise(binaries, user)
@@ -189,17 +200,22 @@ class EmbeddedPostgres:
             )
 
     def _write_authentication(self, user: ServerUser) -> None:
+        # Beside the cluster, not in it: as root nothing is written where the server's user could
+        # have put a link.
         callers = sorted({user.name, "root"})  # root could become that user anyway
         identities = "".join(f'flint "{caller}" {ROLE}\n' for caller in callers)
-        files = {"pg_hba.conf": "local all all peer map=flint\n", "pg_ident.conf": identities}
-        for name, lines in files.items():
-            path = self._pgdata / name
-            path.write_text(lines)
-            user.own(path)
+        self._hba_file.write_text("local all all peer map=flint\n")
+        self._ident_file.write_text(identities)
+        for path in (self._hba_file, self._ident_file):
+            path.chmod(0o644)
 
     def _launch(self, user: ServerUser) -> int:
         quoted = str(self._socket_dir()).replace('"', '""')
-        settings = _SETTINGS | {"unix_socket_directories": f'"{quoted}"'}
+        settings = _SETTINGS | {
+            "hba_file": str(self._hba_file),
+            "ident_file": str(self._ident_file),
+            "unix_socket_directories": f'"{quoted}"',
+        }
         command: list[str | Path] = [postgres_binaries() / "postgres", "-D", self._pgdata]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
@@ -259,7 +275,9 @@ class EmbeddedPostgres:
     def _locked(self) -> Iterator[None]:
         """Hold the data directory's lock: one process starts or stops the server at a time."""
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            if not self.data_dir.is_dir():
+                self.data_dir.mkdir(parents=True, exist_ok=True)
+                self.data_dir.chmod(0o755)  # the server's user passes through, whatever our umask
             lock = (self.data_dir / "lock").open("a")
         except OSError as error:
             raise EmbeddedPostgresFailed(

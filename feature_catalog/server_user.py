@@ -1,7 +1,7 @@
 """Whose process the embedded Postgres is: ours, or as root a system user of its own.
 
-Postgres refuses to run as root. As root the server runs as the owner of its data directory, and a
-new data directory is given to the system user ``flint-postgres``, which is created when missing.
+Postgres refuses to run as root. There the server runs as the system user ``flint-postgres``, which
+is created when missing.
 """
 
 import os
@@ -88,7 +88,19 @@ class ServerUser:
     def own(self, path: Path) -> None:
         """Give a path of ours inside the data directory to this user."""
         if not self.is_caller:
-            os.chown(path, self.uid, self.gid)
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def own_tree(self, path: Path) -> None:
+        """Give a directory and all in it to this user, unless it is his already.
+
+        A volume that outlives its container may know the system user by another number.
+        """
+        if self.is_caller or not path.exists() or path.stat().st_uid == self.uid:
+            return
+        for folder, _, names in os.walk(path):
+            for name in names:
+                self.own(Path(folder) / name)
+            self.own(Path(folder))
 
     def require_access(self, path: Path, mend: str) -> None:
         """Check that this user can reach a directory.
@@ -100,44 +112,40 @@ class ServerUser:
         Raises:
             DirectoryNotTraversable: Names the topmost directory that is closed.
         """
-        if self.is_caller:
+        if self._may_enter(path):
             return
-        for directory in [*reversed(path.parents), path]:
-            if self.run(["/bin/sh", "-c", 'test -x "$0"', directory], Path("/")).returncode != 0:
-                raise DirectoryNotTraversable(
-                    f"embedded Postgres runs as the system user {self.name}, which may not enter "
-                    f"{directory}; {mend.format(directory=directory)}"
-                )
+        closed = next(d for d in [*reversed(path.parents), path] if not self._may_enter(d))
+        raise DirectoryNotTraversable(
+            f"embedded Postgres runs as the system user {self.name}, which may not enter {closed}; "
+            f"{mend.format(directory=closed)}"
+        )
+
+    def _may_enter(self, directory: Path) -> bool:
+        if self.is_caller:
+            return True
+        return self.run(["/bin/sh", "-c", 'test -x "$0"', directory], Path("/")).returncode == 0
 
 
-def server_user(data_dir: Path) -> ServerUser:
-    """The user that a server on this data directory runs as.
-
-    Args:
-        data_dir: Postgres's own data directory; need not exist.
+def server_user() -> ServerUser:
+    """The user that a server started by this process runs as.
 
     Raises:
         MissingSystemUser: As root, if the system user does not exist and cannot be created; or
             if this process's user has no entry in the user database.
     """
     uid = os.geteuid()
-    if uid != 0:
-        return _known(uid, is_caller=True)
-    if data_dir.exists() and data_dir.stat().st_uid != 0:
-        return _known(data_dir.stat().st_uid, is_caller=False)
-    entry = _system_user()
-    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid, is_caller=False)
-
-
-def _known(uid: int, *, is_caller: bool) -> ServerUser:
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError as error:
-        raise MissingSystemUser(
-            f"user id {uid} has no name on this machine, and Postgres needs one; run FLINT as a "
-            "user with an entry in /etc/passwd, or set FLINT_DATABASE_URL to a database elsewhere"
-        ) from error
-    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid, is_caller=is_caller)
+    if uid == 0:
+        entry = _system_user()
+    else:
+        try:
+            entry = pwd.getpwuid(uid)
+        except KeyError as error:
+            raise MissingSystemUser(
+                f"user id {uid} has no name on this machine, and Postgres needs one; run FLINT as "
+                "a user with an entry in /etc/passwd, or set FLINT_DATABASE_URL to a database "
+                "elsewhere"
+            ) from error
+    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid, is_caller=uid != 0)
 
 
 def _system_user() -> pwd.struct_passwd:

@@ -310,13 +310,28 @@ def test_an_ordinary_user_runs_it_as_himself(flint_home: Path) -> None:
     os.chown(flint_home, user.pw_uid, user.pw_gid)
     server = EmbeddedPostgres(flint_home / "postgres")
     assert _as_nobody(_start_and_name_owner, server.data_dir) == "nobody"
-    # Root comes later, attaches, starts it anew, and leaves it to its owner.
+    # Root comes later and may attach and stop, but writes nothing where another user could
+    # have put links.
     assert query(server.start(), "SELECT 1") == [(1,)]
     server.stop()
-    server.start()
-    assert postmaster(server).username() == "nobody"
-    assert _as_nobody(_connection_error, server.url("flint")) == "connected"
+    with pytest.raises(EmbeddedPostgresFailed, match="run FLINT as that user"):
+        server.start()
+    assert _as_nobody(_start_and_name_owner, server.data_dir) == "nobody"
     server.stop()
+
+
+@as_root_only
+def test_a_volume_from_where_the_system_user_had_another_number_is_taken_over(
+    server: EmbeddedPostgres,
+) -> None:
+    url = server.start()
+    query(url, "CREATE TABLE t AS SELECT 1 AS kept")
+    server.stop()
+    for place in ("pgdata", "socket"):
+        subprocess.run(["chown", "-R", "12345:12345", server.data_dir / place], check=True)
+    server.start()
+    assert query(url, "SELECT kept FROM t") == [(1,)]
+    assert postmaster(server).username() == SYSTEM_USER
 
 
 @as_root_only
