@@ -32,8 +32,8 @@ class Outbox:
         self._unacknowledged: list[SequencedProgress] = []
         self._sequence = 0
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called after every change; it must be quick and take no other lock."""
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Have ``listener`` called after every change, under the state's lock; it only rings."""
         self._listener = listener
 
     def leased(self, message: pb.Leased) -> None:
@@ -99,5 +99,6 @@ class Outbox:
         return self._sequence
 
     def _changed(self) -> None:
-        if self._listener is not None:
-            self._listener()
+        listener = self._listener
+        if listener is not None:
+            listener()

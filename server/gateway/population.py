@@ -27,6 +27,10 @@ class Population:
         self._eligible.forget_before(now_s - self._interval_s(open_slots))
         return ordinal
 
+    def check_ins(self, device_id: str) -> int:
+        """How often a device checked in lately."""
+        return self._seen.times(device_id)
+
     def see_eligible(self, device_id: str, now_s: float) -> int:
         """Note a device that could take a task; returns how many could in the last interval."""
         self._eligible.see(device_id, now_s)

@@ -21,6 +21,10 @@ class RecentDevices:
         self._seen[device_id] = (now_s, times + 1)
         return times
 
+    def times(self, device_id: str) -> int:
+        """How often a device was seen; 0 when it is not recent."""
+        return self._seen.get(device_id, (0.0, 0))[1]
+
     def forget_before(self, then_s: float) -> None:
         """Forget devices last seen before ``then_s``."""
         while self._seen:

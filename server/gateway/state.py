@@ -194,14 +194,13 @@ class GatewayState:
                 return CheckInAnswer(later_s)
             return CheckInAnswer(later_s, task=self._lease(job, grant, device_id, now_s))
 
-    def come_back_after_s(self, device_id: str, now_s: float) -> float:
+    def come_back_after_s(self, device_id: str) -> float:
         """When a device that has just ended a task should check in."""
         with self._lock:
-            slots = self._open_slots()
-            ordinal = self._population.see(device_id, now_s, slots)
+            slots = self._open_slots() + 1  # its own task has just made room for another
             seed = 0 if self._job is None else self._job.job.seed
-            # Its own task has just made room for another.
-            return self._population.come_back_after_s(device_id, ordinal, seed, slots + 1)
+            ordinal = self._population.check_ins(device_id)
+            return self._population.come_back_after_s(device_id, ordinal, seed, slots)
 
     # -- settlements ---------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""One gateway process, assembled from settings."""
+
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from device_runtime.errors import FlintError
+from feature_catalog.blobs import BlobStore
+from feature_catalog.database import connect
+from server.aggregation.aggregator import Aggregator
+from server.aggregation.mean import MeanAggregator
+from server.aggregation.process import RemoteAggregator, aggregator_socket
+from server.gateway.blob_cache import BlobCache
+from server.gateway.catalog import CatalogEnrolment, CatalogOutcomes
+from server.gateway.fleet_link import FleetLink
+from server.gateway.fold_barrier import FoldBarrier
+from server.gateway.intake import UpdateIntake
+from server.gateway.listening import coordinator_channel, serve_devices
+from server.gateway.metrics import GatewayMetrics
+from server.gateway.orders import OrderDesk
+from server.gateway.pace import PaceSteering
+from server.gateway.service import DeviceGatewayService
+from server.gateway.state import GatewayState
+from server.gateway.tokens import TokenMint
+from server.operations.settings import ServerSettings
+from server.operations.tls import ensure_token_key
+
+log = logging.getLogger(__name__)
+
+_GRACE_S = 3.0
+
+
+class Gateway:
+    """Everything a gateway runs. It serves from construction until `close`."""
+
+    def __init__(self, settings: ServerSettings, *, clock: Callable[[], float] = time.time) -> None:
+        """Start serving devices and dialling the coordinator.
+
+        Raises:
+            FlintError: If database, blob store, keys, ports or aggregator cannot be used.
+        """
+        self.loss: FlintError | None = None
+        self.ended = threading.Event()
+        with ExitStack() as stack:
+            metrics = GatewayMetrics()
+            mint = TokenMint(ensure_token_key(settings))
+            engine = connect(settings.database_url)
+            stack.callback(engine.dispose)
+            aggregator = _aggregator(settings, stack)
+            barrier, outcomes = FoldBarrier(), CatalogOutcomes(engine)
+            self.state = GatewayState(
+                uuid.uuid4().hex,
+                mint,
+                PaceSteering(check_ins_per_s=settings.check_ins_per_s),
+                count_tasks=metrics.count_tasks,
+            )
+            metrics.read_gauges_from(self.state.counts)
+            intake = UpdateIntake(
+                self.state,
+                aggregator,
+                barrier,
+                outcomes,
+                observe_fold_s=metrics.fold_seconds.observe,
+            )
+            service = DeviceGatewayService(
+                self.state,
+                intake,
+                mint,
+                BlobCache(BlobStore(settings.blob_url)),
+                CatalogEnrolment(engine),
+                outcomes,
+                metrics,
+                clock=clock,
+                on_lost=self._note_loss,
+            )
+            stack.callback(metrics.serve(settings.gateway_metrics_port))
+            server = serve_devices(service, settings)
+            stack.callback(lambda: server.stop(_GRACE_S).wait())
+            link = FleetLink(
+                self.state,
+                OrderDesk(self.state, aggregator, barrier),
+                f"{socket.gethostname()}/{settings.gateway_address}",
+                lambda: coordinator_channel(settings),
+                clock=clock,
+                on_lost=self._note_loss,
+            )
+            link.start()
+            stack.callback(link.stop)
+            self._stack = stack.pop_all()
+        log.info(
+            "gateway %s serves devices on %s (%s), coordinator %s",
+            self.state.boot_id[:8],
+            settings.gateway_address,
+            "no TLS" if settings.insecure else "TLS",
+            settings.coordinator_address,
+        )
+
+    def close(self) -> None:
+        """Hang up, finish running calls and stop serving."""
+        self._stack.close()
+        log.info("gateway stopped")
+
+    def _note_loss(self, error: FlintError) -> None:
+        if self.loss is None:
+            self.loss = error
+            self.ended.set()
+
+
+def _aggregator(settings: ServerSettings, stack: ExitStack) -> Aggregator:
+    if settings.aggregator == "in-process":
+        return MeanAggregator()
+    remote = RemoteAggregator(aggregator_socket(settings.home))
+    stack.callback(remote.close)
+    return remote

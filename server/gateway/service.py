@@ -1,0 +1,286 @@
+"""flint.device.v1: the calls devices make, mapped onto state, intake, blobs and catalog."""
+
+import logging
+import math
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import grpc
+
+from device_runtime.errors import FlintError
+from device_runtime.identity import is_device_public_key, verify_enrol
+from device_runtime.protocol import device_pb2 as pb
+from device_runtime.protocol import device_pb2_grpc
+from feature_catalog.blobs import MissingBlob
+from feature_catalog.devices import InvalidEnrolmentToken
+from server.aggregation.process import AggregatorLost
+from server.coordination.tasks import Outcome
+from server.gateway.answers import OutcomeStore, OutcomesUnreachable
+from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
+from server.gateway.blob_cache import BlobCache
+from server.gateway.device_reasons import DeviceReasons
+from server.gateway.intake import UpdateIntake, retry_later
+from server.gateway.metrics import GatewayMetrics
+from server.gateway.state import GatewayState
+from server.gateway.task_book import TaskCost
+from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
+from server.update_gate.envelope import UploadEnvelope
+from server.update_gate.rejections import Rejection, RejectionReason
+
+log = logging.getLogger(__name__)
+
+UPLOADS_AT_ONCE = 16
+"""Beyond, devices are told to come back: a hundred uploads at once take 250 MB and help nobody."""
+
+_CHUNK_BYTES = 512 * 1024
+_NOT_AUTHENTIC_COME_BACK_S = 60.0
+_MOST_PENDING = 16
+_LONGEST_TEXT = 200
+_MOST_UINT = 2**53
+_MOST_TASK_S = 7 * 24 * 3600.0
+
+_OUTCOMES = {
+    pb.ReportOutcomeRequest.INTERRUPTED: (Outcome.INTERRUPTED, "interrupted"),
+    pb.ReportOutcomeRequest.FAILED: (Outcome.FAILED, "device_failed"),
+    pb.ReportOutcomeRequest.DECLINED: (Outcome.INTERRUPTED, "declined"),
+}
+
+
+class Enrolment(Protocol):
+    """Where devices are registered."""
+
+    def enrol(
+        self,
+        token: str,
+        device_id: str,
+        public_key_der: bytes,
+        app_id: str,
+        device_model: str,
+        os_release: str,
+    ) -> None:
+        """Register a device; idempotent for the same key."""
+        ...
+
+
+class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
+    """Answers devices, from the threads of a gRPC server."""
+
+    def __init__(
+        self,
+        state: GatewayState,
+        intake: UpdateIntake,
+        mint: TokenMint,
+        blobs: BlobCache,
+        enrolment: Enrolment,
+        outcomes: OutcomeStore,
+        metrics: GatewayMetrics,
+        *,
+        clock: Callable[[], float],
+        on_lost: Callable[[FlintError], None],
+        uploads_at_once: int = UPLOADS_AT_ONCE,
+    ) -> None:
+        """Assemble.
+
+        Args:
+            clock: Server's clock, seconds since the epoch.
+            on_lost: Called when the aggregator is gone, and this gateway's sums with it.
+            uploads_at_once: Beyond, `Upload` answers RETRY_LATER.
+        """
+        self._state = state
+        self._intake = intake
+        self._mint = mint
+        self._blobs = blobs
+        self._enrolment = enrolment
+        self._outcomes = outcomes
+        self._metrics = metrics
+        self._clock = clock
+        self._on_lost = on_lost
+        self._authenticator = DeviceAuthenticator(mint, clock)
+        self._upload_slots = threading.BoundedSemaphore(uploads_at_once)
+        self._reasons = DeviceReasons()
+
+    def Enrol(  # noqa: N802 - gRPC's names
+        self, request: pb.EnrolRequest, context: grpc.ServicerContext
+    ) -> pb.EnrolResponse:
+        """Register a device's public key."""
+        texts = (request.enrolment_token, request.app_id, request.device_model, request.os_release)
+        if not all(len(text) <= _LONGEST_TEXT and _is_plain(text) for text in texts):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a text is too long or not printable")
+        if not is_device_public_key(request.public_key):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the key is not a P-256 public key")
+        if not verify_enrol(request):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the key is not proven to be held")
+        device_id = device_id_of(request.public_key)
+        try:
+            self._enrolment.enrol(
+                request.enrolment_token,
+                device_id,
+                request.public_key,
+                request.app_id,
+                request.device_model,
+                request.os_release,
+            )
+        except InvalidEnrolmentToken as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except FlintError as error:
+            log.error("%s", error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        claims = DeviceClaims(device_id, request.public_key, request.app_id)
+        return pb.EnrolResponse(
+            device_id=device_id,
+            credential=self._mint.credential(claims),
+            server_time_ms=self._now_ms(),
+        )
+
+    def CheckIn(  # noqa: N802
+        self, request: pb.CheckInRequest, context: grpc.ServicerContext
+    ) -> pb.CheckInResponse:
+        """Settle kept updates, and lease a task or say when to come back."""
+        try:
+            device = self._authenticator.check_in(request)
+        except NotAuthentic as error:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        self._metrics.check_ins.inc()
+        now_s = self._clock()
+        pending = request.pending[:_MOST_PENDING]
+        settlements = [self._settle(device.device_id, update, now_s) for update in pending]
+        answer = self._state.check_in(
+            device.device_id,
+            request.satisfied_policy_sha256,
+            {update.task_id for update in pending},
+            now_s,
+        )
+        return pb.CheckInResponse(
+            settlements=settlements,
+            task=answer.task,
+            come_back_after_s=answer.come_back_after_s,
+            policy=answer.policy,
+            server_time_ms=self._now_ms(),
+        )
+
+    def FetchBlob(  # noqa: N802
+        self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.BlobChunk]:
+        """Stream a blob that the task names."""
+        claims = self._task_claims(request.task_token, context)
+        if request.blob_sha256 not in claims.blobs:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task names no such blob")
+        if claims.deadline_ms < self._now_ms():
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task's deadline has passed")
+        try:
+            blob = self._blobs.get(request.blob_sha256)
+        except MissingBlob as error:
+            log.error("%s", error)
+            context.abort(grpc.StatusCode.NOT_FOUND, "the blob is not in the store")
+        except FlintError as error:
+            log.error("%s", error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the blob store does not give it")
+        if request.offset > len(blob):
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {len(blob)} bytes")
+        for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
+            chunk = blob[start : start + _CHUNK_BYTES]
+            self._metrics.bytes_down.inc(len(chunk))
+            yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
+
+    def Upload(  # noqa: N802
+        self,
+        request: pb.UploadRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002
+    ) -> pb.UploadResponse:
+        """Take an update."""
+        if not self._upload_slots.acquire(blocking=False):
+            response = retry_later()
+            response.come_back_after_s = random.uniform(0.5, 2.0)  # noqa: S311 - spreads load
+            return response
+        try:
+            return self._take(request)
+        finally:
+            self._upload_slots.release()
+
+    def ReportOutcome(  # noqa: N802
+        self, request: pb.ReportOutcomeRequest, context: grpc.ServicerContext
+    ) -> pb.ReportOutcomeResponse:
+        """End a task without an update."""
+        claims = self._task_claims(request.task_token, context)
+        if request.outcome not in _OUTCOMES:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the outcome is not known here")
+        outcome, otherwise = _OUTCOMES[request.outcome]
+        reason = self._reasons.admit(request.reason) if request.reason else otherwise
+        cost = _cost(request.cost, bytes_up=0)
+        self._state.end_task(claims, outcome, reason, cost, self._clock())
+        return pb.ReportOutcomeResponse(
+            come_back_after_s=self._state.come_back_after_s(claims.device_id)
+        )
+
+    def _take(self, request: pb.UploadRequest) -> pb.UploadResponse:
+        payload = request.payload
+        self._metrics.bytes_up.inc(len(payload))
+        try:
+            device = self._authenticator.upload(request)
+        except NotAuthentic as error:
+            response = self._intake.refuse(Rejection(RejectionReason.BAD_SIGNATURE, str(error)))
+            response.come_back_after_s = _NOT_AUTHENTIC_COME_BACK_S
+            return response
+        response = self._answer(device, request, payload)
+        response.come_back_after_s = self._state.come_back_after_s(device.device_id)
+        return response
+
+    def _answer(
+        self, device: DeviceClaims, request: pb.UploadRequest, payload: bytes
+    ) -> pb.UploadResponse:
+        try:
+            return self._intake.take(
+                device.device_id,
+                self._mint.open_task(request.task_token),
+                UploadEnvelope(request.payload_sha256, request.contract_sha256, payload),
+                _cost(request.cost, bytes_up=len(payload)),
+                self._clock(),
+            )
+        except OutcomesUnreachable as error:
+            log.error("%s", error)
+            return retry_later()
+        except AggregatorLost as error:
+            self._on_lost(error)
+            return retry_later()
+
+    def _settle(self, device_id: str, update: pb.PendingUpdate, now_s: float) -> pb.Settlement:
+        claims = self._mint.open_task(update.task_token)
+        if claims is None or (claims.device_id, claims.task_id) != (device_id, update.task_id):
+            return pb.Settlement(
+                task_id=update.task_id, state=pb.Settlement.DROPPED, reason="unknown_task"
+            )
+        settled = self._state.settle(claims, update.payload_sha256)
+        if settled is not None:
+            return settled
+        try:
+            stored = self._outcomes.find(claims.task_id)
+        except OutcomesUnreachable as error:
+            log.error("%s", error)
+            return pb.Settlement(task_id=update.task_id, state=pb.Settlement.HELD)
+        return self._state.settle_unknown(claims, stored, now_s)
+
+    def _task_claims(self, token: bytes, context: grpc.ServicerContext) -> TaskClaims:
+        claims = self._mint.open_task(token)
+        if claims is None:
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "the task token was not issued by this deployment",
+            )
+        return claims
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _cost(claimed: pb.DeviceCost, *, bytes_up: int) -> TaskCost:
+    """A device's account of itself, kept within what can be true."""
+    train_s = claimed.train_s if math.isfinite(claimed.train_s) else 0.0
+    return TaskCost(
+        min(max(train_s, 0.0), _MOST_TASK_S), min(claimed.bytes_down, _MOST_UINT), bytes_up
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return not text or text.isprintable()
