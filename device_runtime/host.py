@@ -178,8 +178,11 @@ def _read_token(path: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidHostOptions(
             f"cannot read the enrolment token in {path} ({error}); "
-            "give the file that `flint up` wrote"
+            "make one with `flint device enrol-token --output FILE`"
         ) from error
     if not token:
-        raise InvalidHostOptions(f"{path} holds no enrolment token; `flint up` writes one")
+        raise InvalidHostOptions(
+            f"{path} holds no enrolment token; "
+            "make one with `flint device enrol-token --output FILE`"
+        )
     return token
