@@ -130,7 +130,7 @@ def order_spans(
     ordered = Spans(client[rows], start_s[rows], end_s[rows])
     if not rules.merge:
         _refuse_overlap(table, clients, ordered, rows)
-    joined = _join(ordered)
+    joined = join_spans(ordered)
     repairs = SpanRepairs(
         rows=len(start_s),
         empty=empty,
@@ -196,8 +196,12 @@ def _refuse_overlap(
     )
 
 
-def _join(spans: Spans) -> Spans:
-    """Unite spans of one client that overlap or touch."""
+def join_spans(spans: Spans) -> Spans:
+    """Unite spans of one client that overlap or touch.
+
+    Args:
+        spans: In order of client and start.
+    """
     if not len(spans.client):
         return spans
     # The largest end so far within each client: ranks of ends, shifted so that a later client's
