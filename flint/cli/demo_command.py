@@ -32,7 +32,7 @@ def demo(
     strategy: Annotated[str, typer.Option(help="fedbuff, fedavg or both.")] = "both",
     max_updates: Annotated[
         int | None,
-        typer.Option(min=1, help="Updates per strategy. Default: 10000 with --data, else 2500."),
+        typer.Option(min=1, help="Updates per strategy. Default: 10000 with --data, else 2000."),
     ] = None,
     target: Annotated[
         float | None,
@@ -102,10 +102,17 @@ def _show(result: "DemoResult", options: "DemoOptions", *, as_json: bool) -> Non
     table = results_table(
         result.runs, central=result.central, chance=result.chance, target=options.target
     )
-    Console(stderr=as_json, highlight=False).print(table)
+    console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # lines in a file or a pipe are not cut to a terminal's width
+    console.print(table)
     if as_json:
         summary = summary_json(
-            result.runs, metric=result.metric, central=result.central, target=options.target
+            result.runs,
+            metric=result.metric,
+            central=result.central,
+            chance=result.chance,
+            target=options.target,
         )
         print_json(summary)
         return

@@ -102,13 +102,15 @@ def import_model(
 @app.command("export")
 def export_model(
     version: VersionArgument,
-    file: Annotated[Path, typer.Argument(help="File to write: .tflite, .pt or .npz.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files to write: .tflite, .pt or .npz.")
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a version as a file.
+    """Write a version as one or more files.
 
-    FILE ends with .tflite (to run), .pt (torch state dict) or .npz (arrays by parameter name).
+    A FILE ends with .tflite (to run), .pt (torch state dict) or .npz (arrays by parameter name).
 
     Example: flint models export ads-ctr@best ads.tflite
     """
@@ -116,11 +118,14 @@ def export_model(
     from flint.version_view import reference
 
     models = Deployment.attach(resolve_home(home)).models
-    exported = reference(models.export_model(version, file))
+    # Resolved once: @latest may move while files are written.
+    exported = reference(models.resolve(version))
+    for file in files:
+        models.export_model(exported, file)
     if as_json:
-        print_json({"version": exported, "path": str(file.absolute())})
+        print_json({"version": exported, "paths": [str(file.absolute()) for file in files]})
     else:
-        print(f"{exported} is in {file}")
+        print(f"{exported} is in {', '.join(map(str, files))}")
 
 
 @app.command("promote")

@@ -30,6 +30,7 @@ class StrategyRun:
     """One job of the demo, ended.
 
     Attributes:
+        devices: Enrolled identities.
         versions: Stored after the initial one.
         outcomes: Tasks by how they ended.
         seconds: From the job's start to its end.
@@ -37,6 +38,7 @@ class StrategyRun:
     """
 
     strategy: str
+    devices: int
     measurements: tuple[Measurement, ...]
     versions: int
     updates: int
@@ -54,7 +56,9 @@ class StrategyRun:
         """The first evaluated version at or above ``target``."""
         return next((m for m in self.measurements if m.value >= target), None)
 
-    def as_json(self, metric: str, central: float, target: float | None) -> dict[str, Any]:
+    def as_json(
+        self, metric: str, *, central: float, chance: float, target: float | None
+    ) -> dict[str, Any]:
         """The record `flint demo --json` prints for a run."""
         record: dict[str, Any] = {
             "metric": {"name": metric, "value": self.best.value, "central": central},
@@ -63,6 +67,8 @@ class StrategyRun:
             "outcomes": dict(self.outcomes),
             "seconds": round(self.seconds, 2),
             "model_path": str(self.model_path),
+            "devices": self.devices,
+            "chance": chance,
             "updates": self.updates,
             "best_version": self.best.version,
             "last_value": self.measurements[-1].value,
@@ -90,10 +96,15 @@ def read_measurements(versions: Sequence[ModelVersion]) -> tuple[Measurement, ..
 
 
 def summary_json(
-    runs: Sequence[StrategyRun], *, metric: str, central: float, target: float | None
+    runs: Sequence[StrategyRun],
+    *,
+    metric: str,
+    central: float,
+    chance: float,
+    target: float | None,
 ) -> dict[str, Any]:
     """What `flint demo --json` prints: the best run's record, and all of them as ``runs``."""
-    records = [run.as_json(metric, central, target) for run in runs]
+    records = [run.as_json(metric, central=central, chance=chance, target=target) for run in runs]
     best = max(records, key=lambda record: float(record["metric"]["value"]))
     keys = ("metric", "strategy", "versions", "outcomes", "seconds", "model_path")
     return {key: best[key] for key in keys} | {"runs": records}

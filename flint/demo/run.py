@@ -30,7 +30,7 @@ from server.operations.up import ServerOptions, start_up
 
 MODEL = "sparse_mlp"
 GENERATED_CLIENTS = 200
-GENERATED_MAX_UPDATES = 2_500
+GENERATED_MAX_UPDATES = 2_000
 
 _ENROL_TIMEOUT_S = 300.0
 _ENROL_POLL_S = 0.2
@@ -236,6 +236,7 @@ def _run_job(
     exported = _export(f"{best.name}@{best.number}", job.name, options, screen)
     return StrategyRun(
         strategy=job.strategy,
+        devices=job.devices,
         measurements=measurements,
         versions=max(int(v.job_version or 0) for v in versions),
         updates=int(row.progress["updates"]),
@@ -250,8 +251,8 @@ def _export(version: str, stem: str, options: DemoOptions, screen: Screen) -> Pa
     """Write a version as a torch state dict and as TFLite; returns the TFLite file."""
     options.output.mkdir(parents=True, exist_ok=True)
     screen.step(f"exporting {version}, the best version")
-    for ending in ("pt", "tflite"):
-        path = options.output / f"{stem}.{ending}"
-        with FlintCommand(["models", "export", version, str(path)], options.home) as export:
-            export.output()
+    path = options.output / f"{stem}.tflite"
+    files = [str(path), str(path.with_suffix(".pt"))]
+    with FlintCommand(["models", "export", version, *files], options.home) as export:
+        export.output()
     return path

@@ -1,0 +1,215 @@
+"""A user's session on a server of their own, by the commands of the README, as processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from flint.demo.data import generate_demo_data
+from modeling.zoo import SPARSE_MLP
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+DEVICES = 16
+PORTS = [
+    argument
+    for name in ("gateway", "coordinator", "superlink", "gateway-metrics", "coordinator-metrics")
+    for argument in (f"--{name}-port", "0")
+]
+
+
+class Session:
+    """Runs `flint` commands for one data directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {**os.environ, "FLINT_HOME": str(home), "COLUMNS": "150"}
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flint", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=self.environment,
+        )
+
+    def text(self, *arguments: object) -> str:
+        result = self.run(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self.text(*arguments, "--json"))
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flint", *map(str, arguments)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=self.environment,
+        )
+
+
+def eventually(condition: Callable[[], object], within_s: float = 90.0) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def end(process: subprocess.Popen[str], number: int) -> int:
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    """A server that serves, with a data set and devices, all started by command."""
+    home = Path(tempfile.mkdtemp(prefix="flint-session-"))
+    home.chmod(0o755)
+    session = Session(home)
+    server = session.start("up", *PORTS)
+    try:
+        eventually(lambda: all_ready(session, server))
+        data = generate_demo_data(home / "files", training_clients=DEVICES, seed=2)
+        fields = ["--client-field", "client_id", "--label-field", "clicked"]
+        assert session.json("dataset", "add", data.path, *fields)["train_clients"] == DEVICES
+        fleet = session.start("device", "fleet", "--dataset", "clicks", "--processes", 1)
+        try:
+            yield session
+        finally:
+            assert end(fleet, signal.SIGINT) == 130
+    finally:
+        assert end(server, signal.SIGTERM) == 0
+        shutil.rmtree(home)
+
+
+def all_ready(session: Session, server: subprocess.Popen[str]) -> bool:
+    assert server.poll() is None
+    states = [process["state"] for process in session.json("status")["processes"]]
+    return states == ["ready"] * 3
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    job = {
+        "name": "session",
+        "model": "sparse_mlp",
+        "client": {"batch_size": 20, "optimizer": {"learning_rate": 0.3}},
+        "strategy": {"name": "fedbuff", "buffer_size": 4, "concurrency": 8},
+        "evaluation": {"dataset": "clicks", "every": 2},
+        "stop": {"max_aggregations": 4, "max_hours": 0.05},
+    }
+    path = tmp_path / "session.yaml"
+    path.write_text(yaml.safe_dump(job))
+    return path
+
+
+def test_a_job_is_submitted_followed_and_leaves_versions(session, job_file, tmp_path):
+    submitted = session.json("submit", job_file)
+    assert submitted["job_id"] in session.text("jobs")
+    lines = session.text("job", submitted["job_id"], "--follow", "--json").splitlines()
+    states = [json.loads(line) for line in lines]
+    assert states[-1]["status"] == "finished"
+    assert states[-1]["version"] == 4
+    assert states[-1]["outcomes"]["succeeded"] >= 16
+    assert states[-1]["flower_run_id"] == submitted["flower_run_id"]
+    versions = [state["version"] for state in states if "version" in state]
+    assert versions == sorted(versions)
+
+    panel = session.text("job", submitted["job_id"])
+    assert "finished" in panel
+    assert "succeeded" in panel
+
+    stored = [v for v in session.json("models", "list", "session") if v["job_id"] is not None]
+    measured = [v["metrics"]["metric"] for v in stored if "metric" in v["metrics"]]
+    best = session.json("models", "show", "session@best")
+    assert best["metrics"]["metric"] == max(measured)
+
+    promoted = session.json("models", "promote", "session@best")
+    assert session.json("models", "show", "session@production")["version"] == promoted["version"]
+
+
+def test_a_central_model_goes_in_and_comes_out_unchanged(session, tmp_path):
+    arrays = SPARSE_MLP.initial_parameters(11)
+    names = [parameter.name for parameter in SPARSE_MLP.parameters]
+    np.savez(tmp_path / "central.npz", **dict(zip(names, arrays, strict=True)))
+    imported = session.json(
+        *("models", "import", tmp_path / "central.npz", "--name", "central"),
+        *("--model", "sparse_mlp"),
+    )
+    session.text("models", "export", imported["version"], tmp_path / "back.npz")
+    with np.load(tmp_path / "back.npz") as back:
+        assert all(np.array_equal(back[n], a) for n, a in zip(names, arrays, strict=True))
+
+
+def test_a_waiting_job_and_a_running_job_are_stopped(session, job_file):
+    job = yaml.safe_load(job_file.read_text())
+    job["stop"] = {"max_updates": 1_000_000, "max_hours": 1.0}
+    job_file.write_text(yaml.safe_dump(job))
+    first = session.json("submit", job_file)["job_id"]
+    second = session.json("submit", job_file)["job_id"]
+    eventually(lambda: (session.json("job", first).get("updates") or 0) > 0)
+    assert session.json("job", second)["status"] == "queued"
+
+    assert session.json("stop", second) == {"job_id": second, "status": "stopped"}
+    assert session.json("stop", first)["status"] == "running"
+    eventually(lambda: session.json("job", first)["status"] == "stopped")
+    assert session.json("job", first)["detail"] == "stopped with `flint stop`"
+    assert "is stopped" in session.text("stop", first)
+
+
+def test_the_session_has_one_data_set_and_says_what_is_wrong_with_others(session, job_file):
+    (dataset,) = session.json("dataset", "list")
+    assert (dataset["name"], dataset["version"]) == ("clicks", 1)
+    assert session.json("dataset", "show", "clicks") == dataset
+    assert "clicks@1" in session.text("dataset", "list")
+
+    job_file.write_text(job_file.read_text().replace("clicks", "klicks"))
+    refused = session.run("submit", job_file)
+    assert refused.returncode == 2
+    assert "[FLN-1112]" in refused.stderr
+    too_many = session.run("device", "fleet", "--dataset", "clicks", "--count", 500)
+    assert too_many.returncode == 2
+    assert "[FLN-1253]" in too_many.stderr
+
+
+def test_an_enrolment_token_is_made_for_other_devices(session, tmp_path):
+    token_file = tmp_path / "token"
+    said = session.text("device", "enrol-token", "--output", token_file)
+    assert str(session.home / "tls" / "ca.crt") in said
+    assert token_file.stat().st_mode & 0o077 == 0
+    assert len(token_file.read_text().strip()) > 30
+
+
+def test_unknown_jobs_and_versions_are_one_sentence(session):
+    for command, code in (
+        (["job", "j-none"], "FLN-1204"),
+        (["stop", "j-none"], "FLN-1204"),
+        (["models", "show", "nobody@best"], "FLN-1301"),
+        (["dataset", "show", "nothing"], "FLN-1112"),
+    ):
+        result = session.run(*command)
+        assert result.returncode == 2
+        assert f"[{code}]" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_second_server_in_the_same_directory_is_refused(session):
+    result = session.run("up", *PORTS)
+    assert result.returncode == 2
+    assert "[FLN-1210]" in result.stderr
