@@ -7,14 +7,16 @@ import yaml
 
 STRATEGIES = ("fedbuff", "fedavg")
 
+# Of some 130 settings tried on text, rating and click data with both strategies, the one whose
+# worst case was best: Adam on the server takes hot local steps well and needs few updates.
 LOCAL_EPOCHS = 3
 BATCH_SIZE = 20
 MAX_RECORDS = 500
-LEARNING_RATE = 0.5
-UPDATES_PER_VERSION = 50
-CONCURRENCY = 100
+LEARNING_RATE = 2.0
+UPDATES_PER_VERSION = 30
+CONCURRENCY = 45
 OVER_COMMITMENT = 1.3
-MAX_EXAMPLES = 100
+SERVER_OPTIMIZER = {"name": "adam", "learning_rate": 0.003, "beta_1": 0.8, "epsilon": 1e-4}
 # A device of the demo answers within seconds; what takes longer has died.
 TASK_TIMEOUT_S = 120.0
 EVALUATIONS = 100
@@ -85,9 +87,8 @@ class DemoJob:
 
     def _strategy(self) -> dict[str, object]:
         shared: dict[str, object] = {
-            "weighting": "examples",
-            "max_examples": MAX_EXAMPLES,
-            "server_optimizer": {"name": "sgd", "learning_rate": 1.0},
+            "weighting": "uniform",
+            "server_optimizer": SERVER_OPTIMIZER,
         }
         if self.strategy == "fedbuff":
             return {
