@@ -10,6 +10,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+FIGURES := $(filter-out record,$(basename $(notdir $(wildcard benchmarks/*.py))))
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
@@ -46,7 +47,8 @@ test: lint
 	$(BIN)/python -m pytest -m integration
 
 bench: $(STAMP)
-	@for figure in benchmarks/*.py; do echo "== $$figure" >&2; $(BIN)/python "$$figure"; done
+	@for figure in $(FIGURES); do echo "== $$figure" >&2; \
+		$(BIN)/python benchmarks/record.py "$$figure"; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
