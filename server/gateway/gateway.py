@@ -23,7 +23,7 @@ from server.gateway.listening import coordinator_channel, serve_devices
 from server.gateway.metrics import GatewayMetrics
 from server.gateway.orders import OrderDesk
 from server.gateway.pace import PaceSteering
-from server.gateway.service import DeviceGatewayService
+from server.gateway.service import UPLOADS_AT_ONCE, DeviceGatewayService
 from server.gateway.state import GatewayState
 from server.gateway.tokens import TokenMint
 from server.operations.settings import ServerSettings
@@ -37,8 +37,19 @@ _GRACE_S = 3.0
 class Gateway:
     """Everything a gateway runs. It serves from construction until `close`."""
 
-    def __init__(self, settings: ServerSettings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        uploads_at_once: int = UPLOADS_AT_ONCE,
+    ) -> None:
         """Start serving devices and dialling the coordinator.
+
+        Args:
+            settings: Of the deployment.
+            clock: Server's clock, seconds since the epoch.
+            uploads_at_once: Beyond, devices are told to come back.
 
         Raises:
             FlintError: If database, blob store, keys, ports or aggregator cannot be used.
@@ -76,6 +87,7 @@ class Gateway:
                 metrics,
                 clock=clock,
                 on_lost=self._note_loss,
+                uploads_at_once=uploads_at_once,
             )
             stack.callback(metrics.serve(settings.gateway_metrics_port))
             server = serve_devices(service, settings)
