@@ -75,6 +75,7 @@ _ENVIRONMENT_KEYS = (
     "device_profiles",
     "device_population",
     "bandwidth",
+    "dropout",
     "executors",
     "trials",
 )

@@ -14,12 +14,13 @@ from server.update_gate.rejections import RejectionReason
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "errors"
 CODE = re.compile(r"^FLN-\d{4}$")
+PACKAGES = ("device_runtime", "modeling", "feature_catalog", "server", "simulation", "flint")
 NOT_IMPORTED = re.compile(r"(^|\.)(__main__|.*_pb2(_grpc)?)$")
 
 
 def error_classes() -> list[type[FlintError]]:
     """Every FlintError of the tree, found by importing it."""
-    for package in ("device_runtime", "modeling", "feature_catalog", "server", "flint"):
+    for package in PACKAGES:
         root = importlib.import_module(package)
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
             if not NOT_IMPORTED.search(module.name):
@@ -88,7 +89,7 @@ def test_files_named_in_documents_exist(document):
     """Paths in backquotes that begin with one of our folders are promises too."""
     named = re.findall(
         r"`((?:docs|examples|benchmarks|tests|tools|flint|server|modeling|feature_catalog|"
-        r"device_runtime)/[\w./-]+\.(?:py|md|yaml|proto|json|sh|txt))`",
+        r"device_runtime|simulation)/[\w./-]+\.(?:py|md|yaml|proto|json|sh|txt))`",
         document.read_text(),
     )
     assert [name for name in named if not (ROOT / name).exists()] == []

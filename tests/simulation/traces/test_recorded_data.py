@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simulation.traces.ai_benchmark import profiles_from_scores
+from simulation.traces.bandwidth import InvalidBandwidth, read_bandwidth
+from simulation.traces.device_profiles import read_device_population, read_device_profiles
 from simulation.traces.session_files import read_sessions
 from simulation.traces.spans import OverlappingSpans, SpanRules
 
@@ -58,3 +61,33 @@ def test_two_fifths_of_fedscale_availability_are_spans_beyond_a_day(recorded):
     believable = read_sessions(path, SpanRules(max_span_s=86_400, longer="drop"))
     total_s = [(trace.end_s - trace.start_s).sum() for trace in (every, believable)]
     assert 1 - total_s[1] / total_s[0] == pytest.approx(0.43, abs=0.03)
+
+
+def test_fedscale_capacities_give_speeds_devices_and_links(recorded):
+    path = recorded / "traces/devices_fedscale100.parquet"
+    profiles, population = read_device_profiles(path), read_device_population(path)
+    assert profiles.device_models == population.device_models
+    assert np.median(profiles.samples_s) == pytest.approx(0.049 * 3, rel=0.1)
+    bandwidth = read_bandwidth(path)
+    assert np.median(bandwidth.down.median_kbps) == pytest.approx(5485, rel=0.1)
+
+
+def test_measured_links_are_read_and_stalls_refused(recorded):
+    volunteers = read_bandwidth(recorded / "network/flash_wifi_speed.parquet")
+    assert (len(volunteers.down), volunteers.paired) == (19, True)
+    sessions = read_bandwidth(recorded / "network/bandwidth_sessions.parquet")
+    assert (len(sessions.down), sessions.paired) == (2425, False)
+    with pytest.raises(InvalidBandwidth, match="kbps is 0"):
+        read_bandwidth(recorded / "network/bandwidth_10s.parquet")
+
+
+def test_ranked_phones_are_scaled_from_one(recorded):
+    table = profiles_from_scores(
+        recorded / "devices/ai_benchmark_phones.parquet",
+        reference_model="Huawei Mate 30 Pro 5G",
+        reference_s=0.01,
+    )
+    seconds = np.asarray(table["mean_s"])
+    assert "SM-G960F" in table["device_model"].to_pylist()
+    # Published spread of the score between the 10th and 90th percentile: 12.6.
+    assert np.percentile(seconds, 90) / np.percentile(seconds, 10) == pytest.approx(12.6, rel=0.25)

@@ -1,0 +1,243 @@
+"""The environment file: what world to dry-run a job in. `flint submit` never reads it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from device_runtime.errors import FlintError
+from server.job import Job
+from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown, value_at
+from server.strict_yaml import StrictYamlError, load_mapping, read_text
+from simulation.traces.spans import SpanRules
+
+_CATALOG_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}(@([1-9][0-9]*|latest))?$")
+
+
+class EnvironmentFileError(FlintError):
+    """The file cannot be read as an environment file at all."""
+
+    code = "FLN-1710"
+
+
+class InvalidEnvironmentValue(EnvironmentFileError):
+    """A key has an impossible value, or a required key is missing."""
+
+    code = "FLN-1711"
+
+
+class UnknownEnvironmentKey(EnvironmentFileError):
+    """A key no environment file has."""
+
+    code = "FLN-1712"
+
+
+class EnvironmentFeatureNotBuilt(EnvironmentFileError):
+    """A known key whose feature does not exist yet; ignoring it would simulate something else."""
+
+    code = "FLN-1713"
+
+
+class _Block(BaseModel):
+    """A block of the file: immutable, no unknown keys, no silent coercion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def is_file_reference(reference: str) -> bool:
+    """Whether an input is named by its path; otherwise it is ``name`` or ``name@version``."""
+    return "/" in reference or Path(reference).suffix.lower() in {".parquet", ".pq", ".csv"}
+
+
+def _checked_reference(reference: str) -> str:
+    if is_file_reference(reference) or _CATALOG_NAME.match(reference):
+        return reference
+    raise ValueError(
+        f"{shown(reference)} is neither a path of a .parquet or .csv file nor a name@version of "
+        "the catalog; write one of them"
+    )
+
+
+InputReference = Annotated[str, AfterValidator(_checked_reference)]
+
+
+class Resample(_Block):
+    """Whether what is too few may be used several times."""
+
+    availability: bool = False
+    data: bool = False
+
+
+class PopulationSettings(_Block):
+    """Which data client lives on which traced device.
+
+    Attributes:
+        clients: Size of the population; None: as many as the data set has.
+        seed: The population's own: trials of a run share the population.
+    """
+
+    clients: int | None = Field(default=None, ge=1, le=2**31)
+    assignment: Literal["random", "by_activity"] = "random"
+    resample: Resample = Resample()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class CheckIn(_Block):
+    """How often a device asks for work while it is available.
+
+    Attributes:
+        jitter: Half-width of the spread of each interval, as a share of it.
+    """
+
+    period_s: float = Field(default=900.0, gt=0)
+    jitter: float = Field(default=0.2, ge=0, lt=1)
+
+
+class AvailabilityInput(_Block):
+    """The availability trace and what to do with its spans.
+
+    In the file a plain path or name stands for a block with that ``source`` alone.
+
+    Attributes:
+        only: Rows to keep, by column value.
+    """
+
+    source: InputReference
+    only: dict[str, str] = Field(default_factory=dict)
+    merge: bool = False
+    max_span_s: float | None = Field(default=None, gt=0)
+    longer: Literal["cut", "drop"] = "cut"
+    repeat_every_s: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_alone(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _whole_numbers_as_text(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {k: str(v) if type(v) is int else v for k, v in value.items()}
+
+    @property
+    def rules(self) -> SpanRules:
+        """What the reader is told."""
+        return SpanRules(self.merge, self.max_span_s, self.longer, self.repeat_every_s)
+
+
+class Dropout(_Block):
+    """Devices that drop out of a task for reasons no trace tells, at a constant hazard."""
+
+    hazard_per_hour: float = Field(ge=0)
+
+
+class Executors(_Block):
+    """What trains the updates."""
+
+    kind: Literal["local"] = "local"
+    count: int = Field(default=1, ge=1, le=1024)
+
+
+class Environment(_Block):
+    """A whole environment file, checked.
+
+    Attributes:
+        dataset: Proxy data set.
+        availability: Trace of sessions.
+        device_profiles: Seconds per example of each device model.
+        device_population: Share of each device model; None if the trace names each device's.
+        bandwidth: Link speeds.
+        trials: Repetitions with other random streams in the same population.
+    """
+
+    dataset: InputReference
+    population: PopulationSettings = PopulationSettings()
+    check_in: CheckIn = CheckIn()
+    availability: AvailabilityInput
+    device_profiles: InputReference
+    device_population: InputReference | None = None
+    bandwidth: InputReference
+    dropout: Dropout | None = None
+    executors: Executors = Executors()
+    trials: int = Field(default=1, ge=1, le=1000)
+
+    def to_json(self) -> str:
+        """Canonical JSON, as recorded with a run."""
+        return self.model_dump_json()
+
+
+_FORMS = {
+    "availability": "a file path, a name@version of the catalog, or a block with source",
+}
+
+
+def load_environment(path: Path) -> Environment:
+    """Read and check an environment file.
+
+    Raises:
+        EnvironmentFileError: Or a subclass; one sentence naming file, key, value and mend.
+    """
+    try:
+        text = read_text(path, what="environment file")
+    except StrictYamlError as error:
+        raise EnvironmentFileError(str(error)) from error
+    return parse_environment(text, source=path.name)
+
+
+def parse_environment(text: str, *, source: str = "environment.yaml") -> Environment:
+    """Check the text of an environment file.
+
+    Args:
+        source: What the sentence calls the file.
+
+    Raises:
+        EnvironmentFileError: As `load_environment`.
+    """
+    try:
+        raw = load_mapping(text)
+    except StrictYamlError as error:
+        raise EnvironmentFileError(f"{source}: {error}; mend the YAML") from error
+    _refuse_not_built(raw, source)
+    try:
+        return Environment.model_validate(raw, strict=True)
+    except ValidationError as error:
+        problems = block_problems(error, raw, Environment, forms=_FORMS, foreign_key=_foreign_key)
+        raise _as_error(source, problems) from error
+
+
+def _as_error(source: str, problems: Sequence[BlockProblem]) -> EnvironmentFileError:
+    first = problems[0]
+    kind = UnknownEnvironmentKey if first.unknown_key else InvalidEnvironmentValue
+    return kind(f"{source}: {first.sentence}{also_to_mend(problems)}")
+
+
+def _refuse_not_built(raw: Mapping[str, Any], source: str) -> None:
+    _, kind = value_at(raw, ("executors", "kind"))
+    if kind == "ray":
+        raise EnvironmentFeatureNotBuilt(
+            f"{source}: executors.kind = 'ray' asks for a feature that is not built yet; use "
+            "executors: {kind: local}, with count for more processes."
+        )
+
+
+def _foreign_key(keys: Sequence[str]) -> str | None:
+    """Say where a key of a job file belongs."""
+    if len(keys) != 1 or keys[0] not in Job.model_fields:
+        return None
+    where = " (a population has its own: population.seed)" if keys[0] == "seed" else ""
+    return (
+        f"{keys[0]} belongs to a job file, which says what to train and how, not to an "
+        f"environment{where}; remove it."
+    )

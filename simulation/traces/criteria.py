@@ -1,0 +1,51 @@
+"""Criteria of participation that can be judged on a trace: the hours of the day a job allows.
+
+A trace is of devices that met criteria of state (network, battery, foreground) when it was built;
+hours it leaves open. Traces count seconds from local midnight.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from device_runtime.participation import parse_hours
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class DailyHours:
+    """A window of every day.
+
+    Attributes:
+        start_s: Since midnight.
+        length_s: Of the window; it may cross midnight. A day long: always.
+    """
+
+    start_s: float
+    length_s: float
+
+    @classmethod
+    def parse(cls, hours: str | None) -> Self:
+        """Read ``"HH:MM-HH:MM"``; None, and a window that ends when it starts, are all day.
+
+        Raises:
+            InvalidParticipation: If the text has another form.
+        """
+        if hours is None:
+            return cls(0.0, DAY_S)
+        start, end = (each.hour * 3600.0 + each.minute * 60.0 for each in parse_hours(hours))
+        return cls(start, (end - start) % DAY_S or DAY_S)
+
+    def next_allowed(self, t: float) -> float:
+        """First moment from ``t`` on inside the window."""
+        since_start_s = (t - self.start_s) % DAY_S
+        return t if since_start_s < self.length_s else t - since_start_s + DAY_S
+
+    def next_allowed_many(self, t: ArrayLike) -> NDArray[np.float64]:
+        """`next_allowed` of many times, shape of ``t``."""
+        time_s = np.asarray(t, dtype=np.float64)
+        since_start_s = np.mod(time_s - self.start_s, DAY_S)
+        return np.where(since_start_s < self.length_s, time_s, time_s - since_start_s + DAY_S)
