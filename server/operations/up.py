@@ -186,7 +186,12 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
     """The processes of one deployment, in the order in which they start."""
     home = ("--home", str(settings.home))
     python = (sys.executable, "-P", "-m")  # -P: a folder of the user's never shadows a package
-    environment = {"FLINT_HOME": str(settings.home)}
+    # One BLAS thread a process: arrays here are small, and idle BLAS threads spin.
+    environment = {
+        "FLINT_HOME": str(settings.home),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     specs = [
         ProcessSpec(
             "superlink",
