@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +67,10 @@ class AvailabilityTrace:
             self.end_s.data,
             self.period_s.data,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the views out of pickles; they are made anew where they are needed."""
+        return {name: value for name, value in vars(self).items() if name != "_views"}
 
     def window(self, device: int, t: float) -> tuple[float, float]:
         """Start and end of the window open at ``t``, else of the next one, else infinities.

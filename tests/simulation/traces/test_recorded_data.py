@@ -67,7 +67,7 @@ def test_fedscale_capacities_give_speeds_devices_and_links(recorded):
     path = recorded / "traces/devices_fedscale100.parquet"
     profiles, population = read_device_profiles(path), read_device_population(path)
     assert profiles.device_models == population.device_models
-    assert np.median(profiles.samples_s) == pytest.approx(0.049 * 3, rel=0.1)
+    assert np.median(profiles.samples_s) == pytest.approx(0.068 * 3)
     bandwidth = read_bandwidth(path)
     assert np.median(bandwidth.down.median_kbps) == pytest.approx(5485, rel=0.1)
 

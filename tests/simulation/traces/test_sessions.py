@@ -1,6 +1,7 @@
 """Availability look-ups are right for every device and time, in whatever order they are asked."""
 
 import math
+import pickle
 from bisect import bisect_left
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulation.traces.session_files import trace_of_table
+from simulation.traces.session_files import read_sessions, trace_of_table
 from simulation.traces.sessions import AvailabilityTrace
 from simulation.traces.spans import SpanRules
 from simulation.traces.trace_tables import TraceTable
@@ -193,13 +194,18 @@ def test_a_hundred_years_of_repeats_lose_no_microsecond():
 
 
 def test_each_client_may_repeat_after_a_time_of_its_own(write_table):
-    from simulation.traces.session_files import read_sessions
-
     path = write_table(
         client_id=[1, 2], start_s=[10, 10], end_s=[20, 20], repeat_every_s=[100, 1000]
     )
     trace = read_sessions(path)
     assert trace.next_available_many([0, 1], 50.0).tolist() == [110.0, 1010.0]
+
+
+def test_a_trace_goes_to_other_processes_also_after_use():
+    trace = trace_of([(1, 0, 10), (2, 5, 15)], SpanRules(repeat_every_s=20))
+    trace.next_available(0, 3.0)
+    sent = pickle.loads(pickle.dumps(trace))
+    assert sent.next_available(1, 30.0) == trace.next_available(1, 30.0) == 30.0
 
 
 def test_shapes_are_broadcast():
