@@ -8,6 +8,8 @@ The limit is memory: one step of sparse_mlp reads and writes its 0.75 MB of para
 times (variable out, gradient, difference, variable in) and the 20 x 64 gathered rows of 0.92 MB
 about five times, some 8 MB; at the 10 to 20 GB/s of one core beyond its second-level cache that is
 0.4 to 0.8 ms. tiny_mlp fits in the first-level cache; its batch is interpreter overhead.
+
+    python benchmarks/train_batch.py
 """
 
 import json
@@ -46,11 +48,8 @@ def measure(spec: ModelSpec) -> dict[str, object]:
     engine.restore(start)
     [(x, y), *_] = random_batches(spec, 2, batch_size=BATCH_SIZE, seed=0)
     return {
-        "figure": "train_batch",
-        "model": spec.name,
         "parameters": spec.parameter_count,
         "artifact_bytes": len(artifact.model_bytes),
-        "batch_size": BATCH_SIZE,
         "train_batch_ms": median_ms(lambda: engine.train_batch(x, y, 0.01)),
         "infer_batch_ms": median_ms(lambda: engine.infer(x)),
         "restore_ms": median_ms(lambda: engine.restore(start)),
@@ -59,8 +58,8 @@ def measure(spec: ModelSpec) -> dict[str, object]:
 
 
 def main() -> None:
-    for spec in MODELS.values():
-        print(json.dumps(measure(spec)))
+    figures = {spec.name: measure(spec) for spec in MODELS.values()}
+    print(json.dumps({"figure": "train_batch", "batch_size": BATCH_SIZE, "models": figures}))
 
 
 if __name__ == "__main__":
