@@ -193,7 +193,7 @@ def test_a_window_that_goes_on_past_the_week_is_open_at_its_beginning(folder):
 @pytest.mark.parametrize("hours", [None, "22:00-06:00", "09:30-17:00", "00:00-00:00"])
 def test_allowed_hours_equal_the_clock(hours):
     window = DailyHours.parse(hours)
-    minutes = np.arange(0, 3 * 1440)
+    minutes = np.arange(0, 3 * 1440, 6)
 
     def inside(minute: int) -> bool:
         if hours is None or hours == "00:00-00:00":
@@ -204,4 +204,4 @@ def test_allowed_hours_equal_the_clock(hours):
 
     expected = [next(m for m in range(m0, m0 + 1441) if inside(m)) * 60.0 for m0 in minutes]
     assert window.next_allowed_many(minutes * 60.0).tolist() == expected
-    assert [window.next_allowed(m * 60.0) for m in range(1440)] == expected[:1440]
+    assert [window.next_allowed(float(m) * 60.0) for m in minutes] == expected
