@@ -17,9 +17,9 @@ def results_table(
 ) -> Table:
     """One row a strategy, then central training and chance."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("strategy")
+    table.add_column("strategy", no_wrap=True)
     for name in ("AUPRC", "at version", "updates", "seconds", "updates/s"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if target is not None:
         table.add_column(f"to {target:g}", justify="right")
     table.add_column("other outcomes")

@@ -233,7 +233,8 @@ def _run_job(
             f"logs are in {deployment.settings.logs}"
         )
     best = max((v for v in versions if "metric" in v.metrics), key=lambda v: v.metrics["metric"])
-    exported = _export(f"{best.name}@{best.number}", job.name, options, screen)
+    screen.step(f"exporting the job's best version, {best.job_version}")
+    exported = _export(f"{best.name}@{best.number}", job.name, options)
     return StrategyRun(
         strategy=job.strategy,
         devices=job.devices,
@@ -247,10 +248,9 @@ def _run_job(
     )
 
 
-def _export(version: str, stem: str, options: DemoOptions, screen: Screen) -> Path:
+def _export(version: str, stem: str, options: DemoOptions) -> Path:
     """Write a version as a torch state dict and as TFLite; returns the TFLite file."""
     options.output.mkdir(parents=True, exist_ok=True)
-    screen.step(f"exporting {version}, the best version")
     path = options.output / f"{stem}.tflite"
     files = [str(path), str(path.with_suffix(".pt"))]
     with FlintCommand(["models", "export", version, *files], options.home) as export:
