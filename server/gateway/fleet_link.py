@@ -165,6 +165,10 @@ class FleetLink:
             except AggregatorLost as error:
                 self._on_lost(error)
                 return
+            except Exception:
+                # Its stream is closed; the coordinator says everything again on the next one.
+                log.exception("an order of the coordinator could not be carried out")
+                attached = False
             if attached:
                 back_off_s = _FIRST_BACK_OFF_S
             if self._stopped.is_set():

@@ -23,7 +23,7 @@ from server.gateway.listening import coordinator_channel, serve_devices
 from server.gateway.metrics import GatewayMetrics
 from server.gateway.orders import OrderDesk
 from server.gateway.pace import PaceSteering
-from server.gateway.service import UPLOADS_AT_ONCE, DeviceGatewayService
+from server.gateway.service import DeviceGatewayService, TransferLimits
 from server.gateway.state import GatewayState
 from server.gateway.tokens import TokenMint
 from server.operations.settings import ServerSettings
@@ -32,6 +32,7 @@ from server.operations.tls import ensure_token_key
 log = logging.getLogger(__name__)
 
 _GRACE_S = 3.0
+_DEFAULT_LIMITS = TransferLimits()
 
 
 class Gateway:
@@ -42,14 +43,14 @@ class Gateway:
         settings: ServerSettings,
         *,
         clock: Callable[[], float] = time.time,
-        uploads_at_once: int = UPLOADS_AT_ONCE,
+        limits: TransferLimits = _DEFAULT_LIMITS,
     ) -> None:
         """Start serving devices and dialling the coordinator.
 
         Args:
             settings: Of the deployment.
             clock: Server's clock, seconds since the epoch.
-            uploads_at_once: Beyond, devices are told to come back.
+            limits: Transfers at once.
 
         Raises:
             FlintError: If database, blob store, keys, ports or aggregator cannot be used.
@@ -87,7 +88,7 @@ class Gateway:
                 metrics,
                 clock=clock,
                 on_lost=self._note_loss,
-                uploads_at_once=uploads_at_once,
+                limits=limits,
             )
             stack.callback(metrics.serve(settings.gateway_metrics_port))
             server = serve_devices(service, settings)

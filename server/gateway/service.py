@@ -5,6 +5,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -31,9 +32,20 @@ from server.update_gate.rejections import Rejection, RejectionReason
 
 log = logging.getLogger(__name__)
 
-UPLOADS_AT_ONCE = 16
-"""Beyond, devices are told to come back: a hundred uploads at once take 250 MB and help nobody."""
 
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """Transfers at once; beyond, devices are told to come back.
+
+    A hundred uploads at once take 250 MB and help nobody; fetches over slow links must leave
+    threads for check-ins.
+    """
+
+    uploads: int = 16
+    fetches: int = 40
+
+
+_DEFAULT_LIMITS = TransferLimits()
 _CHUNK_BYTES = 512 * 1024
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
 _MOST_PENDING = 16
@@ -79,14 +91,14 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         *,
         clock: Callable[[], float],
         on_lost: Callable[[FlintError], None],
-        uploads_at_once: int = UPLOADS_AT_ONCE,
+        limits: TransferLimits = _DEFAULT_LIMITS,
     ) -> None:
         """Assemble.
 
         Args:
             clock: Server's clock, seconds since the epoch.
             on_lost: Called when the aggregator is gone, and this gateway's sums with it.
-            uploads_at_once: Beyond, `Upload` answers RETRY_LATER.
+            limits: Transfers at once.
         """
         self._state = state
         self._intake = intake
@@ -98,7 +110,8 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._clock = clock
         self._on_lost = on_lost
         self._authenticator = DeviceAuthenticator(mint, clock)
-        self._upload_slots = threading.BoundedSemaphore(uploads_at_once)
+        self._upload_slots = threading.BoundedSemaphore(limits.uploads)
+        self._fetch_slots = threading.BoundedSemaphore(limits.fetches)
         self._reasons = DeviceReasons()
 
     def Enrol(  # noqa: N802 - gRPC's names
@@ -179,10 +192,15 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the blob store does not give it")
         if request.offset > len(blob):
             context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {len(blob)} bytes")
-        for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
-            chunk = blob[start : start + _CHUNK_BYTES]
-            self._metrics.bytes_down.inc(len(chunk))
-            yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
+        if not self._fetch_slots.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "many fetch at this moment")
+        try:
+            for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
+                chunk = blob[start : start + _CHUNK_BYTES]
+                self._metrics.bytes_down.inc(len(chunk))
+                yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
+        finally:
+            self._fetch_slots.release()
 
     def Upload(  # noqa: N802
         self,

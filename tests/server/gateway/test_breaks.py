@@ -22,6 +22,7 @@ from server.gateway.answers import OutcomesUnreachable
 from server.gateway.catalog import CatalogEnrolment, CatalogOutcomes, EnrolmentUnavailable
 from server.gateway.gateway import Gateway
 from server.gateway.listening import UnreadableKeys
+from server.gateway.service import TransferLimits
 from server.operations.ports import PortInUse
 from server.operations.settings import ServerSettings
 from tests.server.gateway.conftest import Deployment, with_free_ports
@@ -179,7 +180,7 @@ def test_answers_outlive_a_gateway_in_the_database(own, coordinator, start_gatew
 def test_a_busy_gateway_counts_nothing_and_says_when_to_come_back(
     own, coordinator, start_gateway, new_device
 ):
-    gateway = start_gateway(uploads_at_once=0)
+    gateway = start_gateway(limits=TransferLimits(uploads=0, fetches=0))
     coordinator.open("j-busy", own.blobs)
     device = new_device()
     task = device.lease()
@@ -188,6 +189,20 @@ def test_a_busy_gateway_counts_nothing_and_says_when_to_come_back(
     assert 0 < response.come_back_after_s < 10
     assert gateway.state.counts().held == 0
     assert device.settlement(task, A).state == State.UPLOAD_AGAIN
+    status = status_of(lambda: device.fetch(task.token, task.manifest_sha256))
+    assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_order_that_cannot_be_carried_out_breaks_the_link_not_the_gateway(
+    own, coordinator, start_gateway
+):
+    start_gateway()
+    coordinator.wait_for(lambda m: m.HasField("hello"))
+    coordinator.job_id = "j-broken"
+    coordinator.send(open={"job_json": "no JSON"})
+    wait_until(lambda: sum(m.HasField("hello") for m in coordinator.heard) == 2)
+    coordinator.sequence = 0
+    assert not coordinator.open("j-mended", own.blobs).leased
 
 
 def test_a_task_nobody_answers_ends_at_its_deadline_without_anyone_asking(
