@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 GATEWAY_LOST_AFTER_S = 20.0
 """A gateway away for longer is taken for dead; its uncommitted updates are asked for again."""
 
+_REMEMBERED_CANCELS = 10_000
+
 
 class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     """Gateways dial in; this object is their servicer and the coordinator's `Fleet` at once.
@@ -46,6 +49,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self._model: pb.SetModel | None = None
         self._grants: dict[str, Grant] = {}
         self._unplaced: dict[str, int] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._partials: dict[str, pb.Partial] = {}
         self._sequence = 0
 
@@ -61,6 +65,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._opened, self._model = job, None
             self._grants.clear()
             self._unplaced.clear()
+            self._cancelled.clear()
             self._partials.clear()
             self._events = queue.Queue()
             for link in self._links.values():
@@ -93,6 +98,10 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         with self._lock:
             self._grants.pop(grant_id, None)
             self._unplaced.pop(grant_id, None)
+            if running_too:
+                self._cancelled[grant_id] = None
+                while len(self._cancelled) > _REMEMBERED_CANCELS:
+                    self._cancelled.popitem(last=False)
             for link in self._links.values():
                 link.offered.pop(grant_id, None)
                 if link.connected:
@@ -259,8 +268,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._reconcile(link, progress)
         for leased in progress.leased:
             if leased.task_id not in link.leased:
-                left = link.offered.get(leased.grant_id, 0)
-                link.offered[leased.grant_id] = max(0, left - 1)
+                self._take_slot(link, leased.grant_id)
             link.leased.add(leased.task_id)
             self._events.put(started_event(leased, now_s))
         for completed in progress.completed:
@@ -277,7 +285,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             pb.CoordinatorMessage(acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)),
         )
         if progress.snapshot:
-            self._bring_up_to_date(link)
+            self._bring_up_to_date(link, {leased.grant_id for leased in progress.leased})
 
     def _reconcile(self, link: GatewayLink, snapshot: pb.Progress) -> None:
         """A snapshot is the truth: what it does not name is not there any more."""
@@ -289,8 +297,12 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         if gone:
             self._events.put(TasksLost(self.now_s(), gone))
 
-    def _bring_up_to_date(self, link: GatewayLink) -> None:
+    def _bring_up_to_date(self, link: GatewayLink, leased_grants: set[str]) -> None:
         link.ready = True
+        for grant_id in sorted(leased_grants & self._cancelled.keys()):
+            # Cancelled while the gateway was away: what runs under it there is late.
+            cancel = pb.Cancel(grant_id=grant_id, running_too=True)
+            self._send(link, pb.CoordinatorMessage(cancel=cancel))
         if self._model is not None:
             self._send(link, pb.CoordinatorMessage(set_model=self._model))
         for grant_id, count in list(link.offered.items()):
@@ -301,6 +313,19 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             else:
                 del link.offered[grant_id]
         self._place()
+
+    def _take_slot(self, link: GatewayLink, grant_id: str) -> None:
+        left = link.offered.pop(grant_id, 0)
+        if left > 1:
+            link.offered[grant_id] = left - 1
+            return
+        grant = self._grants.get(grant_id)
+        waits = self._unplaced.get(grant_id, 0) or any(
+            grant_id in other.offered for other in self._links.values()
+        )
+        # A pinned grant is known until its round closes; of others there are as many as tasks.
+        if grant is not None and grant.base_version is None and not waits:
+            del self._grants[grant_id]
 
     # -- placing, losing, sending ----------------------------------------------------------------
 

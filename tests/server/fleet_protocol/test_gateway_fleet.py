@@ -218,6 +218,24 @@ def test_a_commit_a_gateway_missed_is_named_when_it_comes_back(fleet, address):
     assert Gateway(address).expect("open").committed_releases == ["r1/boot-1"]
 
 
+def test_a_cancel_a_gateway_missed_is_sent_when_it_still_leases_under_that_grant(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.expect("acknowledge")
+    fleet.grant(Grant("g1", 2, 0, 60))
+    gateway.progress(leased=[leased("t1")])
+    wait_for(fleet, TaskStarted)
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0)
+    fleet.cancel("g1", running_too=True)
+    back = Gateway(address)
+    back.sequence = gateway.sequence
+    back.expect("open")
+    back.progress(snapshot=True, leased=[leased("t1")])
+    cancel = back.expect("cancel")
+    assert (cancel.grant_id, cancel.running_too) == ("g1", True)
+
+
 def test_messages_of_another_epoch_are_ignored(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
