@@ -1,6 +1,5 @@
 """From a job file to a job in the queue, with everything the coordinator will ask for in place."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,15 +7,10 @@ from device_runtime.errors import FlintError
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from flint.deployment import Deployment
+from flint.extras import require
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.job import Job
-
-
-class MissingExtra(FlintError):
-    """A command needs packages of an extra that is not installed."""
-
-    code = "FLN-1251"
 
 
 class UnfitInitialVersion(FlintError):
@@ -113,25 +107,12 @@ def ensure_artifact(
     found = deployment.models.find_artifact(model.name, batch_size, optimizer, proximal)
     if found is not None:
         return found
-    require("tensorflow", extra="modeling", purpose="building a model artefact")
+    require("tensorflow", purpose="building a model artefact")
     from modeling.tflite import build_artifact
 
     note(f"building the artefact of {model.name} for batch size {batch_size} ...")
     artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
     return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
-
-
-def require(module: str, *, extra: str, purpose: str) -> None:
-    """Check that a package is installed before it is needed.
-
-    Raises:
-        MissingExtra: If not; says which extra brings it.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise MissingExtra(
-            f"{purpose} needs {module}, which is not installed; run `make setup`, or "
-            f"`pip install 'flint-on-flower[{extra}]'`"
-        )
 
 
 def _check_dataset(deployment: Deployment, model: str, dataset: str) -> None:

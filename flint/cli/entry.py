@@ -84,10 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str], *, debug: bool) -> int:
     try:
         code = app(arguments, standalone_mode=False, prog_name="flint")
-    except FlintError as error:
-        return _report(str(error), error.exit_code, debug=debug)
-    except click.ClickException as error:
-        return _report(_usage_sentence(error), error.exit_code, debug=debug)
     except click.Abort:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -95,17 +91,46 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNEXPECTED
     except Exception as error:
-        sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
-        hint = "" if debug else "; run again with --debug for the traceback"
-        return _report(f"{sentence}{hint}", EXIT_UNEXPECTED, debug=debug)
+        if debug:
+            traceback.print_exc()
+        sentence, exit_code = _explain(error)
+        print(f"flint: {sentence}", file=sys.stderr)
+        return exit_code
     return code if isinstance(code, int) else 0
 
 
-def _report(sentence: str, exit_code: int, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"flint: {sentence}", file=sys.stderr)
-    return exit_code
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell the user of an error, and the exit code."""
+    if isinstance(error, click.ClickException):
+        return _usage_sentence(error), error.exit_code
+    known = _known(error)
+    if known is not None:
+        return str(known), known.exit_code
+    said = " ".join(str(error).split())
+    return (
+        f"unexpected {type(error).__name__}: {said}; run again with --debug for the traceback",
+        EXIT_UNEXPECTED,
+    )
+
+
+def _known(error: Exception) -> FlintError | None:
+    """The user's mistake an error stands for, if it does."""
+    if isinstance(error, FlintError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        from flint.extras import missing_package
+
+        return missing_package((error.name or "a package").split(".")[0], "this command")
+    if "sqlalchemy.exc" in sys.modules:
+        from sqlalchemy.exc import OperationalError
+
+        if isinstance(error, OperationalError):
+            from feature_catalog.database import DatabaseUnreachable
+
+            return DatabaseUnreachable(
+                "the database no longer answers; see with `flint status` whether the server runs"
+            )
+    return None
 
 
 def _usage_sentence(error: click.ClickException) -> str:

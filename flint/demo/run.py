@@ -22,9 +22,10 @@ from flint.demo.report import plot_runs
 from flint.demo.results import StrategyRun, read_measurements
 from flint.demo.screen import Screen
 from flint.deployment import Deployment
+from flint.extras import require
 from flint.fleet import LocalFleet, dataset_folder, fill_stores
 from flint.job_view import ENDED
-from flint.submission import require, stop
+from flint.submission import stop
 from modeling.zoo import get_model
 from server.operations.up import ServerOptions, start_up
 
@@ -35,8 +36,9 @@ GENERATED_MAX_UPDATES = 2_000
 _ENROL_TIMEOUT_S = 300.0
 _ENROL_POLL_S = 0.2
 _JOB_POLL_S = 0.5
-# With thousands of devices a machine of two cores should not spend itself on check-ins.
-_CHECK_INS_PER_S = 60.0
+# While no task is free, pace steering lets a quarter of this rate check in; that fills the next
+# round of 40 within a second.
+_CHECK_INS_PER_S = 240.0
 
 
 class EnrolmentStalled(FlintError):
@@ -93,9 +95,9 @@ def run_demo(options: DemoOptions, screen: Screen) -> DemoResult:
     Raises:
         FlintError: In one sentence what went wrong.
     """
-    require("sklearn", extra="demo", purpose="the demo's central baseline")
-    require("matplotlib", extra="demo", purpose="the demo's plot")
-    require("tensorflow", extra="demo", purpose="building the demo's model")
+    require("sklearn", purpose="the demo's central baseline")
+    require("matplotlib", purpose="the demo's plot")
+    require("tensorflow", purpose="building the demo's model")
     if options.data is not None:  # a wrong column is told before anything starts
         open_table(options.data.path).require(options.data.roles.named())
     # The demo has a server of its own; it never touches the database of another.

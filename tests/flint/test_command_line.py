@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path("examples/job.yaml").absolute()
+EXAMPLE = Path(__file__).parents[2] / "examples" / "job.yaml"
 
 
 def flint(*arguments: object, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -237,3 +237,22 @@ def test_output_that_nobody_reads_to_the_end_is_no_error_message(tmp_path):
     )
     assert process.stderr == ""
     assert process.stdout.startswith("FLN-1000")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("typer", "server"), ("sqlalchemy", "server"), ("matplotlib", "demo"), ("sklearn", "demo")],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package, extra, tmp_path):
+    script = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"sys.argv = ['flint', 'demo', '--home', {str(tmp_path / 'demo')!r}]\n"
+        "from flint.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    line = sentence(result)
+    assert f"needs {package}, which is not installed" in line
+    assert f"flint-on-flower[{extra}]" in line

@@ -17,6 +17,8 @@ from server.job_file import (
     parse_job,
 )
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 # Section 2 of the design, less the keys that come alive later.
 DESIGN_JOB = """
 name: ads-ctr
@@ -277,7 +279,7 @@ def test_a_directory_or_a_binary_file_is_one_sentence(tmp_path: Path):
         load_job(binary)
 
 
-@pytest.mark.parametrize("example", sorted(Path("examples").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda p: p.name)
 def test_every_example_is_a_job(example):
     assert isinstance(load_job(example), Job)
 
