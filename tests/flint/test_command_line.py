@@ -256,3 +256,15 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(package, extra,
     line = sentence(result)
     assert f"needs {package}, which is not installed" in line
     assert f"flint-on-flower[{extra}]" in line
+
+
+def test_a_database_lost_in_the_midst_of_a_command_is_one_sentence():
+    from sqlalchemy.exc import OperationalError
+
+    from flint.cli.entry import _explain
+
+    lost = OperationalError("SELECT secret", {}, Exception("server closed the connection"))
+    sentence, exit_code = _explain(lost)
+    assert exit_code == 2
+    assert "`flint status`" in sentence
+    assert "secret" not in sentence
