@@ -40,8 +40,10 @@ def main() -> None:
     script = FOLDER / f"{options.benchmark}.py"
     load_before = os.getloadavg()[0]
     finished = subprocess.run(
-        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True
     )
+    if finished.returncode:
+        sys.exit(finished.returncode)  # it has said why
     shown = [Path(a).name if "/" in a else a for a in arguments]
     record = {
         "command": " ".join(["python", f"benchmarks/{script.name}", *shown]),
