@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 import grpc
 from prometheus_client import CollectorRegistry, start_http_server
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from device_runtime.engine import LiteRtEngine
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.update_codec import parameters_from_blob
 from feature_catalog.blobs import BlobStore
-from feature_catalog.database import connect
+from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
-from feature_catalog.jobs import JobQueue, JobRow, leader_lock
+from feature_catalog.jobs import JobNotClaimable, JobQueue, JobRow, LeaderLock, leader_lock
 from feature_catalog.model_store import ArtifactRow, ModelStore
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
@@ -49,6 +50,10 @@ class ShuttingDown(Exception):
     """The process was asked to stop; the job stays in the queue and is taken up again."""
 
 
+class LeadershipLost(Exception):
+    """The connection that held the leader's lock broke: another coordinator may drive the job."""
+
+
 class Coordinator:
     """Owns the gateways' endpoint and the job queue's head; one per deployment."""
 
@@ -70,28 +75,48 @@ class Coordinator:
         self._stopping.set()
 
     def run(self) -> None:
-        """Drive jobs, oldest first, until `stop`; one coordinator at a time holds the lock."""
-        with leader_lock(self._engine):
-            log.info("ready: gateways attach at %s", self._settings.coordinator_address)
-            while not self._stopping.is_set():
-                row = self._jobs.running() or self._jobs.next_queued()
-                if row is None:
-                    self._stopping.wait(_POLL_S)
-                    continue
-                try:
-                    self._run_job(row)
-                except ShuttingDown:
-                    log.info("job %s waits for the next start", row.job_id)
-        self._server.stop(grace=1.0).wait()
+        """Drive jobs, oldest first, until `stop`; one coordinator at a time holds the lock.
 
-    def _run_job(self, row: JobRow) -> None:
+        Raises:
+            AnotherLeader: If another coordinator holds the lock and keeps it.
+            DatabaseUnreachable: If the database breaks off; the next start goes on with the job.
+        """
+        try:
+            with leader_lock(self._engine) as lock:
+                log.info("ready: gateways attach at %s", self._settings.coordinator_address)
+                self._run_jobs(lock)
+        except (OperationalError, InterfaceError, LeadershipLost) as error:
+            raise DatabaseUnreachable(
+                "the database broke off; the coordinator ends and goes on with the job when it is "
+                f"started again, as `flint up` does by itself ({type(error).__name__})"
+            ) from error
+        finally:
+            # However this ends: the stream of an attached gateway would keep the process alive.
+            self._server.stop(grace=1.0).wait()
+
+    def _run_jobs(self, lock: LeaderLock) -> None:
+        while not self._stopping.is_set():
+            if not lock.is_held():
+                raise LeadershipLost
+            row = self._jobs.running() or self._jobs.next_queued()
+            if row is None:
+                self._stopping.wait(_POLL_S)
+                continue
+            try:
+                self._run_job(row, lock)
+            except JobNotClaimable as error:
+                log.info("%s", error)  # stopped in the moment it was to start
+            except ShuttingDown:
+                log.info("job %s waits for the next start", row.job_id)
+
+    def _run_job(self, row: JobRow, lock: LeaderLock) -> None:
         epoch = self._jobs.claim(row.job_id)
         log.info("job %s (%s), epoch %d", row.job_id, row.name, epoch)
         flower: FlowerRun | None = None
         try:
             flower = FlowerRun.acquire(self._settings, row.flower_run_id, row.name)
             self._jobs.set_flower_run(row.job_id, flower.run_id)
-            result = self._drive(row, epoch, flower)
+            result = self._drive(row, epoch, flower, lock)
         except FlintError as error:
             log.error("job %s failed: %s", row.job_id, error)
             self._gateways.close("failed")
@@ -108,7 +133,7 @@ class Coordinator:
         self._jobs.finish(row.job_id, "stopped" if stopped else "finished", result.reason)
         flower.finish("stopped" if stopped else "completed", result.reason)
 
-    def _drive(self, row: JobRow, epoch: int, flower: FlowerRun) -> JobResult:
+    def _drive(self, row: JobRow, epoch: int, flower: FlowerRun, lock: LeaderLock) -> JobResult:
         job = Job.model_validate_json(row.job_json)
         model = get_model(job.model)
         artifact = self._artifact(job)
@@ -133,7 +158,7 @@ class Coordinator:
             versions,
             Observers([progress, self._metrics]),
             evaluate=self._evaluation(job, model, artifact),
-            stop_requested=self._stop_check(row.job_id, flower),
+            stop_requested=self._stop_check(row.job_id, flower, lock),
             poll_s=_POLL_S,
         )
         result = runner.run()
@@ -173,7 +198,9 @@ class Coordinator:
         engine = LiteRtEngine(self._blobs.get(artifact.artifact_sha256), manifest)
         return CentralEvaluation(model, engine, inputs, labels, job.evaluation.metric)
 
-    def _stop_check(self, job_id: str, flower: FlowerRun) -> Callable[[], str | None]:
+    def _stop_check(
+        self, job_id: str, flower: FlowerRun, lock: LeaderLock
+    ) -> Callable[[], str | None]:
         checked_s = 0.0
 
         def stop_requested() -> str | None:
@@ -183,6 +210,8 @@ class Coordinator:
             if time.monotonic() - checked_s < 1.0:
                 return None
             checked_s = time.monotonic()
+            if not lock.is_held():
+                raise LeadershipLost
             if self._jobs.stop_requested(job_id):
                 return "stopped with `flint stop`"
             if flower.stopped():
