@@ -329,6 +329,7 @@ class JobRunner:
             # All that was held was lost with its gateway; its TasksLost event is on its way.
             self._fleet.commit(release_id)
             return
+        self._hear_of(released)
         before = self._version.number
         self._version = self._next_version(released)
         counted = [
@@ -359,6 +360,19 @@ class JobRunner:
         )
         if self._job.evaluation and self._version.number % self._job.evaluation.every == 0:
             self._measure()
+
+    def _hear_of(self, released: Released) -> None:
+        """Handle what was reported before the sums, until every update in them is known.
+
+        A fleet reports a task's start and its update before any sum that holds it; both may still
+        wait here, behind what happened while the last version was measured.
+        """
+        unheard = {
+            t for partial in released.sums for t in partial.task_ids
+        } - self._ledger.held.keys()
+        while unheard and (event := self._fleet.next_event(0.0)) is not None:
+            self._handle(event)
+            unheard -= self._ledger.held.keys()
 
     def _next_version(self, released: Released) -> StoredVersion:
         sums = [partial for partial in released.sums if partial.weight > 0]

@@ -1,4 +1,4 @@
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 import pytest
@@ -207,3 +207,39 @@ def test_updates_lost_with_a_gateway_and_uploaded_again_count_once(store):
     deltas = np.stack([local_delta(i, expected) for i in range(10)])
     expected = (counts[:, None] * deltas).sum(0) / counts.sum()
     np.testing.assert_allclose(store.newest().weights, expected, rtol=1e-5)
+
+
+class BusyFleet(LocalFleet):
+    """Five minutes of events wait unheard while the coordinator asks for a release."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.waiting = deque()
+
+    def next_event(self, timeout_s):
+        if self.waiting:
+            return self.waiting.popleft()
+        return super().next_event(100.0 if timeout_s is None else timeout_s)
+
+    def release(self, release):
+        until_s = self.clock_s + 300
+        while self.clock_s < until_s:
+            event = super().next_event(until_s - self.clock_s)
+            if event is not None:
+                self.waiting.append(event)
+        return super().release(release)
+
+
+def test_tasks_summed_while_their_start_still_waits_to_be_heard_are_known_and_counted_once(store):
+    turns = iter(range(5000))
+    strategy = FEDBUFF | {"buffer_size": 5}
+    result, watcher = run_job(
+        make_job(strategy, max_aggregations=50),
+        BusyFleet(store, [5.0] * 10),
+        store,
+        stop_requested=lambda: "starved" if next(turns) > 4000 else None,
+    )
+    assert result.reason == "max_aggregations 50 reached"
+    started = {e.task_id for e in watcher.events if type(e).__name__ == "TaskStarted"}
+    assert {r.task_id for r in store.results} == started
+    assert all(r.client_id for r in store.results)
