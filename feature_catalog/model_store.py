@@ -287,6 +287,17 @@ class ModelStore:
             found = session.scalars(statement).one_or_none()
             return None if found is None else _version(found)
 
+    def releases_of_job(self, job_id: str, after: int) -> tuple[str, ...]:
+        """Release ids of a job's versions with a ``job_version`` above ``after``, oldest first."""
+        record = ModelVersionRecord
+        statement = (
+            select(record.release_ids)
+            .where(record.job_id == job_id, record.job_version > after)
+            .order_by(record.job_version)
+        )
+        with Session(self._engine) as session:
+            return tuple(id_ for ids in session.scalars(statement) for id_ in ids)
+
     def list_versions(self, name: str | None = None) -> tuple[ModelVersion, ...]:
         """Versions of one line, or of all, by name and number.
 

@@ -63,6 +63,10 @@ class CatalogVersions:
             row.metrics,
         )
 
+    def releases_after(self, number: int) -> tuple[str, ...]:
+        """See `VersionStore.releases_after`."""
+        return self._models.releases_of_job(self._job_id, number)
+
     def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
         """See `VersionStore.store`."""
         parent = self._rows.get(version.number - 1)

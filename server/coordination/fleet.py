@@ -17,7 +17,7 @@ class OpenJob:
     Attributes:
         epoch: Incarnation of the coordinator; a fleet ignores messages of an older one.
         contract_sha256: Digest of what job, model and artefact agree on; devices echo it.
-        committed_releases: Releases that are part of the newest stored version, so a fleet that
+        committed_releases: Releases that are part of the newest stored versions, so a fleet that
             still holds their partials may forget them.
     """
 

@@ -30,6 +30,10 @@ from server.strategies.server_optimizer import ServerOptimizer
 from server.update_gate.rejections import RejectionReason
 
 
+_RECENT_VERSIONS = 64
+"""At least so many versions back a restart names the releases that were committed."""
+
+
 class ModelDiverged(FlintError):
     """An aggregation gave a model with NaN or infinite parameters."""
 
@@ -185,7 +189,10 @@ class JobRunner:
             size = newest.weights.size
             self._version = replace(newest, optimizer_state=self._optimizer.initial_state(size))
         self._started_s = self._round_started_s = self._fleet.now_s()
-        self._fleet.open(replace(self._opened, committed_releases=newest.release_ids))
+        # A gateway that was away may have missed the commits of several versions.
+        live_from = self._strategy.oldest_live_version(newest.number)
+        committed = self._store.releases_after(min(live_from, newest.number - _RECENT_VERSIONS))
+        self._fleet.open(replace(self._opened, committed_releases=committed))
         self._announce(newest.parameters_sha256)
         if "metric" in newest.metrics:
             self._metric, self._metric_version = newest.metrics["metric"], newest.number

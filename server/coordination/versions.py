@@ -56,6 +56,10 @@ class VersionStore(Protocol):
         """The newest stored version, with everything a restart needs; None for a new job."""
         ...
 
+    def releases_after(self, number: int) -> tuple[str, ...]:
+        """Releases whose sums are in a stored version above ``number``."""
+        ...
+
     def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
         """Store a version and the tasks that ended since the last, all or nothing.
 

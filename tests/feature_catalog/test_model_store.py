@@ -198,6 +198,22 @@ def test_newest_of_job_is_the_highest_of_that_job(store: ModelStore) -> None:
     assert (newest.job_version, newest.number) == (1, 3)
 
 
+def test_releases_of_a_job_are_those_of_its_versions_above_a_number(store: ModelStore) -> None:
+    for job_id, number in (("j-1", 0), ("j-1", 1), ("j-2", 2), ("j-1", 2), ("j-1", 3)):
+        releases = [f"{job_id}/{number}/a", f"{job_id}/{number}/b"] if number else []
+        store.add_version(
+            NewVersion(
+                "ads",
+                "tiny_mlp",
+                parameters(0),
+                job_id=job_id,
+                job_version=number,
+                release_ids=releases,
+            )
+        )
+    assert store.releases_of_job("j-1", 1) == ("j-1/2/a", "j-1/2/b", "j-1/3/a", "j-1/3/b")
+
+
 def manifest(model_bytes: bytes) -> ArtifactManifest:
     from device_runtime.update_codec import sha256_of
 

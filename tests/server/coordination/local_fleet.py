@@ -32,6 +32,9 @@ class MemoryVersions:
     def newest(self):
         return self.versions[-1]
 
+    def releases_after(self, number):
+        return tuple(r for v in self.versions if v.number > number for r in v.release_ids)
+
     def store(self, version, results):
         self.versions.append(replace(version, parameters_sha256=b"v%d" % version.number))
         self.results += results

@@ -243,3 +243,11 @@ def test_tasks_summed_while_their_start_still_waits_to_be_heard_are_known_and_co
     started = {e.task_id for e in watcher.events if type(e).__name__ == "TaskStarted"}
     assert {r.task_id for r in store.results} == started
     assert all(r.client_id for r in store.results)
+
+
+def test_a_commit_missed_two_versions_before_a_restart_is_named_by_it(store):
+    fleet = LocalFleet(store, [5.0] * 10)
+    run_job(make_job(FEDBUFF, max_aggregations=3), fleet, store)
+    again = LocalFleet(store, [5.0] * 10)
+    run_job(make_job(FEDBUFF, max_aggregations=3), again, store)
+    assert set(again.job.committed_releases) == {"j-1/1/1", "j-1/1/2", "j-1/1/3"}
