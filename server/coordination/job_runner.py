@@ -29,7 +29,6 @@ from server.strategies import RoundState, Step, Strategy, make_strategy
 from server.strategies.server_optimizer import ServerOptimizer
 from server.update_gate.rejections import RejectionReason
 
-
 _RECENT_VERSIONS = 64
 """At least so many versions back a restart names the releases that were committed."""
 

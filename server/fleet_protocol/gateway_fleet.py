@@ -6,7 +6,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 
 import grpc
 
@@ -15,7 +14,7 @@ from server.coordination.fleet import OpenJob, Released
 from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol import fleet_pb2_grpc
-from server.fleet_protocol.gateway_link import GatewayLink
+from server.fleet_protocol.gateway_link import GatewayLink, share_slots
 from server.fleet_protocol.messages import (
     completed_event,
     ended_event,
@@ -24,11 +23,15 @@ from server.fleet_protocol.messages import (
     partial_sums,
     started_event,
 )
+from server.fleet_protocol.release_book import ReleaseBook
 
 log = logging.getLogger(__name__)
 
 GATEWAY_LOST_AFTER_S = 20.0
 """A gateway away for longer is taken for dead; its uncommitted updates are asked for again."""
+
+GATEWAY_SILENT_AFTER_S = 30.0
+"""A gateway says something every few seconds; one silent for longer is dead, or its network is."""
 
 _REMEMBERED_CANCELS = 10_000
 
@@ -39,8 +42,13 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     gRPC threads feed `next_event`; the coordinator's thread calls everything else.
     """
 
-    def __init__(self, lost_after_s: float = GATEWAY_LOST_AFTER_S) -> None:
+    def __init__(
+        self,
+        lost_after_s: float = GATEWAY_LOST_AFTER_S,
+        silent_after_s: float = GATEWAY_SILENT_AFTER_S,
+    ) -> None:
         self._lost_after_s = lost_after_s
+        self._silent_after_s = silent_after_s
         self._lock = threading.RLock()
         self._answered = threading.Condition(self._lock)
         self._events: queue.Queue[Event] = queue.Queue()
@@ -50,7 +58,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self._grants: dict[str, Grant] = {}
         self._unplaced: dict[str, int] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._partials: dict[str, pb.Partial] = {}
+        self._dropped: dict[int, pb.Drop] = {}
+        self._releases = ReleaseBook()
+        self._closed: pb.CoordinatorMessage | None = None
         self._sequence = 0
 
     # -- Fleet ---------------------------------------------------------------------------------
@@ -66,14 +76,15 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._grants.clear()
             self._unplaced.clear()
             self._cancelled.clear()
-            self._partials.clear()
+            self._dropped.clear()
+            self._releases = ReleaseBook(job.committed_releases)
             self._events = queue.Queue()
             for link in self._links.values():
                 link.ready = False
                 link.offered.clear()
                 link.leased.clear()
                 link.held.clear()
-                self._send(link, pb.CoordinatorMessage(open=open_message(job)))
+                self._send_open(link, job)
 
     def set_model(self, version: int, parameters_sha256: bytes, oldest_live_version: int) -> None:
         """Announce the newest version to every gateway."""
@@ -83,6 +94,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                 parameters_sha256=parameters_sha256,
                 oldest_live_version=oldest_live_version,
             )
+            for old in [v for v in self._dropped if v < oldest_live_version]:
+                del self._dropped[old]
             for link in self._attached():
                 self._send(link, pb.CoordinatorMessage(set_model=self._model))
 
@@ -123,11 +136,10 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     def release(self, release: Release) -> Released:
         """Ask every gateway for its partial; one that is lost meanwhile is left out."""
         with self._lock:
-            asked = {
-                link.boot_id: f"{release.release_id}/{link.boot_id}"
-                for link in self._links.values()
-                if link.ready or link.held
-            }
+            asked = self._releases.ask(
+                release.release_id,
+                [link.boot_id for link in self._links.values() if link.ready or link.held],
+            )
             put_on: dict[str, object] = {}
             while waiting := [b for b, part in asked.items() if self._awaits(b, part)]:
                 for boot_id in waiting:
@@ -138,25 +150,24 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                         self._send_release(link, asked[boot_id], release)
                 self._answered.wait(timeout=0.5)
                 self._lose_absent_gateways()
-            answers = {p: self._partials[p] for p in asked.values() if p in self._partials}
+            answers = self._releases.settle(release.release_id)
         sums = tuple(s for answer in answers.values() for s in partial_sums(answer))
         return Released(tuple(answers), sums)
 
     def commit(self, release_id: str) -> None:
-        """Tell every gateway that its partial of this release is part of a stored version."""
+        """Tell the gateways whose partials are in a stored version now that they are."""
         with self._lock:
-            for boot_id, link in self._links.items():
-                part = f"{release_id}/{boot_id}"
-                self._partials.pop(part, None)
+            for boot_id, part in self._releases.commit(release_id).items():
+                link = self._links.get(boot_id)
                 # A gateway that is away right now learns it from the next Open instead.
-                self._remember_commit(part)
-                if link.connected:
+                if link is not None and link.connected:
                     self._send(link, pb.CoordinatorMessage(commit=pb.Commit(release_id=part)))
 
     def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:
         """Forget a bucket everywhere."""
         message = pb.Drop(base_version=base_version, outcome=outcome, reason=reason)
         with self._lock:
+            self._dropped[base_version] = message
             for link in self._attached():
                 link.forget_bucket(base_version)
                 self._send(link, pb.CoordinatorMessage(drop=message))
@@ -166,6 +177,12 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         with self._lock:
             for link in self._attached():
                 self._send(link, pb.CoordinatorMessage(close=pb.Close(reason=reason)))
+            if self._opened is not None:
+                self._closed = pb.CoordinatorMessage(
+                    job_id=self._opened.job_id,
+                    epoch=self._opened.epoch,
+                    close=pb.Close(reason=reason),
+                )
             self._opened = None
 
     def gateways(self) -> int:
@@ -206,7 +223,12 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._links[hello.boot_id] = link
         log.info("gateway %s attached (boot %s)", hello.gateway_id, hello.boot_id)
         if self._opened is not None:
-            self._send(link, pb.CoordinatorMessage(open=open_message(self._opened)))
+            self._send_open(link, self._opened)
+        elif self._closed is not None:
+            # It may have been away when its job ended.
+            closed = pb.CoordinatorMessage()
+            closed.CopyFrom(self._closed)
+            self._send(link, closed)
         return link
 
     def _detach(
@@ -229,7 +251,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         try:
             for message in messages:
                 with self._lock:
-                    if link.outgoing is outgoing:
+                    if link.outgoing is outgoing and self._links.get(link.boot_id) is link:
+                        link.heard_s = time.monotonic()
                         self._handle(link, message)
         except grpc.RpcError as error:
             log.info("gateway %s: connection ended (%s)", link.gateway_id, error)
@@ -247,7 +270,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         if body == "progress":
             self._on_progress(link, message.progress, message.sequence)
         elif body == "partial":
-            self._partials[message.partial.release_id] = message.partial
+            self._releases.answer(message.partial)
             for bucket in message.partial.buckets:
                 for task_id in bucket.task_ids:
                     link.forget(task_id)
@@ -285,7 +308,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             pb.CoordinatorMessage(acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)),
         )
         if progress.snapshot:
-            self._bring_up_to_date(link, {leased.grant_id for leased in progress.leased})
+            self._bring_up_to_date(link, progress)
 
     def _reconcile(self, link: GatewayLink, snapshot: pb.Progress) -> None:
         """A snapshot is the truth: what it does not name is not there any more."""
@@ -297,12 +320,19 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         if gone:
             self._events.put(TasksLost(self.now_s(), gone))
 
-    def _bring_up_to_date(self, link: GatewayLink, leased_grants: set[str]) -> None:
+    def _bring_up_to_date(self, link: GatewayLink, snapshot: pb.Progress) -> None:
         link.ready = True
-        for grant_id in sorted(leased_grants & self._cancelled.keys()):
+        leased_under = {leased.grant_id for leased in snapshot.leased}
+        for grant_id in sorted(leased_under & self._cancelled.keys()):
             # Cancelled while the gateway was away: what runs under it there is late.
             cancel = pb.Cancel(grant_id=grant_id, running_too=True)
             self._send(link, pb.CoordinatorMessage(cancel=cancel))
+        of_closed_rounds = {
+            done.base_version for done in snapshot.completed if done.grant_id in self._cancelled
+        }
+        for base_version in sorted(of_closed_rounds & self._dropped.keys()):
+            # Dropped while it was away; it has leased nothing since that could be in this bucket.
+            self._send(link, pb.CoordinatorMessage(drop=self._dropped[base_version]))
         if self._model is not None:
             self._send(link, pb.CoordinatorMessage(set_model=self._model))
         for grant_id, count in list(link.offered.items()):
@@ -335,7 +365,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             return
         for grant_id, count in list(self._unplaced.items()):
             del self._unplaced[grant_id]
-            for link, share in _shares(ready, count):
+            for link, share in share_slots(ready, count):
                 link.offered[grant_id] = link.offered.get(grant_id, 0) + share
                 self._send(
                     link, pb.CoordinatorMessage(grant=grant_message(self._grants[grant_id], share))
@@ -345,7 +375,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         with self._lock:
             now_s = time.monotonic()
             for link in list(self._links.values()):
-                if not link.connected and now_s - link.disconnected_at_s > self._lost_after_s:
+                if link.connected and now_s - link.heard_s > self._silent_after_s:
+                    self._lose(link)
+                elif not link.connected and now_s - link.disconnected_at_s > self._lost_after_s:
                     self._lose(link)
 
     def _lose(self, link: GatewayLink) -> None:
@@ -361,17 +393,14 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self._answered.notify_all()
 
     def _awaits(self, boot_id: str, release_id: str) -> bool:
-        return boot_id in self._links and release_id not in self._partials
+        return boot_id in self._links and not self._releases.is_answered(release_id)
 
     def _send_release(self, link: GatewayLink, release_id: str, release: Release) -> None:
         message = pb.Release(release_id=release_id, base_versions=release.base_versions)
         self._send(link, pb.CoordinatorMessage(release=message))
 
-    def _remember_commit(self, part: str) -> None:
-        opened = self._opened
-        if opened is not None and part not in opened.committed_releases:
-            recent = (*opened.committed_releases, part)[-64:]
-            self._opened = replace(opened, committed_releases=recent)
+    def _send_open(self, link: GatewayLink, opened: OpenJob) -> None:
+        self._send(link, pb.CoordinatorMessage(open=open_message(opened, self._releases)))
 
     def _attached(self) -> list[GatewayLink]:
         return [link for link in self._links.values() if link.connected]
@@ -382,14 +411,3 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         if self._opened is not None:
             message.job_id, message.epoch = self._opened.job_id, self._opened.epoch
         link.outgoing.put(message)
-
-
-def _shares(links: list[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
-    """Split ``count`` slots by check-in rates, whole slots, nothing lost (largest remainder)."""
-    rates = [link.check_ins_per_s + 1e-6 for link in links]
-    exact = [count * rate / sum(rates) for rate in rates]
-    whole = [int(share) for share in exact]
-    by_remainder = sorted(range(len(links)), key=lambda i: whole[i] - exact[i])
-    for i in by_remainder[: count - sum(whole)]:
-        whole[i] += 1
-    return [(link, share) for link, share in zip(links, whole, strict=True) if share]

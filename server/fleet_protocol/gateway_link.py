@@ -1,6 +1,7 @@
 """One attached gateway, as the coordinator keeps it: an outgoing queue and what it was given."""
 
 import queue
+import time
 from dataclasses import dataclass, field
 
 from server.fleet_protocol import fleet_pb2 as pb
@@ -16,6 +17,7 @@ class GatewayLink:
         leased: Tasks running under it.
         held: Base version of every update it holds, by task.
         last_progress: Sequence of the newest progress message handled.
+        heard_s: When it last said anything; it has a heartbeat.
     """
 
     gateway_id: str
@@ -26,6 +28,7 @@ class GatewayLink:
     connected: bool = True
     ready: bool = False
     disconnected_at_s: float = 0.0
+    heard_s: float = field(default_factory=time.monotonic)
     check_ins_per_s: float = 0.0
     offered: dict[str, int] = field(default_factory=dict)
     leased: set[str] = field(default_factory=set)
@@ -37,6 +40,7 @@ class GatewayLink:
         self.outgoing.put(None)
         self.outgoing = queue.SimpleQueue()
         self.connected, self.ready = True, False
+        self.heard_s = time.monotonic()
 
     @property
     def tasks(self) -> set[str]:
@@ -51,3 +55,14 @@ class GatewayLink:
     def forget_bucket(self, base_version: int) -> None:
         """The updates of one base version were dropped."""
         self.held = {task: base for task, base in self.held.items() if base != base_version}
+
+
+def share_slots(links: list[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
+    """Split ``count`` slots by check-in rates, whole slots, nothing lost (largest remainder)."""
+    rates = [link.check_ins_per_s + 1e-6 for link in links]
+    exact = [count * rate / sum(rates) for rate in rates]
+    whole = [int(share) for share in exact]
+    by_remainder = sorted(range(len(links)), key=lambda i: whole[i] - exact[i])
+    for i in by_remainder[: count - sum(whole)]:
+        whole[i] += 1
+    return [(link, share) for link, share in zip(links, whole, strict=True) if share]

@@ -7,9 +7,10 @@ from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.fleet import OpenJob
 from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as pb
+from server.fleet_protocol.release_book import ReleaseBook
 
 
-def open_message(opened: OpenJob) -> pb.Open:
+def open_message(opened: OpenJob, releases: ReleaseBook) -> pb.Open:
     """Everything a gateway needs to start or resume a job."""
     return pb.Open(
         job_json=opened.job.to_json(),
@@ -17,7 +18,8 @@ def open_message(opened: OpenJob) -> pb.Open:
         artifact_sha256=opened.artifact_sha256,
         manifest_sha256=opened.manifest_sha256,
         contract_sha256=opened.contract_sha256,
-        committed_releases=opened.committed_releases,
+        committed_releases=releases.committed,
+        undecided_releases=releases.undecided,
     )
 
 

@@ -82,12 +82,12 @@ class OrderDesk:
         self._aggregator.open(job.job_id, job.job, job.model)
         self._state.open(job)
         committed = set(message.open.committed_releases)
+        undecided = set(message.open.undecided_releases)
         for release_id in self._aggregator.frozen():
             if release_id in committed:
                 self._commit(release_id)
-            elif newer:
-                # The coordinator that asked for it is gone, so nobody will commit it. Within an
-                # epoch it stays frozen: that very sum may be on its way into a version.
+            elif release_id not in undecided:
+                # Nobody will commit it: its coordinator is gone, or went on without this gateway.
                 self._aggregator.thaw(release_id)
                 self._state.thaw(release_id)
         log.info("job %s opened (%s), epoch %d", job.job_id, job.job.name, epoch)

@@ -10,7 +10,7 @@ import pytest
 from modeling.spec import Dense, ModelSpec
 from server.coordination.events import TaskCompleted, TasksLost, TaskStarted, UpdatesRefused
 from server.coordination.fleet import OpenJob
-from server.coordination.tasks import Grant, Release
+from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol import fleet_pb2_grpc
 from server.fleet_protocol.endpoint import serve_gateways
@@ -234,6 +234,73 @@ def test_a_cancel_a_gateway_missed_is_sent_when_it_still_leases_under_that_grant
     back.progress(snapshot=True, leased=[leased("t1")])
     cancel = back.expect("cancel")
     assert (cancel.grant_id, cancel.running_too) == ("g1", True)
+
+
+def test_a_gateway_left_out_of_a_release_is_never_told_that_it_was_committed(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.progress(completed=[completed("t1")])
+    wait_for(fleet, TaskCompleted)
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0)
+    assert fleet.release(Release("r1")).release_ids == ()
+    back = Gateway(address)
+    opened = back.expect("open")
+    fleet.commit("r1")
+    again = Gateway(address).expect("open")
+    for message in (opened, again):
+        assert not message.committed_releases
+        assert not message.undecided_releases
+
+
+def test_a_release_is_undecided_until_it_is_committed(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.expect("acknowledge")
+    gateway.send(partial=pb.Partial(release_id="r1/boot-1"))
+    fleet.release(Release("r1"))
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0)
+    assert Gateway(address).expect("open").undecided_releases == ["r1/boot-1"]
+    fleet.commit("r1")
+    assert not Gateway(address).expect("open").undecided_releases
+
+
+def test_a_drop_a_gateway_missed_is_sent_when_it_still_holds_updates_of_that_round(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.expect("acknowledge")
+    fleet.grant(Grant("g1", 2, 0, 60))
+    gateway.progress(leased=[leased("t1")], completed=[completed("t1")])
+    wait_for(fleet, TaskCompleted)
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0)
+    fleet.cancel("g1", running_too=True)
+    fleet.drop(0, Outcome.FAILED, "round_abandoned")
+    back = Gateway(address)
+    back.sequence = gateway.sequence
+    back.expect("open")
+    back.progress(snapshot=True, completed=[completed("t1")])
+    drop = back.expect("drop")
+    assert (drop.base_version, drop.outcome, drop.reason) == (0, "failed", "round_abandoned")
+
+
+def test_a_gateway_that_was_away_when_its_job_ended_is_told(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0)
+    fleet.close("over")
+    assert Gateway(address).expect("close").reason == "over"
+
+
+def test_a_gateway_that_falls_silent_is_lost_though_its_connection_stands(fleet, address):
+    fleet._silent_after_s = 0.3
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.progress(leased=[leased("t1")])
+    assert wait_for(fleet, TasksLost).task_ids == ("t1",)
+    assert list(gateway.incoming)[-1].WhichOneof("body") != "", "its stream has ended"
 
 
 def test_messages_of_another_epoch_are_ignored(fleet, address):

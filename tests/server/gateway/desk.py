@@ -82,7 +82,10 @@ class Desk:
         )
 
     def open(
-        self, job: Job | None = None, committed_releases: tuple[str, ...] = ()
+        self,
+        job: Job | None = None,
+        committed_releases: tuple[str, ...] = (),
+        undecided_releases: tuple[str, ...] = (),
     ) -> list[pb.GatewayMessage]:
         job = job or make_job()
         self.policy = job.participation.policy()
@@ -94,6 +97,7 @@ class Desk:
                 manifest_sha256=MANIFEST,
                 contract_sha256=CONTRACT,
                 committed_releases=committed_releases,
+                undecided_releases=undecided_releases,
             )
         )
 

@@ -354,15 +354,24 @@ def test_a_commit_settles_the_devices(desk):
     assert desk.aggregator.frozen() == ()
 
 
-def test_within_an_epoch_a_frozen_release_stays_frozen_over_a_broken_connection(desk):
+def test_an_undecided_release_stays_frozen_over_a_broken_connection(desk):
     desk.upload(desk.lease(), A)
-    _, first = desk.release()
-    desk.open()
+    _, first = desk.release("r1")
+    desk.open(undecided_releases=("r1",))
     assert desk.aggregator.held() == ()
     _, again = desk.release()
     assert first == again
     desk.commit()
     assert desk.counted == {("succeeded", "aggregated"): 1}
+
+
+def test_a_release_that_went_on_without_this_gateway_is_thawed_in_the_same_epoch(desk):
+    task = desk.lease()
+    desk.upload(task, A)
+    desk.release("r1")
+    desk.open()
+    _, partial = desk.release("r2")
+    assert list(partial.buckets[0].task_ids) == [task.task_id]
 
 
 def test_a_new_epoch_thaws_what_was_not_committed_and_commits_what_was(desk):
@@ -432,7 +441,8 @@ def test_frozen_updates_are_in_the_snapshot_until_they_are_committed(desk):
     task = desk.lease()
     desk.upload(task, A)
     desk.release()
-    assert [c.task_id for c in desk.open()[-1].progress.completed] == [task.task_id]
+    snapshot = desk.open(undecided_releases=("r1",))[-1].progress
+    assert [c.task_id for c in snapshot.completed] == [task.task_id]
     desk.commit()
     assert not desk.open()[-1].progress.completed
 

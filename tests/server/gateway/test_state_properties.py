@@ -160,10 +160,15 @@ class Fates(RuleBasedStateMachine):
             self.desk.sequence = 0
             self.partials.clear()  # a coordinator that is gone takes what it did not store along
             self.open_grants.clear()
-        for message in self.desk.open(committed_releases=tuple(self.newest_commits)):
+        for message in self.reopen():
             self.hear(message)
         self.desk.set_model(self.version, self.oldest_live)
         self.grant(4)
+
+    def reopen(self):
+        return self.desk.open(
+            committed_releases=tuple(self.newest_commits), undecided_releases=tuple(self.partials)
+        )
 
     # -- devices -----------------------------------------------------------------------------------
 
@@ -237,7 +242,7 @@ class Fates(RuleBasedStateMachine):
         self.desk.now_s += 1000
         self.desk.state.expire(self.desk.now_s)
         self.attached = True
-        for message in self.desk.open(committed_releases=tuple(self.newest_commits)):
+        for message in self.reopen():
             self.hear(message)
         self.partials.clear()
         for message in self.desk.order(release=pb.Release(release_id="last")):
