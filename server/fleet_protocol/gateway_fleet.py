@@ -375,9 +375,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         with self._lock:
             now_s = time.monotonic()
             for link in list(self._links.values()):
-                if link.connected and now_s - link.heard_s > self._silent_after_s:
-                    self._lose(link)
-                elif not link.connected and now_s - link.disconnected_at_s > self._lost_after_s:
+                if link.is_lost(now_s, self._lost_after_s, self._silent_after_s):
                     self._lose(link)
 
     def _lose(self, link: GatewayLink) -> None:

@@ -42,6 +42,12 @@ class GatewayLink:
         self.connected, self.ready = True, False
         self.heard_s = time.monotonic()
 
+    def is_lost(self, now_s: float, lost_after_s: float, silent_after_s: float) -> bool:
+        """Whether it has stayed away, or said nothing on a connection that stands, for too long."""
+        if self.connected:
+            return now_s - self.heard_s > silent_after_s
+        return now_s - self.disconnected_at_s > lost_after_s
+
     @property
     def tasks(self) -> set[str]:
         """All that is lost with it."""

@@ -118,6 +118,8 @@ class GridFleet:
             self._bases[version] = dict(zip(names, arrays, strict=True))
             for base_version in [b for b in self._bases if b < oldest_live_version]:
                 del self._bases[base_version]
+                # What was folded after the last release is late; the coordinator has ended it.
+                self._aggregator.drop(base_version)
         self._wake.set()
 
     def capacity(self) -> int:
@@ -280,9 +282,13 @@ class GridFleet:
             if task is None:
                 return
             self._slots.free_node(task.node_id)
-            is_late = task.grant.grant_id in self._late_grants
-            is_stale = task.base_version < self._oldest_live
+            self._judge(task, reply)
             self._forget_late_grants()
+
+    def _judge(self, task: RunningTask, reply: NodeReply) -> None:
+        """Fold a reply or end its task; under the lock, so that no round closes in between."""
+        is_late = task.grant.grant_id in self._late_grants
+        is_stale = task.base_version < self._oldest_live
         if reply.error_code is not None:
             outcome, reason = outcome_of_error(reply.error_code, reply.error_reason)
             log.info(

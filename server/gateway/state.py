@@ -79,6 +79,8 @@ class GatewayState:
             elif self._job.epoch != job.epoch:
                 self._grants.forget_open()  # the rounds they were for are gone with their epoch
             self._job = job
+            if job.job_id == self._closed_job_id:
+                self._closed_job_id = ""  # its coordinator died while it closed it
             self._grants.void_slots()
 
     def resume(self) -> list[fleet_pb.GatewayMessage]:

@@ -251,3 +251,23 @@ def test_a_commit_missed_two_versions_before_a_restart_is_named_by_it(store):
     again = LocalFleet(store, [5.0] * 10)
     run_job(make_job(FEDBUFF, max_aggregations=3), again, store)
     assert set(again.job.committed_releases) == {"j-1/1/1", "j-1/1/2", "j-1/1/3"}
+
+
+class EmptyFleet(LocalFleet):
+    """Nobody is attached: nothing ever happens, and time passes."""
+
+    def next_event(self, timeout_s):
+        self.clock_s += timeout_s or 1.0
+
+
+@pytest.mark.parametrize("strategy", [FEDAVG, FEDBUFF])
+def test_a_job_nobody_takes_part_in_can_be_stopped(store, strategy):
+    turns = iter(range(100))
+    fleet = EmptyFleet(store, [])
+    result, _ = run_job(
+        make_job(strategy, max_aggregations=1),
+        fleet,
+        store,
+        stop_requested=lambda: "stopped" if next(turns) > 50 else None,
+    )
+    assert (result.reason, fleet.closed, store.results) == ("stopped", "stopped", [])

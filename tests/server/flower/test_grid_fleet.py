@@ -253,6 +253,17 @@ def test_stopping_the_run_interrupts_its_tasks(open_fleet, settings):
     assert opened.fleet.capacity() == 0
 
 
+def test_an_update_folded_just_before_its_version_went_stale_is_not_in_the_next_sum(
+    open_fleet, settings
+):
+    opened = open_fleet()
+    with ScriptedNode(settings, reply):
+        opened.await_nodes(1)
+        opened.run_task()
+    opened.announce(2, 2)
+    assert opened.fleet.release(Release("r")).sums == ()
+
+
 def test_a_dropped_bucket_is_never_released(open_fleet, settings):
     opened = open_fleet()
     with ScriptedNode(settings, reply):

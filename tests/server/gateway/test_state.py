@@ -515,6 +515,16 @@ def test_an_update_of_a_lost_gateway_is_asked_for_and_counted_anew(after_loss):
     assert second.upload(task, B).reason_code == RejectionReason.ANSWERED_WITH_OTHER_DIGEST
 
 
+def test_a_job_opened_again_after_its_close_still_asks_for_updates(after_loss):
+    task, second = after_loss
+    second.open()
+    second.order(close=pb.Close(reason="its coordinator died in this moment"))
+    second.epoch, second.sequence = 2, 0
+    second.open()
+    second.set_model(2, oldest_live=1)
+    assert second.upload(task, A).verdict == Verdict.ACCEPTED
+
+
 def test_a_bad_update_of_a_lost_gateway_ends_as_rejected(after_loss):
     task, second = after_loss
     second.open()
