@@ -10,6 +10,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Flower's own commands start each other by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 FIGURES := $(filter-out record,$(basename $(notdir $(wildcard benchmarks/*.py))))
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \

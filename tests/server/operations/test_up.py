@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -94,7 +95,7 @@ def test_a_taken_port_is_refused_before_anything_is_made(home):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=rf"port {port} on 127\.0\.0\.1.*--superlink-port"):
-            run_up(home, ServerOptions(superlink_port=port, gateway_port=0))
+            run_up(home, replace(FREE_PORTS, superlink_port=port))
     assert not (home / "postgres").exists()
     assert not (home / "secrets").exists()
 
