@@ -48,8 +48,8 @@ class Released:
 class Fleet(Protocol):
     """Devices as the coordinator sees them.
 
-    Implementations: gateways, Flower's grid, their composite, and the virtual fleet. One shared
-    contract test states what each must do.
+    Implementations: gateways, Flower's grid, their composite, and the virtual fleet. A task's start
+    and its update are events that can be had before any release gives a sum that holds the update.
     """
 
     def now_s(self) -> float:

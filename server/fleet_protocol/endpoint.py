@@ -7,10 +7,8 @@ import grpc
 from device_runtime.errors import FlintError
 from server.fleet_protocol import fleet_pb2_grpc
 from server.fleet_protocol.gateway_fleet import GatewayFleet
+from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
 from server.operations.settings import ServerSettings
-
-MAX_MESSAGE_BYTES = 1 << 30
-"""Partials are as large as a model; both ends are ours."""
 
 _MAX_GATEWAYS = 64
 

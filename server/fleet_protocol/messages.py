@@ -9,6 +9,9 @@ from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol.release_book import ReleaseBook
 
+MAX_MESSAGE_BYTES = 1 << 30
+"""A partial is as large as a model times its base versions; both ends are ours."""
+
 
 def open_message(opened: OpenJob, releases: ReleaseBook) -> pb.Open:
     """Everything a gateway needs to start or resume a job."""

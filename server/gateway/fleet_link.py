@@ -18,9 +18,6 @@ from server.gateway.state import GatewayState
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 1 << 30
-"""A partial is as large as a model times its base versions; both ends are ours."""
-
 HEARTBEAT_S = 5.0
 GATHER_S = 0.01
 """Least time between two progress messages: the first change goes at once, a flood in batches."""

@@ -7,7 +7,7 @@ import grpc
 
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2_grpc
-from server.gateway.fleet_link import MAX_MESSAGE_BYTES
+from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
 from server.gateway.service import DeviceGatewayService
 from server.operations.ports import PortInUse, split_address
 from server.operations.settings import ServerSettings
