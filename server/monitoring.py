@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from server.coordination.events import Event, TaskCompleted, TaskEnded, UpdatesRefused
-from server.coordination.job_runner import Aggregation, JobProgress
+from server.coordination.progress import Aggregation, JobProgress
 from server.coordination.tasks import Outcome
 from server.update_gate.rejections import RejectionReason
 

@@ -1,4 +1,4 @@
-"""What a fleet tells the coordinator. Order at equal times: the order of ``EVENT_ORDER``."""
+"""What a fleet tells the coordinator."""
 
 from dataclasses import dataclass
 
@@ -63,20 +63,4 @@ class TasksLost:
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
-    """The deadline last set by the strategy has passed."""
-
-    at_s: float
-
-
-Event = TaskCompleted | TaskEnded | TaskStarted | UpdatesRefused | TasksLost | TimerFired
-
-EVENT_ORDER: tuple[type, ...] = (
-    TaskCompleted,
-    TaskEnded,
-    TasksLost,
-    UpdatesRefused,
-    TaskStarted,
-    TimerFired,
-)
+Event = TaskCompleted | TaskEnded | TaskStarted | UpdatesRefused | TasksLost

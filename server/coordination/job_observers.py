@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from feature_catalog.jobs import JobQueue
 from server.coordination.events import Event
-from server.coordination.job_runner import Aggregation, JobObserver, JobProgress
+from server.coordination.progress import Aggregation, JobObserver, JobProgress
 
 _REPORT_EVERY_S = 1.0
 _RATE_WINDOW_S = 10.0

@@ -5,8 +5,7 @@ Events go in, grants and releases come out; production and dry-run run this very
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from server.coordination.events import (
 )
 from server.coordination.fleet import Fleet, OpenJob, Released
 from server.coordination.ledger import TaskLedger
+from server.coordination.progress import Aggregation, JobObserver, JobProgress, JobResult
 from server.coordination.tasks import Grant, Outcome, Release
 from server.coordination.versions import JobTotals, StoredVersion, VersionStore
 from server.strategies import RoundState, Step, Strategy, make_strategy
@@ -39,66 +39,8 @@ class ModelDiverged(FlintError):
     code = "FLN-1006"
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    """What a user watching a job sees.
-
-    Attributes:
-        metric: Of the newest evaluated version; None before the first evaluation.
-        in_flight: Tasks running on devices.
-        offered: Granted tasks waiting for a device to check in.
-    """
-
-    version: int
-    metric: float | None
-    metric_version: int | None
-    totals: JobTotals
-    in_flight: int
-    offered: int
-    held: int
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregation:
-    """One aggregation, as observers see it.
-
-    Attributes:
-        staleness: Versions each update was behind, one entry an update.
-        aggregation_s: Wall-clock seconds from the release to the stored version.
-    """
-
-    version: int
-    updates: int
-    staleness: tuple[int, ...]
-    aggregation_s: float
-    mean_loss_after: float | None
-
-
-class JobObserver(Protocol):
-    """Who watches a job: metrics, live progress, a dry-run's trajectory."""
-
-    def on_event(self, event: Event) -> None:
-        """Something happened in the fleet."""
-        ...
-
-    def on_aggregation(self, aggregation: Aggregation) -> None:
-        """A version was stored."""
-        ...
-
-    def on_progress(self, progress: JobProgress) -> None:
-        """Counts changed; called after every event, so it must be cheap."""
-        ...
-
-
 Evaluate = Callable[[NDArray[np.float32]], Mapping[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """How a job ended."""
-
-    reason: str
-    progress: JobProgress
+"""Gives a version's metrics, ``"metric"`` among them, from its weights, shape ``(parameters,)``."""
 
 
 class JobRunner:
@@ -149,6 +91,17 @@ class JobRunner:
             ModelDiverged: If an aggregation gives a model that is not finite.
         """
         self._take_up()
+        try:
+            reason = self._drive()
+        except ModelDiverged:
+            self._close("failed", "job_failed")
+            raise
+        if self._metric_version != self._version.number:
+            self._measure()
+        self._close(reason, "job_ended")
+        return JobResult(reason, self.progress())
+
+    def _drive(self) -> str:
         while (reason := self._stop_reason()) is None:
             self._start_tasks()
             event = self._fleet.next_event(self._wait_s())
@@ -160,7 +113,7 @@ class JobRunner:
             elif step is Step.ABANDON:
                 self._abandon_round()
             self._observer.on_progress(self.progress())
-        return self._end(reason)
+        return reason
 
     def progress(self) -> JobProgress:
         """Counts at this moment."""
@@ -224,18 +177,15 @@ class JobRunner:
             return f"max_hours {stop.max_hours} reached"
         return None
 
-    def _end(self, reason: str) -> JobResult:
-        if self._metric_version != self._version.number:
-            self._measure()
+    def _close(self, reason: str, code: str) -> None:
+        """End the job at the fleet, and with it every task; what ended is stored."""
         self._fleet.close(reason)
-        self._ledger.end_running(Outcome.OVER_COMMITTED, "job_ended")
-        self._ledger.end_held(Outcome.OVER_COMMITTED, "job_ended")
+        self._ledger.end_running(Outcome.OVER_COMMITTED, code)
+        self._ledger.end_held(Outcome.OVER_COMMITTED, code)
         self._ledger.end_lost()
         self._store.store_results(self._ledger.take_unsaved())
         self._offered.clear()
-        progress = self.progress()
-        self._observer.on_progress(progress)
-        return JobResult(reason, progress)
+        self._observer.on_progress(self.progress())
 
     # -- decisions -----------------------------------------------------------------------------
 

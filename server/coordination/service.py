@@ -14,7 +14,7 @@ from device_runtime.engine import LiteRtEngine
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.update_codec import parameters_from_blob
-from feature_catalog.blobs import BlobStore
+from feature_catalog.blobs import BlobStore, BlobStoreUnreachable
 from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.jobs import JobNotClaimable, JobQueue, JobRow, LeaderLock, leader_lock
@@ -26,10 +26,12 @@ from server.coordination.composite_fleet import CompositeFleet
 from server.coordination.evaluation import CentralEvaluation
 from server.coordination.fleet import OpenJob
 from server.coordination.job_observers import CatalogProgress, Observers
-from server.coordination.job_runner import JobResult, JobRunner
+from server.coordination.job_runner import JobRunner
+from server.coordination.progress import JobResult
 from server.fleet_protocol.endpoint import serve_gateways
 from server.fleet_protocol.gateway_fleet import GatewayFleet
 from server.flower.adapter import FlowerRun
+from server.flower.control import FlowerRefused, SuperLinkUnreachable
 from server.flower.grid_fleet import GridFleet
 from server.job import Job
 from server.monitoring import CoordinatorMetrics
@@ -38,6 +40,7 @@ from server.operations.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_FLOWER_RETRY_S = 5.0
 
 
 class MissingArtifact(FlintError):
@@ -112,21 +115,27 @@ class Coordinator:
     def _run_job(self, row: JobRow, lock: LeaderLock) -> None:
         epoch = self._jobs.claim(row.job_id)
         log.info("job %s (%s), epoch %d", row.job_id, row.name, epoch)
-        flower: FlowerRun | None = None
         try:
             flower = FlowerRun.acquire(self._settings, row.flower_run_id, row.name)
+        except (SuperLinkUnreachable, FlowerRefused) as error:
+            # Not the job's fault: it stays the running one and is taken up again.
+            log.warning("job %s waits for Flower: %s", row.job_id, error)
+            self._stopping.wait(_FLOWER_RETRY_S)
+            return
+        try:
             self._jobs.set_flower_run(row.job_id, flower.run_id)
             result = self._drive(row, epoch, flower, lock)
+        except BlobStoreUnreachable:
+            flower.abandon()
+            raise  # nor is this; the process ends, is started again and goes on with the job
         except FlintError as error:
             log.error("job %s failed: %s", row.job_id, error)
             self._gateways.close("failed")
             self._jobs.finish(row.job_id, "failed", str(error))
-            if flower is not None:
-                flower.finish("failed", str(error))
+            flower.finish("failed", str(error))
             return
         except BaseException:
-            if flower is not None:
-                flower.abandon()
+            flower.abandon()
             raise
         stopped = result.reason.startswith("stopped")
         log.info("job %s ended: %s", row.job_id, result.reason)

@@ -175,6 +175,8 @@ def test_a_model_that_overflows_ends_the_job_with_the_mend(store):
     with pytest.raises(ModelDiverged, match=r"learning_rate.*\[FLN-1006\]"):
         run_job(job, LocalFleet(store, [5.0] * 10), store)
     assert np.isfinite(store.newest().weights).all()
+    assert outcomes(store)["over_committed"] > 0
+    assert {r.reason for r in store.results if r.outcome == "over_committed"} == {"job_failed"}
 
 
 class LosingFleet(LocalFleet):
