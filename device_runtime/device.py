@@ -18,9 +18,16 @@ _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_ARENA_MAX = -8
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the device until SIGTERM, SIGINT or enough tasks; returns the exit code."""
-    options = _parser().parse_args(arguments)
+def main(
+    arguments: Sequence[str] | None = None, *, program: str = "python -m device_runtime.device"
+) -> int:
+    """Run the device until SIGTERM, SIGINT or enough tasks; returns the exit code.
+
+    Args:
+        arguments: Of the command line; None takes the process's own.
+        program: What the help calls the command.
+    """
+    options = _parser(program).parse_args(arguments)
     _return_memory_soon()
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
@@ -75,12 +82,13 @@ def _save_user_settings(options: argparse.Namespace) -> None:
         store.close()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m device_runtime.device",
+        prog=program,
         description="Run one device until SIGTERM or SIGINT.",
     )
     add_host_options(parser)
+    parser.set_defaults(log_level="info")  # one device may say more than each of a fleet
     parser.add_argument(
         "--home", required=True, type=Path, metavar="DIR", help="the device's folder"
     )

@@ -24,6 +24,8 @@ from device_runtime.runner import DeviceRunner
 EXAMPLES_FILE = "examples.sqlite"
 """Name of the example store in a device's folder."""
 
+_MAX_PORT = 65535
+
 
 class InvalidHostOptions(FlintError):
     """Command-line options of a device process that contradict each other or name no file."""
@@ -149,6 +151,12 @@ def host_settings(options: argparse.Namespace, default_cache: Path) -> HostSetti
         raise InvalidHostOptions(
             "give either --ca FILE with the server's ca.crt, or --insecure for a server without TLS"
         )
+    host, _, port = options.server.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
+        raise InvalidHostOptions(
+            f"--server {options.server} is not HOST:PORT; give the gateway's address as `flint up` "
+            "prints it, e.g. 127.0.0.1:9510"
+        )
     return HostSettings(
         server=options.server,
         ca_certificate=options.ca,
@@ -176,8 +184,9 @@ def _read_token(path: Path | None) -> str | None:
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InvalidHostOptions(
-            f"cannot read the enrolment token in {path} ({error}); "
+            f"cannot read the enrolment token in {path} ({why}); "
             "make one with `flint device enrol-token --output FILE`"
         ) from error
     if not token:

@@ -139,6 +139,7 @@ class DeviceRunner:
         self._signer.enrolled(self._gateway.enrol(self._signer.enrol_request()))
         self._failures = 0
         self._counts["enrolled"] += 1
+        _log.info("enrolled; asking for work")
         self._phase = self._check_in
         return 0.0
 
@@ -153,6 +154,7 @@ class DeviceRunner:
         willing = self._examples.count() > 0
         if not willing and not pending:
             self._counts["no_examples"] += 1
+            _log.info("there are no records to train on; looking again later")
             return self._pacing.after_recheck(self._jitter)
         satisfied = self._known if willing and self._satisfies(self._known) else None
         response = self._gateway.check_in(
