@@ -35,14 +35,15 @@ def connect(url: str) -> Engine:
     """Connect to Postgres; the engine is safe to use from several threads.
 
     Args:
-        url: SQLAlchemy URL, ``postgresql+psycopg2://...`` (``postgresql://`` is understood too).
+        url: SQLAlchemy URL, ``postgresql+psycopg2://...``; ``postgresql://`` and ``postgres://``
+            are understood too.
 
     Raises:
         DatabaseUnreachable: If it is no Postgres URL, or the database does not answer.
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() != "postgresql":
+        if parsed.get_backend_name() not in {"postgresql", "postgres"}:
             raise DatabaseUnreachable(
                 f"{parsed.render_as_string()} is not a Postgres database; FLINT keeps its records "
                 "in Postgres only, e.g. postgresql+psycopg2://user:password@host/flint"

@@ -278,7 +278,10 @@ class DatasetCatalog:
             names = session.scalars(
                 select(DatasetRecord.name).distinct().order_by(DatasetRecord.name)
             ).all()
-        raise UnknownDataset(f"there is no data set {name!r}{near_matches(name, names)}")
+        first = "add one with `flint dataset add FILE`"
+        raise UnknownDataset(
+            f"there is no data set {name!r}{near_matches(name, names, first=first)}"
+        )
 
 
 def _newest(name: str) -> Select[DatasetRecord]:

@@ -72,6 +72,22 @@ def read_model_file(model: ModelSpec, path: Path) -> list[NDArray[np.float32]]:
     )
 
 
+def format_to_write(path: Path) -> ModelFormat:
+    """The format a file to be written has by its ending.
+
+    Raises:
+        UnknownModelFormat: If it is not known.
+    """
+    form = _ENDINGS.get(path.suffix.lower())
+    if form is None:
+        ending = repr(path.suffix) if path.suffix else "a file without an ending"
+        raise UnknownModelFormat(
+            f"{path}: a model cannot be exported as {ending}; name the file .pt (torch state "
+            "dict), .npz (arrays by parameter name) or .tflite"
+        )
+    return form
+
+
 def write_model_file(
     model: ModelSpec, arrays: Arrays, path: Path, form: ModelFormat | None = None
 ) -> None:
@@ -85,17 +101,12 @@ def write_model_file(
         MissingFramework: If its framework is not installed.
         UnwritableModelFile: If the file cannot be written.
     """
-    chosen = form or _ENDINGS.get(path.suffix.lower())
-    writers: dict[str | None, Callable[[ModelSpec, Arrays, Path], None]] = {
+    writers: dict[ModelFormat, Callable[[ModelSpec, Arrays, Path], None]] = {
         "npz": _write_npz,
         "torch": _write_torch,
         "tflite": _write_tflite,
     }
-    if chosen not in writers:
-        raise UnknownModelFormat(
-            f"{path}: a model cannot be exported as {form or path.suffix or 'nothing'!r}; name the "
-            "file .pt (torch state dict), .npz (arrays by parameter name) or .tflite"
-        )
+    chosen = form or format_to_write(path)
     try:
         handle, draft_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -135,8 +146,10 @@ def _read_npz(model: ModelSpec, path: Path) -> list[NDArray[np.float32]]:
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        # NumPy's own words on a file of another kind advise to unpickle it.
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is none"
         raise UnfitModelFile(
-            f"{path} cannot be read as a NumPy archive ({error}); write it with "
+            f"{path} cannot be read as a NumPy archive ({why}); write it with "
             "numpy.savez(path, **{name: array})"
         ) from error
     wanted = {p.name: p.shape for p in model.parameters}

@@ -380,7 +380,10 @@ class ModelStore:
 
     def _no_such_line(self, session: Session, name: str) -> str:
         names = session.scalars(select(ModelLine.name).order_by(ModelLine.name)).all()
-        return f"there is no model {name!r} in the model store{near_matches(name, names)}"
+        first = "train one with `flint submit`, or `flint models import` one"
+        return f"there is no model {name!r} in the model store" + near_matches(
+            name, names, first=first
+        )
 
 
 def _stored(

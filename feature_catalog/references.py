@@ -16,16 +16,21 @@ def split_reference(reference: str) -> tuple[str, str | None]:
     return name, which if at else None
 
 
-def near_matches(name: str, names: Sequence[str]) -> str:
+def near_matches(name: str, names: Sequence[str], *, first: str) -> str:
     """The end of a sentence about a name there is none of: near matches, then what there is.
 
-    >>> near_matches("asd", ["ads", "irc"])
+    Args:
+        name: What was asked for.
+        names: What there is.
+        first: How to make the first, told where there is none.
+
+    >>> near_matches("asd", ["ads", "irc"], first="add one")
     ' (did you mean ads?); there are ads, irc'
     """
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     if not names:
-        return f"{hint}; there are none yet"
+        return f"{hint}; there are none yet: {first}"
     more = len(names) - _LISTED_NAMES
     listed = ", ".join(names[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
     return f"{hint}; there are {listed}"

@@ -88,6 +88,8 @@ def open_table(path: Path) -> TableFile:
         UnreadableDataFile: If there is no such file, or it is neither Parquet nor CSV.
         EmptyDataFile: If it has no rows.
     """
+    if path.is_dir():
+        raise UnreadableDataFile(f"{path} is a directory; give the path of one data file")
     if not path.is_file():
         raise UnreadableDataFile(f"{path}: there is no such file; give the path of a data file")
     suffix = path.suffix.lower()
@@ -132,7 +134,9 @@ def _open_csv(path: Path) -> TableFile:
 
 def _damaged(path: Path, error: Exception) -> str:
     detail = str(error).strip().splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return f"{path}: the file cannot be read ({detail}); check or export it anew"
+    # Parsers quote what they stumble over, which in a binary file is no text.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in detail)
+    return f"{path}: the file cannot be read ({shown}); check or export it anew"
 
 
 def _near(column: str, names: Sequence[str]) -> str:

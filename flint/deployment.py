@@ -7,12 +7,13 @@ from typing import Self
 from sqlalchemy import Engine
 
 from feature_catalog.blobs import BlobStore
-from feature_catalog.database import connect
+from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.devices import DeviceRegistry
 from feature_catalog.jobs import JobQueue
 from feature_catalog.model_store import ModelStore
 from server.operations.settings import ServerSettings
+from server.operations.supervisor import read_status
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,16 @@ class Deployment:
             DatabaseUnreachable: If its database does not answer: the server is down.
         """
         settings = ServerSettings.load(home)
-        return cls(settings, connect(settings.database_url), BlobStore(settings.blob_url))
+        try:
+            engine = connect(settings.database_url)
+        except DatabaseUnreachable as error:
+            if read_status(home).running:
+                raise
+            raise DatabaseUnreachable(
+                f"no server runs in {home}, so its database does not answer; start it with "
+                "`flint up`, or point FLINT_HOME (or --home) at the one that runs"
+            ) from error
+        return cls(settings, engine, BlobStore(settings.blob_url))
 
     @property
     def jobs(self) -> JobQueue:

@@ -123,7 +123,9 @@ def load_state_dict(spec: ModelSpec, path: Path) -> list[NDArray[np.float32]]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ForeignParameters(f"cannot read {path}: {error.strerror}") from error
+        raise ForeignParameters(
+            f"{path} cannot be read ({error.strerror}); give the path of a torch state dict"
+        ) from error
     except Exception as error:  # torch.load raises many kinds for one thing: not such a file
         raise ForeignParameters(
             f"{path} is not a torch state dict ({type(error).__name__}); "
