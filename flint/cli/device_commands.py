@@ -45,10 +45,18 @@ def enrol_token(
     from flint.deployment import Deployment
 
     deployment = Deployment.attach(resolve_home(home))
+    if output is not None:  # before there is a token nobody would know
+        try:
+            output.touch(mode=0o600)
+        except OSError as error:
+            raise typer.BadParameter(
+                f"{output} cannot be written ({error.strerror}); choose a file in a directory that "
+                "exists and is yours",
+                param_hint="--output",
+            ) from error
     token = deployment.devices.create_enrolment_token(max_devices, valid_hours * 3600.0)
     settings = deployment.settings
     if output is not None:
-        output.touch(mode=0o600)
         output.write_text(token + "\n")
     if as_json:
         trust = None if settings.insecure else str(settings.ca_certificate)
@@ -80,7 +88,7 @@ def run(context: typer.Context) -> None:
     """
     from device_runtime.device import main
 
-    raise typer.Exit(main(context.args))
+    raise typer.Exit(main(context.args, program="flint device run"))
 
 
 @app.command("fleet")

@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str], *, debug: bool) -> int:
     try:
         code = app(arguments, standalone_mode=False, prog_name="flint")
+    except click.exceptions.NoArgsIsHelpError as error:
+        return error.exit_code  # the help has been shown; there is nothing to add
     except click.Abort:
         return EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -37,12 +37,13 @@ def list_versions(
         print_json([describe(version) for version in versions])
         return
     print_table(
-        ("version", "model", "job", "metric", "updates", "stored"),
+        ("version", "model", "job", "job's version", "metric", "updates", "stored"),
         [
             (
                 f"{version.name}@{version.number}",
                 version.model,
                 version.job_id,
+                version.job_version,
                 version.metrics.get("metric"),
                 version.strategy_state.get("totals", {}).get("updates"),
                 version.created_at,
@@ -114,8 +115,12 @@ def export_model(
 
     Example: flint models export ads-ctr@best ads.tflite
     """
+    from feature_catalog.model_files import format_to_write
     from flint.deployment import Deployment
     from flint.version_view import reference
+
+    for file in files:  # all are looked at before the first is written
+        format_to_write(file)
 
     models = Deployment.attach(resolve_home(home)).models
     # Resolved once: @latest may move while files are written.

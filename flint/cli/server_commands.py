@@ -31,16 +31,26 @@ def up(
         list[str] | None,
         typer.Option(help="Name devices dial, for the certificate; may be repeated."),
     ] = None,
-    gateway_port: Annotated[int, typer.Option(help="Port devices dial; 0 picks one.")] = 9510,
-    coordinator_port: Annotated[int, typer.Option(help="Port gateways dial.")] = 9511,
-    superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink.")] = 9512,
-    gateway_metrics_port: Annotated[int, typer.Option(help="Prometheus, gateway.")] = 9513,
-    coordinator_metrics_port: Annotated[int, typer.Option(help="Prometheus, coordinator.")] = 9514,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port devices dial; 0 picks one.")
+    ] = 9510,
+    coordinator_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port gateways dial.")
+    ] = 9511,
+    superlink_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of Flower's SuperLink.")
+    ] = 9512,
+    gateway_metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Prometheus, gateway.")
+    ] = 9513,
+    coordinator_metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Prometheus, coordinator.")
+    ] = 9514,
     aggregator: Annotated[
         str, typer.Option(help="Where updates are summed: in-process, or process (of its own).")
     ] = "in-process",
     check_ins_per_s: Annotated[
-        float, typer.Option(help="Check-ins a second that pace steering aims at.")
+        float, typer.Option(min=0.01, help="Check-ins a second that pace steering aims at.")
     ] = 200.0,
     blob_url: Annotated[
         str | None,
