@@ -33,6 +33,9 @@ GATEWAY_LOST_AFTER_S = 20.0
 GATEWAY_SILENT_AFTER_S = 30.0
 """A gateway says something every few seconds; one silent for longer is dead, or its network is."""
 
+PARTIAL_WITHIN_S = 120.0
+"""A gateway that speaks but does not give its partial for longer is left out, and lost."""
+
 _REMEMBERED_CANCELS = 10_000
 
 
@@ -46,9 +49,11 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self,
         lost_after_s: float = GATEWAY_LOST_AFTER_S,
         silent_after_s: float = GATEWAY_SILENT_AFTER_S,
+        answer_within_s: float = PARTIAL_WITHIN_S,
     ) -> None:
         self._lost_after_s = lost_after_s
         self._silent_after_s = silent_after_s
+        self._answer_within_s = answer_within_s
         self._lock = threading.RLock()
         self._answered = threading.Condition(self._lock)
         self._events: queue.Queue[Event] = queue.Queue()
@@ -141,6 +146,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                 [link.boot_id for link in self._links.values() if link.ready or link.held],
             )
             put_on: dict[str, object] = {}
+            answer_by_s = time.monotonic() + self._answer_within_s
             while waiting := [b for b, part in asked.items() if self._awaits(b, part)]:
                 for boot_id in waiting:
                     link = self._links[boot_id]
@@ -150,6 +156,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                         self._send_release(link, asked[boot_id], release)
                 self._answered.wait(timeout=0.5)
                 self._lose_absent_gateways()
+                if time.monotonic() > answer_by_s:
+                    for boot_id in [b for b, part in asked.items() if self._awaits(b, part)]:
+                        self._lose(self._links[boot_id])
             answers = self._releases.settle(release.release_id)
         sums = tuple(s for answer in answers.values() for s in partial_sums(answer))
         return Released(tuple(answers), sums)

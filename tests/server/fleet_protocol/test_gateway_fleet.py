@@ -186,6 +186,16 @@ def test_a_gateway_that_stays_away_is_lost_but_the_release_goes_on(fleet, addres
     assert wait_for(fleet, TasksLost).task_ids == ("t1",)
 
 
+def test_a_gateway_that_never_gives_its_partial_does_not_hold_up_the_job(fleet, address):
+    fleet._answer_within_s = 0.2
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    gateway.progress(completed=[completed("t1")])
+    wait_for(fleet, TaskCompleted)
+    assert fleet.release(Release("r1")).release_ids == ()
+    assert wait_for(fleet, TasksLost).task_ids == ("t1",)
+
+
 def test_a_gateway_that_comes_back_during_a_release_is_asked_again(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
