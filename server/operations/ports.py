@@ -42,13 +42,19 @@ def choose_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
                 probe.bind((host, port))
                 probe.listen(1)
             except OSError as error:
-                raise _explain(error, name, host, port) from error
+                twin = next((other for other, taken in chosen.items() if taken == port), None)
+                raise _explain(error, name, host, port, twin) from error
             chosen[name] = probe.getsockname()[1]
     return chosen
 
 
-def _explain(error: OSError, name: str, host: str, port: int) -> FlintError:
+def _explain(error: OSError, name: str, host: str, port: int, twin: str | None) -> FlintError:
     option = f"--{name.replace('_', '-')}-port"
+    if error.errno == errno.EADDRINUSE and twin is not None:
+        return PortInUse(
+            f"port {port} is meant for the {twin.replace('_', ' ')} and for the "
+            f"{name.replace('_', ' ')}; choose another one with {option} (0 picks a free one)"
+        )
     if error.errno == errno.EADDRINUSE:
         return PortInUse(
             f"port {port} on {host}, meant for the {name.replace('_', ' ')}, is in use by another "

@@ -66,3 +66,12 @@ def test_only_a_listener_accepts(listener):
 @pytest.mark.parametrize("pair", [("127.0.0.1", 9510), ("::1", 80), ("fl.example.com", 443)])
 def test_addresses_survive_joining_and_splitting(pair):
     assert split_address(join_address(*pair)) == pair
+
+
+def test_one_port_for_two_purposes_names_both():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    wanted = {"gateway": ("127.0.0.1", port), "coordinator": ("127.0.0.1", port)}
+    with pytest.raises(PortInUse, match="meant for the gateway and for the coordinator"):
+        choose_ports(wanted)
