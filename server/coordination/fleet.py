@@ -48,7 +48,8 @@ class Released:
 class Fleet(Protocol):
     """Devices as the coordinator sees them.
 
-    Implementations: gateways, Flower's grid, their composite, and the virtual fleet. A task's start
+    Implementations: gateways, Flower's grid, their composite, and the virtual fleet; one contract
+    test (``tests/server/coordination/fleet_contract.py``) states what each must do. A task's start
     and its update are events that can be had before any release gives a sum that holds the update.
     """
 

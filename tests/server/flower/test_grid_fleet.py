@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from server.flower.adapter import FlowerRun, stop_run, submit_run
 from server.flower.grid_fleet import GridFleet
 from server.operations.settings import ServerSettings
 from server.update_gate.rejections import RejectionReason
+from tests.server.coordination.fleet_contract import CLIENTS, FleetContract
 from tests.server.flower.conftest import eventually
 from tests.server.flower.node_replies import BASE, CONTRACT, HOSTILE, MODEL, base_of, job, reply
 from tests.server.flower.scripted_node import ScriptedNode
@@ -78,6 +80,26 @@ def answer_in_turn(answers: Iterator[Callable[[Message], Message]]) -> Callable[
         return next(answers)(task)
 
     return answer
+
+
+@dataclass
+class GridRig:
+    fleet: GridFleet
+    quiet_s: float = 0.5
+
+    def train(self) -> None:
+        """Nodes train by themselves."""
+
+
+class TestGridFleet(FleetContract):
+    @pytest.fixture
+    def rig(self, open_fleet, settings):
+        opened = open_fleet()
+        with ExitStack() as nodes:
+            for _ in range(CLIENTS):
+                nodes.enter_context(ScriptedNode(settings, reply))
+            opened.await_nodes(CLIENTS)
+            yield GridRig(opened.fleet)
 
 
 def test_without_nodes_there_is_no_capacity_and_slots_are_given_back(open_fleet):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol.endpoint import serve_gateways
 from server.fleet_protocol.gateway_fleet import GatewayFleet
 from server.gateway.gateway import Gateway
+from tests.server.coordination.fleet_contract import CLIENTS, FleetContract
 from tests.server.gateway.conftest import Deployment, with_free_ports
 from tests.server.gateway.scripted_device import ScriptedDevice
 from tests.server.update_examples import MODEL, make_delta, make_job, make_payload
@@ -104,6 +105,27 @@ def lease(device: ScriptedDevice) -> pb.Task:
             return response.task
         time.sleep(0.02)
     raise AssertionError("no task in time")
+
+
+@dataclass
+class GatewayRig:
+    fleet: GatewayFleet
+    devices: list[ScriptedDevice]
+    quiet_s: float = 0.5
+
+    def train(self) -> None:
+        for device, payload in zip(self.devices, (A, B), strict=True):
+            device.upload(lease(device), payload)
+
+
+class TestGatewayFleet(FleetContract):
+    @pytest.fixture
+    def rig(self, own, coordinator, start_gateway):
+        start_gateway()
+        devices = [ScriptedDevice(own.settings, own.enrolment_token) for _ in range(CLIENTS)]
+        yield GatewayRig(coordinator.fleet, devices)
+        for device in devices:
+            device.close()
 
 
 def test_a_granted_task_becomes_an_event_a_sum_and_a_settlement(device, coordinator):
