@@ -37,11 +37,13 @@ class GatewayError(Exception):
 
     Attributes:
         status: gRPC status name, e.g. ``"UNAVAILABLE"``.
+        detail: What the gateway said.
     """
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
+        self.detail = detail
 
 
 class GatewayBusy(GatewayError):

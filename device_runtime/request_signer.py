@@ -20,6 +20,12 @@ class NotEnrolled(FlintError):
     code = "FLN-1409"
 
 
+class EnrolmentRefused(FlintError):
+    """The gateway does not take the device's enrolment token."""
+
+    code = "FLN-1414"
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceDescription:
     """What a device says of itself when it enrols.

@@ -27,7 +27,7 @@ from device_runtime.participation import (
     decide,
 )
 from device_runtime.protocol import device_pb2 as pb
-from device_runtime.request_signer import DeviceDescription, RequestSigner
+from device_runtime.request_signer import DeviceDescription, EnrolmentRefused, RequestSigner
 from device_runtime.task_fault import TaskFault
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class DeviceRunner:
 
         Raises:
             NotEnrolled: If the device has to enrol and has no token.
+            EnrolmentRefused: If the gateway does not take its token.
             InvalidParticipation: If the user's settings cannot be read.
         """
         try:
@@ -297,6 +298,12 @@ class DeviceRunner:
             self._credential_renewed = True
             self._phase = self._enrol
             return self._back_off()
+        if self._phase == self._enrol and not self._signer.is_enrolled:
+            # Asking again changes nothing: somebody has to bring another token.
+            raise EnrolmentRefused(
+                f"the gateway does not enrol this device ({error.detail}); make a new token with "
+                "`flint device enrol-token` and give it to the device"
+            ) from error
         if self._phase == self._fetch:
             self._lease = None
             self._task_failures += 1

@@ -23,7 +23,8 @@ def describe(row: JobRow) -> dict[str, Any]:
         "name": row.name,
         "status": row.status,
         "detail": row.detail,
-        "flower_run_id": row.flower_run_id,
+        # A string: run ids go beyond what JavaScript's and jq's numbers hold exactly.
+        "flower_run_id": None if row.flower_run_id is None else str(row.flower_run_id),
         "epoch": row.epoch,
         "submitted_at": _iso(row.submitted_at),
         "started_at": _iso(row.started_at),

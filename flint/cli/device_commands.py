@@ -137,7 +137,8 @@ def fleet(
     note(f"filling the stores of the devices in {folder} ...")
     filled = fill_stores(opened, folder, count, lambda _: None)
     with LocalFleet(deployment, folder, filled, processes=processes) as running:
-        note(f"{filled} devices in {running.processes} processes; Ctrl-C stops them")
+        shared = "1 process" if running.processes == 1 else f"{running.processes} processes"
+        note(f"{filled} devices in {shared}; Ctrl-C stops them")
         _watch(running, as_json=as_json)
 
 

@@ -42,7 +42,8 @@ def submit(
     directory = resolve_home(home)
     submission = submit_job(Deployment.attach(directory), read, note)
     if as_json:
-        print_json({"job_id": submission.job_id, "flower_run_id": submission.flower_run_id})
+        run_id = str(submission.flower_run_id)
+        print_json({"job_id": submission.job_id, "flower_run_id": run_id})
     else:
         waits = f", after {submission.jobs_before} other(s)" if submission.jobs_before else ""
         print(f"{submission.job_id} is queued{waits}; watch it: flint job {submission.job_id} -f")

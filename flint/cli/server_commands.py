@@ -95,6 +95,8 @@ def up(
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show whether a server runs, and its processes.
 
+    With --json, "ready" says whether all of its processes serve.
+
     Example: flint status --json
     """
     from dataclasses import asdict
@@ -105,7 +107,9 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     directory = resolve_home(home)
     found = read_status(directory)
     if as_json:
-        print_json({"home": str(directory), "running": found.running} | asdict(found))
+        print_json(
+            {"home": str(directory), "running": found.running, "ready": found.ready} | asdict(found)
+        )
         return
     if not found.running:
         print(f"no server runs in {directory}; start one with `flint up`")

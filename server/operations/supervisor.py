@@ -66,6 +66,12 @@ class ServerStatus:
         """Whether a server runs at all."""
         return self.pid is not None
 
+    @property
+    def ready(self) -> bool:
+        """Whether all its processes serve."""
+        serving = [p.state == ProcessState.READY.value for p in self.processes]
+        return self.running and bool(serving) and all(serving)
+
 
 def read_status(home: Path) -> ServerStatus:
     """What the supervisor in ``home`` last noted of its processes."""

@@ -11,7 +11,7 @@ from device_runtime.engine import LiteRtEngine
 from device_runtime.pacing import Pacing
 from device_runtime.participation import ParticipationPolicy, UserSettings
 from device_runtime.protocol import device_pb2 as pb
-from device_runtime.request_signer import NotEnrolled
+from device_runtime.request_signer import EnrolmentRefused, NotEnrolled
 from device_runtime.training import train
 from device_runtime.training_plan import TrainingPlan
 from tests.device_runtime.conftest import READY
@@ -198,9 +198,16 @@ def test_waits_start_small_again_after_an_answer(gateway, start_device):
 
 
 def test_a_permanent_refusal_is_not_repeated_for_hours(gateway, start_device):
-    device = start_device(token="some other token")
+    device = start_device()
+    device.runner.step()
+    gateway.errors["CheckIn"].append(grpc.StatusCode.PERMISSION_DENIED)
     wait_s = device.runner.step()
     assert 3 * 3600 <= wait_s <= 5 * 3600
+
+
+def test_a_token_that_is_not_taken_ends_with_the_mend(gateway, start_device):
+    with pytest.raises(EnrolmentRefused, match=r"flint device enrol-token.*FLN-1414"):
+        start_device(token="some other token").runner.step()
 
 
 def test_a_device_without_enrolment_or_token_says_so(gateway, start_device):

@@ -146,7 +146,7 @@ def test_status_without_a_server_is_no_error(tmp_path):
     result = flint("status", "--json", home=tmp_path)
     assert result.returncode == 0
     status = json.loads(result.stdout)
-    assert (status["running"], status["processes"]) == (False, [])
+    assert (status["running"], status["ready"], status["processes"]) == (False, False, [])
 
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path):
