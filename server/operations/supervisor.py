@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from server.operations.settings import ServerSettings
 
 _TICK_S = 0.1
 _SLOW_TICKS = 50
+_SAME_REQUEST_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -119,6 +121,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._last_status = ""
+        self._asked_s = 0.0
 
     def start(self) -> None:
         """Start everything and return when all of it serves.
@@ -253,10 +256,13 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._stop.is_set():
+            if time.monotonic() - self._asked_s < _SAME_REQUEST_S:
+                return  # sent to us and to our process group: one request, not a second
             self._console.say("stopping at once")
             self._hurry.set()
             return
         self._console.say(f"{signal.Signals(number).name}: stopping; once more to do it at once")
+        self._asked_s = time.monotonic()
         self._stop.set()
 
 

@@ -201,6 +201,16 @@ def test_a_signal_stops_everything_in_order(tmp_path, number):
     assert not any(is_alive(pid) for pid in pids)
 
 
+def test_a_signal_that_arrives_twice_is_one_request(tmp_path):
+    process = supervising_process(tmp_path)
+    wait_until_ready(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "stopping at once" not in said
+
+
 def test_killing_the_supervisor_outright_leaves_no_orphan(tmp_path):
     process = supervising_process(tmp_path, "grandchild", str(tmp_path / "pid"))
     pids = wait_until_ready(tmp_path)
