@@ -322,11 +322,9 @@ def _bin_of_wheel(module: str) -> Path:
 
 def _private_directory(path: Path, user: ServerUser) -> None:
     """Make a directory that only ``user`` may enter, refusing one that others could have made."""
-    try:
+    with contextlib.suppress(FileExistsError):  # whose it is, and how open, is checked below
         path.mkdir(mode=0o700)
         user.own(path)
-    except FileExistsError:
-        pass
     status = path.lstat()
     if (
         not stat.S_ISDIR(status.st_mode)

@@ -4,6 +4,7 @@ Postgres refuses to run as root. There the server runs as the system user ``flin
 is created when missing.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -151,10 +152,8 @@ def server_user() -> ServerUser:
 
 
 def _system_user() -> pwd.struct_passwd:
-    try:
+    with contextlib.suppress(KeyError):  # there is none yet: it is created
         return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        pass
     command = [
         *("useradd", "--system", "--user-group", "--no-create-home"),
         *("--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", SYSTEM_USER),
