@@ -1,0 +1,113 @@
+"""The `Executor`: what trains the updates that a dry-run's aggregations are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.aggregation.aggregator import PartialSum
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """One task of one simulated client, as far as its training is concerned.
+
+    Attributes:
+        task_id: Unique among the tasks of an executor.
+        data_client: Whose records: position in ``Dataset.clients()``.
+        base_version: Version the training starts from; see `Executor.set_weights`.
+        weight: ``c_i`` of its update in the sum.
+        learning_rate: Of the local optimiser.
+        shuffle_seed: Of the epochs' order, 64 bits; see ``device_runtime.training_plan``.
+    """
+
+    task_id: str
+    data_client: int
+    base_version: int
+    weight: float
+    learning_rate: float
+    shuffle_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatistics:
+    """What a strategy or a gate may want to know of one update, which stays where it is.
+
+    Attributes:
+        num_examples: Records the task trained on.
+        update_norm: L2 norm of the delta over all parameters.
+        loss_before: Mean loss over these records at the base version; NaN if nothing was trained.
+        loss_after: The same after the local training.
+        is_finite: Whether training stayed in numbers; only finite updates are ever summed.
+    """
+
+    task_id: str
+    num_examples: int
+    update_norm: float
+    loss_before: float
+    loss_after: float
+    is_finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Updates, summed.
+
+    Attributes:
+        sums: One per base version, ascending. Only finite updates are in them; a version without
+            any has none.
+        statistics: One per task, in the order of the tasks.
+    """
+
+    sums: tuple[PartialSum, ...]
+    statistics: tuple[UpdateStatistics, ...]
+
+
+class Executor(Protocol):
+    """Trains tasks when their updates are asked for, and hands out sums of updates only.
+
+    Training is a pure function of task, base weights and records, so it does not matter when it
+    happens: `reduce` alone gives the bits that `train` and then `reduce` give. Updates are folded
+    in the order of the tasks. Methods are called from one thread.
+    """
+
+    def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
+        """Make a version known to train from.
+
+        Args:
+            weights: All parameters concatenated in wire order, shape ``(parameters,)``.
+        """
+        ...
+
+    def forget_weights(self, before: int) -> None:
+        """Forget all versions smaller than ``before``."""
+        ...
+
+    def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
+        """Train now and keep the updates until `reduce` or `forget`; for decisions on results.
+
+        Returns:
+            One per task, in their order.
+
+        Raises:
+            KeyError: If a base version is not known.
+        """
+        ...
+
+    def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
+        """Sum the tasks' updates, training those not kept; kept ones are let go of.
+
+        Raises:
+            KeyError: If a base version is not known.
+        """
+        ...
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Let go of updates that were trained and are not wanted; others are ignored."""
+        ...
+
+    def close(self) -> None:
+        """End what was started; the executor is of no use afterwards."""
+        ...
