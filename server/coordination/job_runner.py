@@ -6,6 +6,7 @@ Events go in, grants and releases come out; production and dry-run run this very
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,19 @@ from server.update_gate.rejections import RejectionReason
 
 _RECENT_VERSIONS = 64
 """At least so many versions back a restart names the releases that were committed."""
+
+
+_ROUND_STATE = (
+    "_started_s",
+    "_round_started_s",
+    "_offered",
+    "_cancelled",
+    "_grants",
+    "_granted_in_round",
+    "_releases",
+    "_metric",
+    "_metric_version",
+)
 
 
 class ModelDiverged(FlintError):
@@ -77,7 +91,7 @@ class JobRunner:
         self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
         # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
         self._offered: dict[str, int] = {}
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, None] = {}
         self._grants = 0
         self._granted_in_round = 0
         self._releases = 0
@@ -90,30 +104,45 @@ class JobRunner:
         Raises:
             ModelDiverged: If an aggregation gives a model that is not finite.
         """
-        self._take_up()
-        try:
-            reason = self._drive()
-        except ModelDiverged:
-            self._close("failed", "job_failed")
-            raise
+        self.take_up()
+        while (reason := self.turn()) is None:
+            pass
+        return self.finish(reason)
+
+    def turn(self) -> str | None:
+        """Start what is to be started, and handle one event; `run` is made of these.
+
+        Returns:
+            Why the job is to end now; None for another turn.
+
+        Raises:
+            ModelDiverged: If an aggregation gives a model that is not finite. The job is closed.
+        """
+        reason = self._stop_reason()
+        if reason is not None:
+            return reason
+        self._start_tasks()
+        event = self._fleet.next_event(self._wait_s())
+        if event is not None:
+            self._handle(event)
+        step = self._strategy.next_step(self._round_state())
+        if step is Step.AGGREGATE:
+            try:
+                self._aggregate()
+            except ModelDiverged:
+                self._close("failed", "job_failed")
+                raise
+        elif step is Step.ABANDON:
+            self._abandon_round()
+        self._observer.on_progress(self.progress())
+        return None
+
+    def finish(self, reason: str) -> JobResult:
+        """Measure the last version and end the job at the fleet."""
         if self._metric_version != self._version.number:
             self._measure()
         self._close(reason, "job_ended")
         return JobResult(reason, self.progress())
-
-    def _drive(self) -> str:
-        while (reason := self._stop_reason()) is None:
-            self._start_tasks()
-            event = self._fleet.next_event(self._wait_s())
-            if event is not None:
-                self._handle(event)
-            step = self._strategy.next_step(self._round_state())
-            if step is Step.AGGREGATE:
-                self._aggregate()
-            elif step is Step.ABANDON:
-                self._abandon_round()
-            self._observer.on_progress(self.progress())
-        return reason
 
     def progress(self) -> JobProgress:
         """Counts at this moment."""
@@ -127,9 +156,33 @@ class JobRunner:
             len(self._ledger.held),
         )
 
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What goes on between two turns, beside the newest version: for a dry-run's checkpoint.
+
+        In production a coordinator takes up the newest stored version and hears from its fleet
+        again; a virtual fleet is part of the checkpoint itself.
+        """
+        return {
+            "round": {name: getattr(self, name) for name in _ROUND_STATE},
+            "ledger": self._ledger.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on after `state`, with its newest version in the store and its fleet restored too."""
+        newest = self._store.newest()
+        if newest is None:
+            raise ValueError(f"job {self._opened.job_id} has no version stored")
+        self._version, self._before = newest, JobTotals()
+        for name in _ROUND_STATE:
+            setattr(self, name, state["round"][name])
+        self._ledger = TaskLedger.restored(state["ledger"])
+
     # -- beginning and end ---------------------------------------------------------------------
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
+        """Open the job at the fleet with its newest stored version."""
         newest = self._store.newest()
         if newest is None:
             message = f"job {self._opened.job_id} has no initial version stored"
@@ -357,7 +410,7 @@ class JobRunner:
     def _close_round(self) -> None:
         for grant_id in self._offered:
             self._fleet.cancel(grant_id, running_too=True)
-        self._cancelled.update(self._offered)
+        self._cancelled.update(dict.fromkeys(self._offered))
         self._offered.clear()
         self._ledger.end_running(self._strategy.late_outcome, self._strategy.late_reason)
 

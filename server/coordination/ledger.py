@@ -2,7 +2,8 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.tasks import Outcome, TaskResult, UpdateReference
@@ -35,6 +36,35 @@ class TaskLedger:
         self.lost: dict[str, RunningTask] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._unsaved: list[TaskResult] = []
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a dry-run's checkpoint; a virtual fleet loses no task."""
+        return {
+            "running": [list(asdict(task).values()) for task in self.running.values()],
+            "held": [asdict(reference) for reference in self.held.values()],
+            "outcomes": dict(self.outcomes),
+            "reasons": dict(self.reasons),
+            "unsaved": [asdict(result) for result in self._unsaved],
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Self:
+        """A ledger from what `state` returned.
+
+        Tasks that had ended are not remembered: a virtual fleet says nothing twice.
+        """
+        ledger = cls(state["outcomes"], state["reasons"])
+        for values in state["running"]:
+            task = RunningTask(*values)
+            ledger.running[task.task_id] = task
+        for values in state["held"]:
+            reference = UpdateReference(**values)
+            ledger.held[reference.task_id] = reference
+        ledger._unsaved = [
+            TaskResult(**{**values, "outcome": Outcome(values["outcome"])})
+            for values in state["unsaved"]
+        ]
+        return ledger
 
     def start(self, event: TaskStarted) -> bool:
         """Note that a client took a task; False if that was known."""

@@ -37,6 +37,12 @@ def grant_message(grant: Grant, count: int) -> pb.Grant:
     )
 
 
+def granted(message: pb.Grant) -> Grant:
+    """A gateway's share of a grant, as it was granted."""
+    pinned = message.base_version if message.pinned else None
+    return Grant(message.grant_id, message.count, pinned, message.task_timeout_s)
+
+
 def started_event(message: pb.Leased, at_s: float) -> TaskStarted:
     """A lease, as the coordinator sees it."""
     return TaskStarted(

@@ -1,9 +1,10 @@
 """Slots the coordinator has granted and devices have not taken yet."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server.fleet_protocol import fleet_pb2 as pb
+from server.coordination.tasks import Grant
 
 _REMEMBERED_CANCELS = 10_000
 
@@ -35,20 +36,15 @@ class GrantBook:
         self._grants: OrderedDict[str, OpenGrant] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
-    def add(self, message: pb.Grant) -> None:
+    def add(self, granted: Grant) -> None:
         """Add slots; more of a grant that is known already are added to it."""
-        if message.grant_id in self._cancelled:
+        if granted.grant_id in self._cancelled:
             return
-        grant = self._grants.get(message.grant_id)
+        grant = self._grants.get(granted.grant_id)
         if grant is None:
-            grant = OpenGrant(
-                message.grant_id,
-                0,
-                message.base_version if message.pinned else None,
-                message.task_timeout_s,
-            )
-            self._grants[message.grant_id] = grant
-        grant.slots += message.count
+            grant = OpenGrant(granted.grant_id, 0, granted.base_version, granted.task_timeout_s)
+            self._grants[granted.grant_id] = grant
+        grant.slots += granted.count
 
     def cancel(self, grant_id: str, *, running_too: bool) -> None:
         """Take back what is not leased; with ``running_too`` leased tasks are late from now on."""
@@ -103,6 +99,20 @@ class GrantBook:
         """Forget all."""
         self._grants.clear()
         self._cancelled.clear()
+
+    def open_grants(self) -> tuple[OpenGrant, ...]:
+        """Grants with slots or with a round that goes on, oldest first; for a checkpoint."""
+        return tuple(self._grants.values())
+
+    def cancelled(self) -> tuple[str, ...]:
+        """Ids of the grants cancelled last; for a checkpoint."""
+        return tuple(self._cancelled)
+
+    def restore(self, open_grants: Iterable[OpenGrant], cancelled: Iterable[str]) -> None:
+        """Take up what a checkpoint holds, in place of everything else."""
+        self.clear()
+        self._grants.update((grant.grant_id, grant) for grant in open_grants)
+        self._cancelled.update((grant_id, None) for grant_id in cancelled)
 
     def _takes_part(self, client_id: str, base_version: int | None) -> bool:
         return base_version is not None and any(

@@ -7,6 +7,7 @@ import numpy as np
 from server.aggregation.aggregator import Aggregator, PartialSum
 from server.coordination.tasks import Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
+from server.fleet_protocol.messages import granted
 from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.opened_job import OpenedJob
 from server.gateway.state import GatewayState
@@ -51,7 +52,7 @@ class OrderDesk:
             case "set_model":
                 self._set_model(message.set_model)
             case "grant":
-                self._state.grant(message.grant)
+                self._state.grant(granted(message.grant))
             case "cancel":
                 self._state.cancel(message.cancel.grant_id, running_too=message.cancel.running_too)
             case "release":

@@ -1,5 +1,7 @@
 """The devices that check in: how many there are, who is eligible, when each should come back."""
 
+from collections.abc import Iterable, Mapping
+
 from server.coordination.selection import draw
 from server.gateway.pace import PaceSteering
 from server.gateway.recent_devices import RecentDevices
@@ -44,6 +46,15 @@ class Population:
         """When this device should check in again."""
         jitter = draw(seed, device_id, ordinal, purpose="pace")
         return self._pace.jittered(self._interval_s(open_slots), jitter)
+
+    def state(self) -> dict[str, tuple[tuple[str, float, int], ...]]:
+        """What a checkpoint of a dry-run keeps of it."""
+        return {"seen": self._seen.entries(), "eligible": self._eligible.entries()}
+
+    def restore(self, state: Mapping[str, Iterable[tuple[str, float, int]]]) -> None:
+        """Take up what `state` returned."""
+        self._seen.restore(state["seen"])
+        self._eligible.restore(state["eligible"])
 
     def _interval_s(self, open_slots: int) -> float:
         return self._pace.interval_s(recent_devices=len(self._seen), open_slots=open_slots)

@@ -1,6 +1,7 @@
 """Which devices checked in lately: the population that pace steering and selection reckon with."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 
 class RecentDevices:
@@ -36,3 +37,11 @@ class RecentDevices:
     def clear(self) -> None:
         """Forget all."""
         self._seen.clear()
+
+    def entries(self) -> tuple[tuple[str, float, int], ...]:
+        """Device, when it was last seen and how often; least recent first. For a checkpoint."""
+        return tuple((device_id, *seen) for device_id, seen in self._seen.items())
+
+    def restore(self, entries: Iterable[tuple[str, float, int]]) -> None:
+        """Take up what a checkpoint holds, in place of everything else."""
+        self._seen = OrderedDict((device_id, (seen_s, n)) for device_id, seen_s, n in entries)

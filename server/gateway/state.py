@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from device_runtime.protocol import device_pb2 as device_pb
 from server.coordination.selection import takes_task
-from server.coordination.tasks import Outcome, UpdateReference
+from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from server.gateway.answers import Answer
 from server.gateway.decisions import Admitted, CheckInAnswer, Counts, Held, TryLater
@@ -107,10 +107,10 @@ class GatewayState:
             self._grants.forget_before(self._oldest_live)
             return self._tasks.held_before(self._oldest_live)
 
-    def grant(self, message: fleet_pb.Grant) -> None:
+    def grant(self, granted: Grant) -> None:
         """Tasks may be leased."""
         with self._lock:
-            self._grants.add(message)
+            self._grants.add(granted)
 
     def cancel(self, grant_id: str, *, running_too: bool) -> None:
         """Slots are taken back."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.coordination.tasks import Outcome
+from server.coordination.tasks import Grant, Outcome
 from server.fleet_protocol import fleet_pb2 as pb
 from server.gateway.answers import Answer, AnswerBook
 from server.gateway.blob_cache import BlobCache
@@ -159,15 +159,15 @@ def test_devices_cannot_make_a_label_of_anything():
 def test_a_grant_that_was_cancelled_is_not_opened_again():
     grants = GrantBook()
     grants.cancel("g", running_too=True)
-    grants.add(pb.Grant(grant_id="g", count=3))
+    grants.add(Grant("g", 3, None, 60.0))
     assert grants.open_slots() == 0
     assert grants.is_cancelled("g")
 
 
 def test_grants_are_taken_in_order_and_used_up_ones_forgotten():
     grants = GrantBook()
-    grants.add(pb.Grant(grant_id="first", count=1))
-    grants.add(pb.Grant(grant_id="second", count=1))
+    grants.add(Grant("first", 1, None, 60.0))
+    grants.add(Grant("second", 1, None, 60.0))
     taken = []
     while (grant := grants.offer("d")) is not None:
         grants.take(grant, "d")
