@@ -157,6 +157,22 @@ class BlobStore:
             raise self._corrupt(digest)
         return path
 
+    def delete(self, digest: bytes) -> None:
+        """Remove a blob; one that is not there is removed already.
+
+        Equal bytes are one blob, whoever put them: only blobs that begin with an id of their owner
+        may be deleted, and only after the row that pointed at them does no more.
+
+        Raises:
+            BlobStoreUnreachable: If it cannot be removed.
+        """
+        try:
+            self._files.rm_file(self._path(digest))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unreachable(error) from error
+
     def _path(self, digest: bytes) -> str:
         if len(digest) != _DIGEST_BYTES:
             raise ValueError(f"a digest has {_DIGEST_BYTES} bytes, this has {len(digest)}")

@@ -1,11 +1,9 @@
 """The data set catalog: the user's files, encoded for a model, split by client, and numbered."""
 
 import dataclasses
-import datetime as dt
 import hashlib
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +15,23 @@ from device_runtime.hashing import HASH_NAME
 from feature_catalog.blobs import BlobStore
 from feature_catalog.clients_and_labels import ClientsAndLabels, read_clients_and_labels
 from feature_catalog.featurize import FieldRoles, build_encoder, learn_encodings
-from feature_catalog.record_files import (
-    ClientIndex,
-    Rows,
-    order_by_client,
-    read_records,
-    write_records,
-)
+from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
+from feature_catalog.record_files import ClientIndex, order_by_client, write_records
 from feature_catalog.references import near_matches, split_reference
 from feature_catalog.schema import DatasetRecord
 from feature_catalog.splits import heldout_clients
 from feature_catalog.table_files import TableFile, open_table
 from modeling.spec import ModelSpec
+
+__all__ = [
+    "Dataset",
+    "DatasetCatalog",
+    "DatasetRow",
+    "DatasetSource",
+    "InvalidDatasetName",
+    "InvalidHashSeed",
+    "UnknownDataset",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -49,90 +52,6 @@ class InvalidHashSeed(FlintError):
     """A seed the feature hash does not take."""
 
     code = "FLN-1114"
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetRow:
-    """One version of a data set, and what FLINT's Table 2 lists of it.
-
-    Counts and ratios are over training and held-out clients together where not said otherwise.
-
-    Attributes:
-        max_records: Most records of one client.
-        mean_records: Records per client.
-        std_records: Of records per client (divided by the number of clients).
-        label_ratio: Share of records labelled 1.
-        truncated_records: Records with more tokens than the model's input has places.
-        source: File it was made from.
-        split_set: Name the held-out rule was applied with: the file's, without its ending.
-        hash_seed: Seed of the feature hash named ``hash_name``.
-        left_out: Columns that are not learnt from though not excluded, and why.
-    """
-
-    name: str
-    version: int
-    model: str
-    clients: int
-    train_clients: int
-    heldout_clients: int
-    records: int
-    train_records: int
-    heldout_records: int
-    max_records: int
-    mean_records: float
-    std_records: float
-    label_ratio: float
-    truncated_records: int
-    source: str
-    split_set: str
-    hash_name: str
-    hash_seed: int
-    left_out: dict[str, str]
-    created_at: dt.datetime
-
-
-class Dataset:
-    """Records of one data set version, by client; local ones are mapped into memory."""
-
-    def __init__(self, row: DatasetRow, index: ClientIndex, rows: Rows) -> None:
-        self.row = row
-        self._index = index
-        self._x, self._y = rows
-        self._code_of = {client: code for code, client in enumerate(index.client_ids)}
-
-    def clients(self) -> list[str]:
-        """Training clients, in order of id."""
-        return list(self._index.client_ids[: self.row.train_clients])
-
-    def heldout_clients(self) -> list[str]:
-        """Held-out clients, in order of id."""
-        return list(self._index.client_ids[self.row.train_clients :])
-
-    def records(self, client_id: str) -> Rows:
-        """Records of one client, training or held out, in the file's order; see `train`.
-
-        Raises:
-            KeyError: If there is no such client.
-        """
-        code = self._code_of[client_id]
-        start = int(self._index.first_row[code])
-        end = start + int(self._index.records[code])
-        return self._x[start:end], self._y[start:end]
-
-    def train(self) -> Rows:
-        """Records of all training clients, read-only.
-
-        Returns:
-            ``x``, int32 or float32 as the model takes it, shape ``(records, width)``; and ``y``,
-            float32, shape ``(records, 1)``.
-        """
-        rows = self._index.training_rows
-        return self._x[:rows], self._y[:rows]
-
-    def heldout(self) -> Rows:
-        """Records of all held-out clients, read-only; shapes as in `train`."""
-        rows = self._index.training_rows
-        return self._x[rows:], self._y[rows:]
 
 
 class DatasetCatalog:
@@ -188,10 +107,12 @@ class DatasetCatalog:
             CorruptBlob: If they are damaged there.
         """
         record = self._find(reference)
-        index = ClientIndex.read(self._blobs.get(record.clients_sha256))
         local = self._blobs.local_path(record.records_sha256)
-        rows = read_records(local or self._blobs.get(record.records_sha256))
-        return Dataset(_row(record), index, rows)
+        return DatasetSource(
+            row=_row(record),
+            records=local or self._blobs.get(record.records_sha256),
+            clients=self._blobs.get(record.clients_sha256),
+        ).open()
 
     def get(self, reference: str) -> DatasetRow:
         """What is known of ``name`` or ``name@2``, without its records.

@@ -223,3 +223,75 @@ class DatasetRecord(Base):
     records_sha256: Mapped[bytes]
     clients_sha256: Mapped[bytes]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class SimulationRunRecord(Base):
+    """One dry-run on the virtual clock, of all its trials.
+
+    Attributes:
+        position: Order of creation.
+        job_json: The checked job file; of a Flower app, how it was started.
+        environment_json: The checked environment file.
+        inputs: By key of the environment: reference, version and digest of what was read.
+        versions: Of the packages that compute, by name.
+        summary: What became of each trial; empty until the run has finished.
+        files: SHA-256 of each file of the run, hexadecimal, by name.
+        checkpoint_sha256: Where a run that has not finished goes on from, or null.
+        detail: Why it failed, in a sentence.
+    """
+
+    __tablename__ = "simulation_runs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('job', 'flower_app')", name="kind"),
+        CheckConstraint("status IN ('running', 'finished', 'failed')", name="status"),
+    )
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    name: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="running")
+    job_json: Mapped[str]
+    environment_json: Mapped[str]
+    inputs: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    trials: Mapped[int]
+    executors: Mapped[int]
+    code_version: Mapped[str]
+    versions: Mapped[dict[str, Any]]
+    summary: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    files: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    checkpoint_sha256: Mapped[bytes | None]
+    detail: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[dt.datetime | None]
+
+
+class EnvironmentInputRecord(Base):
+    """One version of a file that an environment may name: a trace, profiles, shares or links.
+
+    Attributes:
+        source: File it was added from.
+        sha256: The file's bytes, as they were.
+        suffix: Ending that says the file's format, e.g. ``.parquet``.
+        statistics: What its reader found in it.
+    """
+
+    __tablename__ = "environment_inputs"
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        CheckConstraint(
+            "kind IN ('availability', 'device_profiles', 'device_population', 'bandwidth')",
+            name="kind",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int]
+    kind: Mapped[str]
+    source: Mapped[str]
+    sha256: Mapped[bytes]
+    suffix: Mapped[str]
+    statistics: Mapped[dict[str, Any]]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())

@@ -42,6 +42,14 @@ class BlobStoreContract:
             with pytest.raises(MissingBlob, match=unknown.hex()):
                 look(unknown)
 
+    def test_a_deleted_blob_is_gone_and_may_be_put_again(self, store: BlobStore) -> None:
+        digest, other = store.put(b"checkpoint"), store.put(b"model")
+        store.delete(digest)
+        assert not store.exists(digest)
+        store.delete(digest)  # a second time is nothing
+        assert store.get(other) == b"model"
+        assert store.get(store.put(b"checkpoint")) == b"checkpoint"
+
 
 class TestLocalDirectory(BlobStoreContract):
     @pytest.fixture

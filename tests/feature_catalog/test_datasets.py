@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import itertools
+import multiprocessing
 import re
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from feature_catalog.blobs import BlobStore, CorruptBlob
 from feature_catalog.clients_and_labels import InvalidClient, InvalidLabel
 from feature_catalog.datasets import (
     DatasetCatalog,
+    DatasetSource,
     InvalidDatasetName,
     InvalidHashSeed,
     UnknownDataset,
@@ -201,6 +204,42 @@ def test_records_in_an_object_store_are_the_same(engine: Engine, tmp_path: Path)
     remote.add(path, ROLES, BAG_MODEL, seed=9)
     x, _ = remote.open("ads").records("0")
     assert x.tolist() == expected_records(messages(), 0)[0]
+
+
+def test_counts_and_first_rows_cut_train_into_its_clients(
+    catalog: DatasetCatalog, tmp_path: Path
+) -> None:
+    catalog.add(write(tmp_path / "ads.parquet", messages()), ROLES, BAG_MODEL)
+    dataset = catalog.open("ads")
+    x, y = dataset.train()
+    assert dataset.train_record_counts.sum() == len(x)
+    cuts = zip(
+        dataset.clients(), dataset.train_first_rows, dataset.train_record_counts, strict=True
+    )
+    for client, first, count in cuts:
+        own_x, own_y = dataset.records(client)
+        assert np.array_equal(x[first : first + count], own_x)
+        assert np.array_equal(y[first : first + count], own_y)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_another_process_opens_the_same_records(
+    engine: Engine, blobs: BlobStore, tmp_path: Path, is_local: bool
+) -> None:
+    catalog = DatasetCatalog(engine, blobs if is_local else BlobStore("memory://shared-records"))
+    catalog.add(write(tmp_path / "ads.parquet", messages()), ROLES, BAG_MODEL)
+    dataset = catalog.open("ads")
+    assert isinstance(dataset.source.records, Path) is is_local
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(_digests, dataset.source).result()
+    assert there == _digests(dataset.source)
+    assert there[0] == hashlib.sha256(dataset.train()[0].tobytes()).hexdigest()
+
+
+def _digests(source: DatasetSource) -> list[str]:
+    dataset = source.open()
+    arrays = [*dataset.train(), *dataset.heldout(), dataset.train_record_counts]
+    return [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
 
 
 def test_damaged_records_are_noticed_when_opened(catalog: DatasetCatalog, tmp_path: Path) -> None:
