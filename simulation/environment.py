@@ -154,7 +154,7 @@ class Environment(_Block):
     """A whole environment file, checked.
 
     Attributes:
-        dataset: Proxy data set.
+        dataset: Proxy data set; None for a Flower app, which brings its own data.
         availability: Trace of sessions.
         device_profiles: Seconds per example of each device model.
         device_population: Share of each device model; None if the trace names each device's.
@@ -162,7 +162,7 @@ class Environment(_Block):
         trials: Repetitions with other random streams in the same population.
     """
 
-    dataset: InputReference
+    dataset: InputReference | None = None
     population: PopulationSettings = PopulationSettings()
     check_in: CheckIn = CheckIn()
     availability: AvailabilityInput

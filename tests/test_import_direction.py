@@ -80,18 +80,19 @@ def test_device_runtime_uses_only_what_an_app_can_ship():
     assert offences("device_runtime", is_wrong) == []
 
 
-@pytest.mark.parametrize("package", sorted(OURS - {"device_runtime", "server"}))
-def test_no_package_beside_the_adapter_and_the_client_app_imports_flwr(package):
+@pytest.mark.parametrize("package", sorted(OURS - {"device_runtime", "server", "simulation"}))
+def test_no_package_beside_the_adapters_and_the_client_app_imports_flwr(package):
     assert offences(package, lambda path, module: module.split(".")[0] == "flwr") == []
 
 
-def test_in_the_server_only_the_flower_adapter_imports_flwr():
-    adapter = ROOT / "server" / "flower"
+@pytest.mark.parametrize("package", ["server", "simulation"])
+def test_in_server_and_simulation_only_the_flower_adapter_imports_flwr(package):
+    adapter = ROOT / package / "flower"
 
     def is_wrong(path: Path, module: str) -> bool:
         return module.split(".", maxsplit=1)[0] == "flwr" and adapter not in path.parents
 
-    assert offences("server", is_wrong) == []
+    assert offences(package, is_wrong) == []
 
 
 @pytest.mark.parametrize("package", ["feature_catalog", "server"])

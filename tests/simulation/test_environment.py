@@ -121,6 +121,10 @@ def test_an_impossible_trace_is_refused_with_key_and_form(block, said):
     assert said in refusal(text, InvalidEnvironmentValue)
 
 
+def test_a_world_for_an_app_with_its_own_data_has_no_data_set():
+    assert parse_environment(SMALLEST.replace("dataset: clicks.parquet", "")).dataset is None
+
+
 def test_a_missing_input_is_named():
     message = refusal("dataset: a@1\navailability: b@1\n", InvalidEnvironmentValue)
     assert "device_profiles is missing; add it. Also to mend: bandwidth." in message
