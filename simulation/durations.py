@@ -48,8 +48,9 @@ class TaskCourse:
 
     Attributes:
         end_s: When it completes or is interrupted.
-        reason: ``""`` if it completes, else ``"window"`` (the device's availability ends first) or
-            ``"dropout"`` (it drops out for no reason a trace could tell).
+        reason: ``""`` if it completes, else ``"window"`` (the device's availability ends first),
+            ``"dropout"`` (it drops out for no reason a trace could tell) or ``"deadline"`` (the
+            server waits no longer).
         device_s: Seconds the device worked; wasted if the task is interrupted.
         bytes_down: Bytes that reached the device by then.
         bytes_up: Bytes that reached the server by then.
@@ -175,8 +176,9 @@ def task_course(
     *,
     window_end_s: float,
     dropout_s: float = math.inf,
+    deadline_s: float = math.inf,
 ) -> TaskCourse:
-    """How a task started now will go: to its end, or until window or drop-out end it first.
+    """How a task started now will go: to its end, or until something ends it first.
 
     A task that needs its window to the last moment completes.
 
@@ -184,10 +186,16 @@ def task_course(
         start_s: Virtual time of its start.
         window_end_s: Until when the device stays available (`AvailabilityTrace.window_end`).
         dropout_s: Seconds of work after which it would drop out (`dropout_after_s`).
+        deadline_s: Virtual time after which the server takes no update.
     """
     completes_s = start_s + duration.total_s
     drops_out_s = start_s + dropout_s
-    ends = ((completes_s, ""), (window_end_s, "window"), (drops_out_s, "dropout"))
+    ends = (
+        (completes_s, ""),
+        (window_end_s, "window"),
+        (drops_out_s, "dropout"),
+        (deadline_s, "deadline"),
+    )
     end_s, reason = min(ends, key=lambda end: end[0])
     worked_s = end_s - start_s
     if not reason:

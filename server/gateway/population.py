@@ -26,7 +26,7 @@ class Population:
         # Idle devices are told to stay away longest; a shorter memory would forget them meanwhile.
         idle_s = self._pace.interval_s(recent_devices=len(self._seen), open_slots=0)
         self._seen.forget_before(now_s - max(_LEAST_WINDOW_S, 2 * idle_s))
-        self._eligible.forget_before(now_s - self._interval_s(open_slots))
+        self._eligible.forget_before(now_s - self.interval_s(open_slots))
         return ordinal
 
     def check_ins(self, device_id: str) -> int:
@@ -45,7 +45,11 @@ class Population:
     def come_back_after_s(self, device_id: str, ordinal: int, seed: int, open_slots: int) -> float:
         """When this device should check in again."""
         jitter = draw(seed, device_id, ordinal, purpose="pace")
-        return self._pace.jittered(self._interval_s(open_slots), jitter)
+        return self._pace.jittered(self.interval_s(open_slots), jitter)
+
+    def interval_s(self, open_slots: int) -> float:
+        """Mean interval between two check-ins of one device, as things are."""
+        return self._pace.interval_s(recent_devices=len(self._seen), open_slots=open_slots)
 
     def state(self) -> dict[str, tuple[tuple[str, float, int], ...]]:
         """What a checkpoint of a dry-run keeps of it."""
@@ -55,6 +59,3 @@ class Population:
         """Take up what `state` returned."""
         self._seen.restore(state["seen"])
         self._eligible.restore(state["eligible"])
-
-    def _interval_s(self, open_slots: int) -> float:
-        return self._pace.interval_s(recent_devices=len(self._seen), open_slots=open_slots)

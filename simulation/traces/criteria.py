@@ -4,6 +4,7 @@ A trace is of devices that met criteria of state (network, battery, foreground) 
 hours it leaves open. Traces count seconds from local midnight.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,6 +44,12 @@ class DailyHours:
         """First moment from ``t`` on inside the window."""
         since_start_s = (t - self.start_s) % DAY_S
         return t if since_start_s < self.length_s else t - since_start_s + DAY_S
+
+    def allowed_end(self, t: float) -> float:
+        """Until when the window open at ``t`` lasts; infinite if every hour is allowed."""
+        if self.length_s >= DAY_S:
+            return math.inf
+        return t - (t - self.start_s) % DAY_S + self.length_s
 
     def next_allowed_many(self, t: ArrayLike) -> NDArray[np.float64]:
         """`next_allowed` of many times, shape of ``t``."""

@@ -1,0 +1,410 @@
+"""The virtual fleet: the coordinator's `Fleet` on a virtual clock, with devices that pull.
+
+Grants, selection and pace steering are the gateway's own code; what a gateway does with leases,
+deadlines and late updates is done here in virtual time. Updates are references, trained when an
+aggregate needs them: what is interrupted, stale or over-committed is never trained.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from device_runtime.errors import FlintError
+from server.coordination.events import Event, TaskCompleted, TaskEnded, TaskStarted
+from server.coordination.fleet import OpenJob, Released
+from server.coordination.selection import takes_task
+from server.coordination.tasks import Grant, Outcome, Release
+from server.gateway.grants import GrantBook, OpenGrant
+from server.gateway.pace import PaceSteering
+from server.gateway.population import Population
+from server.job import FedAvgSettings
+from server.update_gate.content import ContentGate
+from simulation.clock import Agenda, EventKind, Scheduled
+from simulation.durations import TaskWork
+from simulation.task_log import TaskLog
+from simulation.update_training import UpdateTraining
+from simulation.virtual_clients import VirtualClients, on_grid
+from simulation.virtual_task import VirtualTask
+
+_STALLED_AFTER_S = 30 * 86_400.0
+
+
+class FleetExhausted(FlintError):
+    """No client can ever bring another update; the run ends with what it has."""
+
+    code = "FLN-1730"
+
+
+class VirtualFleet:
+    """Clients on a virtual clock.
+
+    Args:
+        clients: Who they are.
+        work: What each task does.
+        training: Trains updates.
+        pace: The gateway's.
+        seed: Of selection and pace; the job's own in the first trial.
+        log: Told every task's start and end.
+        horizon_s: The clock stops there once, so that a job's last hour is its last.
+    """
+
+    def __init__(
+        self,
+        clients: VirtualClients,
+        work: TaskWork,
+        training: UpdateTraining,
+        pace: PaceSteering,
+        seed: int,
+        log: TaskLog,
+        *,
+        horizon_s: float = math.inf,
+    ) -> None:
+        self._clients = clients
+        self._work = work
+        self._training = training
+        self._pace = pace
+        self._seed = seed
+        self._log = log
+        self._horizon_s = horizon_s
+        self._now_s = 0.0
+        self._agenda = Agenda()
+        self._news: deque[Event] = deque()
+        self._grants = GrantBook()
+        self._population = Population(pace)
+        self._version = -1
+        self._oldest_live = 0
+        self._running: dict[int, VirtualTask] = {}
+        self._held: dict[int, VirtualTask] = {}
+        self._frozen: dict[str, Released] = {}
+        self._check_ins = np.zeros(len(clients), np.int64)
+        self._tasks = np.zeros(len(clients), np.int64)
+        self._participated_s = np.full(len(clients), -math.inf)
+        self._last_update_s = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks running on devices, also those that come too late to count."""
+        return len(self._running)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that happened has been told: a moment for a checkpoint."""
+        return not self._news and not self._frozen
+
+    # -- orders --------------------------------------------------------------------------------
+
+    def now_s(self) -> float:
+        """Seconds since the run began."""
+        return self._now_s
+
+    def open(self, job: OpenJob) -> None:
+        """See `Fleet.open`; clients' first check-ins are scheduled."""
+        self._use(job)
+        for client, at_s in enumerate(self._clients.first_check_ins().tolist()):
+            if at_s < math.inf:
+                self._agenda.add(at_s, EventKind.ARRIVED, client)
+
+    def set_model(
+        self,
+        version: int,
+        parameters_sha256: bytes,  # noqa: ARG002 - weights reach the executors directly
+        oldest_live_version: int,
+    ) -> None:
+        """See `Fleet.set_model`."""
+        self._version, self._oldest_live = version, oldest_live_version
+        self._grants.forget_before(oldest_live_version)
+        self._training.forget_weights(oldest_live_version)
+
+    def grant(self, grant: Grant) -> None:
+        """See `Fleet.grant`."""
+        self._grants.add(grant)
+
+    def cancel(self, grant_id: str, *, running_too: bool) -> None:
+        """See `Fleet.cancel`. A device learns of it with its upload, and works until then."""
+        self._grants.cancel(grant_id, running_too=running_too)
+
+    def release(self, release: Release) -> Released:
+        """See `Fleet.release`: trains what is held and not trained yet."""
+        released = self._frozen.get(release.release_id)
+        if released is None:
+            wanted = release.base_versions
+            taken = [t for t in self._held.values() if not wanted or t.base_version in wanted]
+            for task in taken:
+                del self._held[task.number]
+            reduced, diverged = self._training.reduce(taken)
+            for task in diverged:
+                self._tell_end(task, Outcome.FAILED, "not_finite")
+            released = Released((release.release_id,), reduced.sums)
+            self._frozen[release.release_id] = released
+        return released
+
+    def commit(self, release_id: str) -> None:
+        """See `Fleet.commit`."""
+        self._frozen.pop(release_id, None)
+
+    def drop(
+        self,
+        base_version: int,
+        outcome: Outcome,  # noqa: ARG002 - the coordinator has ended the tasks already
+        reason: str,  # noqa: ARG002
+    ) -> None:
+        """See `Fleet.drop`."""
+        for task in [t for t in self._held.values() if t.base_version == base_version]:
+            self._training.let_go(self._held.pop(task.number))
+
+    def close(self, reason: str) -> None:  # noqa: ARG002 - virtual devices do not ask
+        """See `Fleet.close`; devices stop where they are."""
+        for task in self._running.values():
+            if not (task.is_silent and task.end_s <= self._now_s):
+                self._log.end(task.number, self._now_s, *task.bytes_by(self._now_s))
+        self._running.clear()
+        self._agenda.clear()
+        self._news.clear()
+
+    # -- events --------------------------------------------------------------------------------
+
+    def next_event(self, timeout_s: float | None) -> Event | None:
+        """See `Fleet.next_event`; the clock moves to the event, or by the timeout.
+
+        Raises:
+            FleetExhausted: If no client can ever bring another update.
+        """
+        until_s = math.inf if timeout_s is None else self._now_s + timeout_s
+        if self._now_s < self._horizon_s:
+            until_s = min(until_s, self._horizon_s)
+        while not self._news:
+            at_s = self._agenda.next_s()
+            # With nothing to come, what is held may still make an aggregate at the deadline.
+            if (at_s > until_s) if at_s < math.inf else (self._held and until_s < math.inf):
+                self._now_s = until_s
+                return None
+            if at_s == math.inf or at_s > self._last_update_s + _STALLED_AFTER_S:
+                raise self._exhausted(at_s)
+            scheduled = self._agenda.take()
+            self._now_s = scheduled.at_s
+            self._happen(scheduled)
+        return self._news.popleft()
+
+    def _happen(self, scheduled: Scheduled) -> None:
+        match scheduled.kind:
+            case EventKind.ARRIVED:
+                self._check_in(scheduled.sequence)
+            case EventKind.COMPLETED:
+                self._complete(self._running.pop(scheduled.sequence))
+            case EventKind.LEFT:
+                self._leave(self._running[scheduled.sequence])
+            case EventKind.EXPIRED:
+                self._expire(self._running.pop(scheduled.sequence))
+            case kind:
+                raise ValueError(f"the virtual fleet schedules no {kind.name}")
+
+    def _check_in(self, client: int) -> None:
+        device_id = str(client)
+        slots = self._grants.open_slots() if self._version >= 0 else 0
+        ordinal = self._population.see(device_id, self._now_s, slots)
+        check_in = int(self._check_ins[client])
+        self._check_ins[client] += 1
+        eligible = self._population.see_eligible(device_id, self._now_s)
+        grant = self._grants.offer(device_id) if slots > 0 else None
+        if grant is not None and takes_task(
+            self._job.selection,
+            open_slots=slots,
+            eligible_devices=eligible,
+            seed=self._seed,
+            device_id=device_id,
+            check_in=check_in,
+        ):
+            self._start(client, grant)
+        else:
+            self._come_back(client, ordinal, slots)
+
+    def _come_back(self, client: int, ordinal: int, slots: int) -> None:
+        """Schedule the next check-in: when the system wakes the device, not before it was told."""
+        check_ins = int(self._check_ins[client])
+        wait_s = self._clients.interval_s(client, check_ins)
+        latest_told_s = self._population.interval_s(slots) * (1.0 + self._pace.jitter)
+        if latest_told_s > wait_s:  # drawing costs more than all the rest of a check-in
+            told_s = self._population.come_back_after_s(str(client), ordinal, self._seed, slots)
+            wait_s = max(wait_s, told_s)
+        rested_s = float(self._participated_s[client]) + self._separation_s
+        earliest_s = on_grid(max(self._now_s + wait_s, rested_s))
+        at_s = self._clients.next_check_in(client, earliest_s, check_ins)
+        if at_s < math.inf:
+            self._agenda.add(at_s, EventKind.ARRIVED, client)
+
+    def _start(self, client: int, grant: OpenGrant) -> None:
+        base_version = self._version if grant.base_version is None else grant.base_version
+        self._grants.take(grant, str(client))
+        ordinal, deadline_s = int(self._tasks[client]), self._now_s + grant.task_timeout_s
+        self._tasks[client] += 1
+        duration, course = self._clients.task(client, ordinal, self._now_s, self._work, deadline_s)
+        examples = self._work.examples(int(self._clients.records[client]))
+        number = self._log.start(client, base_version, self._now_s, duration, examples)
+        task = VirtualTask(
+            number=number,
+            client=client,
+            grant_id=grant.grant_id,
+            base_version=base_version,
+            started_s=self._now_s,
+            examples=examples,
+            end_s=-on_grid(-course.end_s),  # up: a task is never shorter than its phases
+            reason=course.reason,
+            given_up_s=-on_grid(-deadline_s),
+            bytes_down=course.bytes_down,
+            bytes_up=course.bytes_up,
+        )
+        self._running[number] = task
+        kinds = {"": EventKind.COMPLETED, "deadline": EventKind.EXPIRED}
+        self._agenda.add(task.end_s, kinds.get(course.reason, EventKind.LEFT), number)
+        self._news.append(
+            TaskStarted(self._now_s, task.task_id, grant.grant_id, str(client), base_version)
+        )
+
+    def _complete(self, task: VirtualTask) -> None:
+        self._log.end(task.number, self._now_s, task.bytes_down, task.bytes_up)
+        self._participated_s[task.client] = self._now_s
+        self._free(task.client)
+        if self._grants.is_cancelled(task.grant_id):
+            self._training.let_go(task)  # it ended with its round; the device learns it only now
+        elif task.base_version < self._oldest_live:
+            self._end(task, Outcome.STALE, "base_version")
+        else:
+            refusal = None
+            if self._training.at_completion:
+                refusal = self._training.refusal(task, self._coming())
+            if refusal is not None:
+                self._end(task, *refusal)
+                return
+            self._held[task.number] = task
+            self._last_update_s = self._now_s
+            self._news.append(TaskCompleted(self._now_s, self._training.reference(task)))
+
+    def _leave(self, task: VirtualTask) -> None:
+        """The device is gone: it could say so, or it drops out without a word."""
+        self._log.end(task.number, self._now_s, task.bytes_down, task.bytes_up)
+        if task.is_silent:
+            self._agenda.add(max(task.given_up_s, self._now_s), EventKind.EXPIRED, task.number)
+            return
+        del self._running[task.number]
+        self._free(task.client)
+        self._interrupted(task)
+
+    def _expire(self, task: VirtualTask) -> None:
+        """The server waits no longer; a device that trains notices its deadline by itself."""
+        if not task.is_silent:
+            self._log.end(task.number, self._now_s, task.bytes_down, task.bytes_up)
+        self._free(task.client)
+        self._interrupted(task)
+
+    def _interrupted(self, task: VirtualTask) -> None:
+        if self._grants.is_cancelled(task.grant_id):
+            self._training.let_go(task)
+        else:
+            self._end(task, Outcome.INTERRUPTED, task.reason)
+
+    def _free(self, client: int) -> None:
+        # Its own task has just made room for another, as at the gateway.
+        slots = self._grants.open_slots() + 1
+        self._come_back(client, self._population.check_ins(str(client)), slots)
+
+    def _coming(self) -> list[VirtualTask]:
+        """Tasks in flight that will complete next, as many as the next aggregate can need."""
+        strategy = self._job.strategy
+        if isinstance(strategy, FedAvgSettings):
+            size = strategy.cohort_size
+        else:
+            size = strategy.buffer_size
+        live = [
+            task
+            for task in self._running.values()
+            if not task.reason
+            and task.base_version >= self._oldest_live
+            and not self._grants.is_cancelled(task.grant_id)
+        ]
+        live.sort(key=lambda task: (task.end_s, task.number))
+        return live[: max(0, size - len(self._held) - 1)]
+
+    def _end(self, task: VirtualTask, outcome: Outcome, reason: str, code: int = 0) -> None:
+        self._training.let_go(task)
+        self._tell_end(task, outcome, reason, code)
+
+    def _tell_end(self, task: VirtualTask, outcome: Outcome, reason: str, code: int = 0) -> None:
+        self._news.append(
+            TaskEnded(
+                self._now_s,
+                task.task_id,
+                str(task.client),
+                task.base_version,
+                outcome,
+                reason,
+                code,
+                train_s=task.end_s - task.started_s,
+                bytes_down=task.bytes_down,
+                bytes_up=task.bytes_up,
+            )
+        )
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that goes on, for a checkpoint; only while `is_settled`.
+
+        Updates trained ahead are not in it: training them again gives the same.
+        """
+        grants = [asdict(g) | {"clients": sorted(g.clients)} for g in self._grants.open_grants()]
+        return {
+            "now_s": self._now_s,
+            "agenda": self._agenda.state(),
+            "open_grants": grants,
+            "cancelled": list(self._grants.cancelled()),
+            "population": self._population.state(),
+            "version": self._version,
+            "oldest_live": self._oldest_live,
+            "running": [asdict(task) for task in self._running.values()],
+            "held": [asdict(task) for task in self._held.values()],
+            "check_ins": self._check_ins,
+            "tasks": self._tasks,
+            "participated_s": self._participated_s,
+            "last_update_s": self._last_update_s,
+        }
+
+    def restore(self, job: OpenJob, state: Mapping[str, Any]) -> None:
+        """Go on after `state`, in place of `open`."""
+        self._use(job)
+        self._now_s = state["now_s"]
+        self._agenda = Agenda.restored(state["agenda"])
+        self._grants.restore(
+            [OpenGrant(**(g | {"clients": set(g["clients"])})) for g in state["open_grants"]],
+            state["cancelled"],
+        )
+        self._population.restore(state["population"])
+        self._version, self._oldest_live = state["version"], state["oldest_live"]
+        self._running = {task["number"]: VirtualTask(**task) for task in state["running"]}
+        self._held = {task["number"]: VirtualTask(**task) for task in state["held"]}
+        self._check_ins = state["check_ins"].copy()
+        self._tasks = state["tasks"].copy()
+        self._participated_s = state["participated_s"].copy()
+        self._last_update_s = state["last_update_s"]
+
+    def _use(self, opened: OpenJob) -> None:
+        self._job = opened.job
+        self._training.use(opened.job, ContentGate.of(opened.job, opened.model))
+        hours = opened.job.participation.user.min_hours_between_participations
+        self._separation_s = 3600.0 * hours if hours else -math.inf
+
+    def _exhausted(self, at_s: float) -> FleetExhausted:
+        if at_s < math.inf:
+            outcomes = ", ".join(f"{n} {o}" for o, n in self._log.totals.outcomes.items())
+            return FleetExhausted(
+                f"no update has arrived for {_STALLED_AFTER_S / 86_400:.0f} virtual days (tasks so "
+                f"far: {outcomes or 'none'}); lower what a task asks of a device, or raise "
+                "client.task_timeout_s"
+            )
+        return FleetExhausted(
+            f"after {self._now_s / 3600.0:.1f} virtual hours no client can check in any more: the "
+            "availability trace has ended; set availability.repeat_every_s to begin it anew"
+        )

@@ -1,0 +1,121 @@
+"""When the virtual fleet's updates are trained, and what the gate says of them.
+
+Lazily, with the release that needs them, unless the job's gate must see an update to decide
+(lock-step). Both give the same updates to the bit.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from server.coordination.selection import shuffle_seed
+from server.coordination.tasks import Outcome, UpdateReference
+from server.job import Job
+from server.update_gate.content import ContentGate
+from server.update_gate.rejections import RejectionReason
+from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
+from simulation.virtual_task import VirtualTask
+
+Refusal = tuple[Outcome, str, int]
+"""How a task ends whose update does not count: outcome, reason, number of the rejection."""
+
+
+def decides_on_results(job: Job) -> bool:
+    """Whether the job's gate can decide on an update only when it is trained."""
+    return job.privacy.robustness.max_update_norm is not None
+
+
+class UpdateTraining:
+    """Updates of the tasks that have completed, trained or to be trained.
+
+    Args:
+        data_client: Index of each client's records in the data set, shape ``(clients,)``.
+        seed: Of the order of records.
+        at_completion: Train each update when it arrives instead of when it is needed.
+        on_reduced: Told how the updates of a release were trained.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        data_client: Sequence[int],
+        seed: int,
+        *,
+        at_completion: bool = False,
+        on_reduced: Callable[[Sequence[UpdateStatistics]], None] = lambda _: None,
+    ) -> None:
+        self.at_completion = at_completion
+        self._executor = executor
+        self._data_client = data_client
+        self._seed = seed
+        self._on_reduced = on_reduced
+        self._trained: dict[int, UpdateStatistics] = {}
+
+    def use(self, job: Job, gate: ContentGate) -> None:
+        """Train for this job."""
+        self._job, self._gate = job, gate
+
+    def refusal(self, task: VirtualTask, coming: Iterable[VirtualTask]) -> Refusal | None:
+        """What device or gate has against a completed task's update; trains it to find out.
+
+        Args:
+            coming: Tasks that will complete next; trained with it, so that several executors have
+                work.
+        """
+        if task.number not in self._trained:
+            batch = [task, *(other for other in coming if other.number not in self._trained)]
+            statistics = self._executor.train([self._training_task(each) for each in batch])
+            self._trained.update(
+                (each.number, trained) for each, trained in zip(batch, statistics, strict=True)
+            )
+        trained = self._trained[task.number]
+        if not trained.is_finite:
+            return Outcome.FAILED, "not_finite", 0
+        if trained.update_norm > self._gate.max_norm:
+            reason = RejectionReason.NORM_EXCEEDED
+            return Outcome.REJECTED, reason.name.lower(), int(reason)
+        return None
+
+    def reduce(self, tasks: Sequence[VirtualTask]) -> tuple[Reduced, list[VirtualTask]]:
+        """Sum the tasks' updates; returns also the tasks whose training left the numbers."""
+        reduced = self._executor.reduce([self._training_task(task) for task in tasks])
+        for task in tasks:
+            self._trained.pop(task.number, None)
+        self._on_reduced(reduced.statistics)
+        pairs = zip(tasks, reduced.statistics, strict=True)
+        return reduced, [task for task, trained in pairs if not trained.is_finite]
+
+    def let_go(self, task: VirtualTask) -> None:
+        """A task's update is not wanted."""
+        if self._trained.pop(task.number, None) is not None:
+            self._executor.forget([task.task_id])
+
+    def forget_weights(self, before: int) -> None:
+        """Versions before this one are no longer trained on."""
+        self._executor.forget_weights(before)
+
+    def reference(self, task: VirtualTask) -> UpdateReference:
+        """A completed task's update, as strategies see it; NaN where it is not trained yet."""
+        trained = self._trained.get(task.number)
+        return UpdateReference(
+            task_id=task.task_id,
+            client_id=str(task.client),
+            base_version=task.base_version,
+            num_examples=task.examples,
+            weight=self._job.strategy.weight(task.examples),
+            update_norm=trained.update_norm if trained else math.nan,
+            loss_before=trained.loss_before if trained else math.nan,
+            loss_after=trained.loss_after if trained else math.nan,
+            train_s=task.end_s - task.started_s,
+            bytes_down=task.bytes_down,
+            bytes_up=task.bytes_up,
+        )
+
+    def _training_task(self, task: VirtualTask) -> TrainingTask:
+        return TrainingTask(
+            task_id=task.task_id,
+            data_client=int(self._data_client[task.client]),
+            base_version=task.base_version,
+            weight=self._job.strategy.weight(task.examples),
+            learning_rate=self._job.client.optimizer.learning_rate_at(task.base_version),
+            shuffle_seed=shuffle_seed(self._seed, task.task_id),
+        )
