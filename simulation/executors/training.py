@@ -1,0 +1,197 @@
+"""Local training of one simulated client's task: what its device would upload, and its losses."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from device_runtime.training_plan import epoch_order
+from modeling.spec import HashedBag, ModelSpec
+from server.aggregation.mean import add_scaled
+from server.job import ClientTraining
+from server.update_gate.content import sum_of_squares
+from simulation.executors.layers import TrainableLayer, build_layers, descend, forward
+from simulation.executors.prepared import BagRecords, Batch, DenseRecords, Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What every task of a job does; see `device_runtime.training_plan.TrainingPlan`."""
+
+    local_epochs: int
+    batch_size: int
+    max_records: int
+    proximal_mu: float = 0.0
+
+    @classmethod
+    def of(cls, client: ClientTraining) -> Self:
+        """The part of a job's ``client`` block that all tasks have in common."""
+        return cls(client.local_epochs, client.batch_size, client.max_records, client.proximal_mu)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpdate:
+    """Local minus base parameters of one task, without the table rows it could not change.
+
+    Attributes:
+        delta: In wire order, a table cut to ``rows``, raveled; shape ``(trained parameters,)``.
+        rows: Rows of the first layer's table, ascending, or None for a model without a table.
+        row_width: Columns of that table; 0 without.
+        norm: L2 norm of the delta; NaN or infinite when some value is.
+        loss_before: Mean loss over the task's records at the base parameters.
+        loss_after: The same at the local parameters.
+    """
+
+    delta: NDArray[np.float32]
+    rows: NDArray[np.int64] | None
+    row_width: int
+    num_examples: int
+    norm: float
+    loss_before: float
+    loss_after: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether training stayed in numbers, as a device decides it."""
+        return all(map(math.isfinite, (self.norm, self.loss_before, self.loss_after)))
+
+    def add_to(
+        self, total: NDArray[np.float32], weight: float, scratch: NDArray[np.float32]
+    ) -> None:
+        """``total += weight * delta``, to the bit as a gateway adds the whole delta.
+
+        A gateway also adds the zeros of the other rows, which leaves a sum as it is.
+
+        Args:
+            total: Shape ``(parameters,)``, changed in place.
+            weight: ``c_i``.
+            scratch: As `add_scaled` takes it.
+        """
+        if self.rows is None:
+            add_scaled(total, [self.delta], weight, scratch)
+            return
+        trained = self.rows.size * self.row_width
+        tail = self.delta[trained:]
+        add_scaled(total[total.size - tail.size :], [tail], weight, scratch)
+        scaled = self.delta[:trained]
+        if weight != 1.0:
+            scaled = scaled * np.float32(weight)
+        table = total[: total.size - tail.size].reshape(-1, self.row_width)
+        update = torch.from_numpy(scaled.reshape(-1, self.row_width))
+        torch.from_numpy(table).index_add_(0, torch.from_numpy(self.rows), update)
+
+    def dense(self, parameters: int) -> NDArray[np.float32]:
+        """The whole delta, shape ``(parameters,)``."""
+        whole = np.zeros(parameters, np.float32)
+        self.add_to(whole, 1.0, np.empty(1024, np.float32))
+        return whole
+
+
+def train_locally(
+    model: ModelSpec,
+    plan: LocalPlan,
+    base: Tensor,
+    x: NDArray[Any],
+    y: NDArray[np.float32],
+    *,
+    learning_rate: float,
+    shuffle_seed: int,
+) -> LocalUpdate:
+    """Train as `device_runtime.training.TrainingSession` does, on the records given.
+
+    Plain SGD over ``local_epochs`` epochs, each in its own order, the last batch short; FedProx's
+    pull (Li et al., MLSys 2020) towards the base if ``plan.proximal_mu``.
+
+    Args:
+        base: Base parameters, flat in wire order, shape ``(parameters,)``; not changed.
+        x: Records, shape ``(records, *input shape)``; at least one.
+        y: Labels, shape ``(records, *label shape)``.
+    """
+    prepared = prepare(model, x)
+    start, shapes = _cut_to_records(model, base, prepared)
+    local = start.clone()
+    layers = build_layers(model, _views(local, shapes))
+    labels = torch.tensor(y)
+    count = len(labels)
+    loss_before = total_loss(layers, prepared, y) / count
+    pull = learning_rate * plan.proximal_mu
+    away = torch.empty_like(local)
+    for epoch in range(plan.local_epochs):
+        order = epoch_order(count, shuffle_seed, epoch)
+        batch_labels = torch.split(labels[torch.from_numpy(order)], plan.batch_size)
+        batches: Iterator[Batch] = prepared.batches(order, plan.batch_size)
+        for inputs, wanted in zip(batches, batch_labels, strict=True):
+            if pull:
+                torch.sub(local, start, out=away)
+            descend(layers, inputs, wanted, learning_rate)
+            if pull:
+                local.sub_(away, alpha=pull)
+    loss_after = total_loss(layers, prepared, y) / count
+    delta = local.sub_(start).numpy()
+    has_table = isinstance(prepared, BagRecords)
+    return LocalUpdate(
+        delta=delta,
+        rows=prepared.used_buckets if isinstance(prepared, BagRecords) else None,
+        row_width=shapes[0][1] if has_table else 0,
+        num_examples=count,
+        norm=math.sqrt(sum_of_squares([delta])),
+        loss_before=loss_before,
+        loss_after=loss_after,
+    )
+
+
+def prepare(model: ModelSpec, x: NDArray[Any]) -> Prepared:
+    """Records in the form the model's first layer takes."""
+    first = model.layers[0]
+    return BagRecords.of(x, first.buckets) if isinstance(first, HashedBag) else DenseRecords(x)
+
+
+def total_loss(
+    layers: Sequence[TrainableLayer], prepared: Prepared, y: NDArray[np.float32]
+) -> float:
+    """Sum of the records' binary cross-entropies, in float64."""
+    logits = forward(layers, prepared.all()).numpy().astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a diverged model's losses are NaN, which is the answer
+        return float(np.sum(np.logaddexp(0.0, logits) - y * logits))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread and without autograd: equal bits on machines of any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cut_to_records(
+    model: ModelSpec, base: Tensor, prepared: Prepared
+) -> tuple[Tensor, list[tuple[int, ...]]]:
+    """Parameters that these records can change, flat; and their shapes."""
+    shapes = [parameter.shape for parameter in model.parameters]
+    if not isinstance(prepared, BagRecords):
+        return base, shapes
+    buckets, width = shapes[0]
+    used = torch.from_numpy(prepared.used_buckets)
+    trained = used.numel() * width
+    tail = base[buckets * width :]
+    cut = torch.empty(trained + tail.numel())
+    table = base[: buckets * width].view(buckets, width)
+    torch.index_select(table, 0, used, out=cut[:trained].view(-1, width))
+    cut[trained:] = tail
+    return cut, [(used.numel(), width), *shapes[1:]]
+
+
+def _views(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = torch.split(flat, sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
