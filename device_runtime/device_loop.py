@@ -59,6 +59,11 @@ class DeviceLoop:
         return sum(runner.finished_tasks for runner in self._runners)
 
     @property
+    def enrolled(self) -> int:
+        """Devices a gateway knows, whenever they enrolled."""
+        return sum(runner.is_enrolled for runner in self._runners)
+
+    @property
     def in_flight(self) -> int:
         """Devices with a task in hand."""
         return sum(runner.has_task for runner in self._runners)
@@ -153,6 +158,7 @@ def _report(loop: DeviceLoop, host: DeviceHost, elapsed_s: float) -> None:
     line = {
         "elapsed_s": round(elapsed_s, 3),
         "devices": loop.devices,
+        "enrolled": loop.enrolled,
         "in_flight": loop.in_flight,
         "finished_tasks": loop.finished_tasks,
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),

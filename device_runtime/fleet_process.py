@@ -13,7 +13,12 @@ from pathlib import Path
 
 from device_runtime.device_loop import DeviceLoop, run_until_stopped
 from device_runtime.errors import FlintError
-from device_runtime.host import DeviceHost, add_host_options, host_settings
+from device_runtime.host import DeviceHost, Imposed, add_host_options, host_settings
+from device_runtime.imposed_conditions import (
+    Epoch,
+    InvalidImposedConditions,
+    read_conditions,
+)
 from device_runtime.loaded_models import LoadedModels
 
 _FILES_A_DEVICE = 5
@@ -42,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     folders = device_folders(options.devices, options.first, options.count)
+    imposed = _imposed(options, folders)
     _allow_open_files(len(folders) * _FILES_A_DEVICE + _OTHER_FILES)
     host = DeviceHost(
         host_settings(options, default_cache=options.devices / ".cache"), LoadedModels()
     )
     try:
         loop = DeviceLoop(
-            [host.open_device(folder) for folder in folders],
+            [host.open_device(folder, imposed.get(folder.name)) for folder in folders],
             max_tasks=options.tasks,
             tolerant=True,
         )
@@ -81,6 +87,21 @@ def device_folders(devices: Path, first: int, count: int | None) -> list[Path]:
     return chosen
 
 
+def _imposed(options: argparse.Namespace, folders: Sequence[Path]) -> dict[str, Imposed]:
+    """Conditions of each device by name; none unless they are asked for."""
+    if options.conditions is None:
+        return {}
+    found = read_conditions(options.conditions)
+    missing = [folder.name for folder in folders if folder.name not in found]
+    if missing:
+        raise InvalidImposedConditions(
+            f"{options.conditions} has no conditions of device {missing[0]}; give every device "
+            "of the fleet some, {} for none"
+        )
+    epoch = Epoch(options.epoch_file or options.conditions.with_suffix(".epoch"))
+    return {folder.name: (found[folder.name], epoch) for folder in folders}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m device_runtime.fleet_process",
@@ -93,6 +114,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", type=int, metavar="N", help="stop after N finished tasks")
     parser.add_argument(
         "--report-every-s", type=float, metavar="S", help="JSON progress lines on stdout"
+    )
+    parser.add_argument(
+        "--conditions", type=Path, metavar="FILE", help="impose speeds, links and windows"
+    )
+    parser.add_argument(
+        "--epoch-file",
+        type=Path,
+        metavar="FILE",
+        help="with --conditions: when windows begin to count, as unix seconds; until it is there "
+        "no device asks for work (default: FILE.epoch beside the conditions)",
     )
     return parser
 

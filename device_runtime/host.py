@@ -4,17 +4,21 @@ import argparse
 import platform
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
 
 from device_runtime.blob_cache import BlobCache
+from device_runtime.conditioned_runner import ConditionedRunner
 from device_runtime.device_state import HostDeviceState
 from device_runtime.device_store import DeviceStore
 from device_runtime.errors import FlintError
 from device_runtime.examples import SqliteExampleStore
 from device_runtime.gateway_client import GatewayClient, open_channel
+from device_runtime.imposed_conditions import Epoch, ImposedConditions
 from device_runtime.leased_task import SharedParts
 from device_runtime.loaded_models import LoadedModels
 from device_runtime.pacing import Pacing
@@ -23,6 +27,9 @@ from device_runtime.runner import DeviceRunner
 
 EXAMPLES_FILE = "examples.sqlite"
 """Name of the example store in a device's folder."""
+
+Imposed = tuple[ImposedConditions, Epoch]
+"""What a device is imposed, and when its windows begin to count."""
 
 _MAX_PORT = 65535
 
@@ -77,8 +84,11 @@ class DeviceHost:
             counts=self.counts,
         )
 
-    def open_device(self, folder: Path) -> DeviceRunner:
+    def open_device(self, folder: Path, imposed: Imposed | None = None) -> DeviceRunner:
         """Run the device in ``folder``; a folder without a device becomes a new one.
+
+        Args:
+            imposed: Conditions other than the host's own, and when they begin; None for none.
 
         Raises:
             UnreadableDevice, DeviceInUse: See `DeviceStore`.
@@ -90,7 +100,10 @@ class DeviceHost:
             store.close()
             raise
         self._stores.append(store)
-        return DeviceRunner(
+        runner: Callable[..., DeviceRunner] = DeviceRunner
+        if imposed is not None:
+            runner = partial(ConditionedRunner, conditions=imposed[0], epoch=imposed[1])
+        return runner(
             store,
             SqliteExampleStore(folder / EXAMPLES_FILE),
             self._settings.state,

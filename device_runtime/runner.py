@@ -7,17 +7,17 @@ outlive the process is in the `DeviceStore`; a lease is not, for the gateway end
 deadline.
 """
 
-import hashlib
 import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from device_runtime.device_state import DeviceStateReader
 from device_runtime.device_store import DeviceStore, PendingUpdate
 from device_runtime.examples import ExampleSource
 from device_runtime.gateway_client import GatewayBusy, GatewayRefused
+from device_runtime.known_policy import KnownPolicy
 from device_runtime.leased_task import LeasedTask, SharedParts
 from device_runtime.pacing import Pacing
 from device_runtime.participation import (
@@ -42,14 +42,6 @@ _FINAL_VERDICTS = {
     _Verdict.OVER_COMMITTED: "over_committed",
     _Verdict.REJECTED: "rejected",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownPolicy:
-    """The open job's criteria, under the digest the gateway knows them by."""
-
-    policy: ParticipationPolicy
-    sha256: bytes
 
 
 class DeviceRunner:
@@ -94,7 +86,7 @@ class DeviceRunner:
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads load; guards nothing)
         self._clock = clock
         self._signer = RequestSigner(store, description, clock)
-        self._known = _stored_policy(store.policy_json())
+        self._known = KnownPolicy.stored(store.policy_json())
         self._lease: LeasedTask | None = None
         self._report: pb.ReportOutcomeRequest | None = None
         self._failures = 0
@@ -107,6 +99,11 @@ class DeviceRunner:
     def has_task(self) -> bool:
         """Whether it holds a lease, or an update no gateway has answered yet."""
         return self._phase in (self._fetch, self._train, self._upload)
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether a gateway knows it."""
+        return self._signer.is_enrolled
 
     def step(self) -> float:
         """Do one phase.
@@ -199,7 +196,7 @@ class DeviceRunner:
         decision = self._decide(self._known.policy if self._known else None)
         if decision.reason_code in _HOLDS_BACK_UPLOAD:
             return self._stay_away(decision)
-        update = next((u for u in self._store.pending() if not u.answered), None)
+        update = self._unanswered()
         if update is None:
             self._phase = self._next_phase()
             return 0.0
@@ -226,7 +223,7 @@ class DeviceRunner:
     # What follows an answer.
 
     def _after_check_in(
-        self, response: pb.CheckInResponse, satisfied: _KnownPolicy | None, *, willing: bool
+        self, response: pb.CheckInResponse, satisfied: KnownPolicy | None, *, willing: bool
     ) -> float:
         self._phase = self._next_phase()
         if self._phase != self._check_in:
@@ -244,15 +241,18 @@ class DeviceRunner:
             return come_back_s
         return max(come_back_s, self._pacing.after_recheck(self._jitter))
 
-    def _accept(self, task: pb.Task, satisfied: _KnownPolicy | None) -> float:
+    def _accept(self, task: pb.Task, satisfied: KnownPolicy | None) -> float:
         self._checked_in_twice = False
         self._counts["leased"] += 1
         policy = satisfied.policy if satisfied else ParticipationPolicy()
-        self._lease = LeasedTask(task, policy, self._shared)
+        self._lease = self._take(task, policy)
         if satisfied is None:
             return self._leave_task(_Outcome.DECLINED, "policy_not_satisfied")
         self._phase = self._next_phase()
         return 0.0
+
+    def _take(self, task: pb.Task, policy: ParticipationPolicy) -> LeasedTask:
+        return LeasedTask(task, policy, self._shared)
 
     def _settle(self, response: pb.CheckInResponse, pending: list[PendingUpdate]) -> None:
         job_ids = {update.task_id: update.job_id for update in pending}
@@ -339,9 +339,12 @@ class DeviceRunner:
     # Small questions.
 
     def _next_phase(self) -> Callable[[], float]:
-        if not all(update.answered for update in self._store.pending()):
+        if self._unanswered() is not None:
             return self._upload
         return self._check_in if self._lease is None else self._fetch
+
+    def _unanswered(self) -> PendingUpdate | None:
+        return next((update for update in self._store.pending() if not update.answered), None)
 
     def _decide(self, policy: ParticipationPolicy | None) -> Decision:
         state = replace(
@@ -352,12 +355,12 @@ class DeviceRunner:
     def _record(self, task_id: str, job_id: str, outcome: str) -> None:
         self._store.record_participation(task_id, job_id, outcome, finished_at_s=self._clock())
 
-    def _satisfies(self, known: _KnownPolicy | None) -> bool:
+    def _satisfies(self, known: KnownPolicy | None) -> bool:
         return known is not None and self._decide(known.policy).allowed
 
     def _learn(self, message: pb.ParticipationPolicy) -> bool:
         try:
-            known = _known_policy(message.policy_json)
+            known = KnownPolicy.parse(message.policy_json)
         except InvalidParticipation as error:
             _log.warning("%s", error)
             self._counts["policy_not_understood"] += 1
@@ -392,15 +395,3 @@ class DeviceRunner:
         if self._task_failures == 0:
             return 0.0
         return self._pacing.after_failures(self._task_failures, self._jitter)
-
-
-def _known_policy(policy_json: str) -> _KnownPolicy:
-    sha256 = hashlib.sha256(policy_json.encode()).digest()
-    return _KnownPolicy(ParticipationPolicy.from_json(policy_json), sha256)
-
-
-def _stored_policy(policy_json: str | None) -> _KnownPolicy | None:
-    try:
-        return None if policy_json is None else _known_policy(policy_json)
-    except InvalidParticipation:
-        return None  # Kept by another runtime version; the gateway tells it again.

@@ -148,7 +148,12 @@ def start_device(gateway, tiny, tmp_path):
     stores: list[DeviceStore] = []
 
     def start(
-        name: str = "device", *, records: int = 50, token: str | None = TOKEN, **options
+        name: str = "device",
+        *,
+        records: int = 50,
+        token: str | None = TOKEN,
+        runner_type=DeviceRunner,
+        **options,
     ) -> Device:
         counts: Counter[str] = Counter()
         shared = SharedParts(
@@ -165,7 +170,7 @@ def start_device(gateway, tiny, tmp_path):
             examples.fill(*draw_records(tiny, records))
         state = SetState()
         options.setdefault("pacing", Pacing())
-        runner = DeviceRunner(
+        runner = runner_type(
             store,
             examples,
             state,
