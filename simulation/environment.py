@@ -71,6 +71,11 @@ def _checked_reference(reference: str) -> str:
 InputReference = Annotated[str, AfterValidator(_checked_reference)]
 
 
+def _as_block(value: object) -> object:
+    """A plain reference stands for a block with that source alone."""
+    return {"source": value} if isinstance(value, str) else value
+
+
 class Resample(_Block):
     """Whether what is too few may be used several times."""
 
@@ -96,11 +101,43 @@ class CheckIn(_Block):
     """How often a device asks for work while it is available.
 
     Attributes:
+        period_s: How often its system wakes it; it never comes before pace steering told it to.
         jitter: Half-width of the spread of each interval, as a share of it.
+        check_ins_per_s: Rate that pace steering aims at, all devices together, as of `flint up`.
     """
 
     period_s: float = Field(default=900.0, gt=0)
     jitter: float = Field(default=0.2, ge=0, lt=1)
+    check_ins_per_s: float = Field(default=200.0, gt=0)
+
+
+class DatasetInput(_Block):
+    """The proxy data set: of the catalog, or a file that is added to it.
+
+    In the file a plain path or name stands for a block with that ``source`` alone.
+
+    Attributes:
+        client_field: Column of a file that says whose record it is.
+        label_field: Column of a file with the label, 0 or 1.
+        text_field: Column of a file with free text.
+        exclude_fields: Columns of a file not to learn from.
+    """
+
+    source: InputReference
+    client_field: str = "client_id"
+    label_field: str = "label"
+    text_field: str | None = None
+    exclude_fields: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_alone(cls, value: object) -> object:
+        return _as_block(value)
+
+    @field_validator("exclude_fields", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
 
 
 class AvailabilityInput(_Block):
@@ -122,7 +159,7 @@ class AvailabilityInput(_Block):
     @model_validator(mode="before")
     @classmethod
     def _source_alone(cls, value: object) -> object:
-        return {"source": value} if isinstance(value, str) else value
+        return _as_block(value)
 
     @field_validator("only", mode="before")
     @classmethod
@@ -162,7 +199,7 @@ class Environment(_Block):
         trials: Repetitions with other random streams in the same population.
     """
 
-    dataset: InputReference | None = None
+    dataset: DatasetInput | None = None
     population: PopulationSettings = PopulationSettings()
     check_in: CheckIn = CheckIn()
     availability: AvailabilityInput
@@ -179,6 +216,7 @@ class Environment(_Block):
 
 
 _FORMS = {
+    "dataset": "a file path, a name@version of the catalog, or a block with source",
     "availability": "a file path, a name@version of the catalog, or a block with source",
 }
 

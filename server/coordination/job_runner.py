@@ -171,10 +171,8 @@ class JobRunner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on after `state`, with its newest version in the store and its fleet restored too."""
-        newest = self._store.newest()
-        if newest is None:
-            raise ValueError(f"job {self._opened.job_id} has no version stored")
-        self._version, self._before = newest, JobTotals()
+        self._version = self._newest()
+        self._before = JobTotals()
         for name in _ROUND_STATE:
             setattr(self, name, state["round"][name])
         self._ledger = TaskLedger.restored(state["ledger"])
@@ -183,16 +181,9 @@ class JobRunner:
 
     def take_up(self) -> None:
         """Open the job at the fleet with its newest stored version."""
-        newest = self._store.newest()
-        if newest is None:
-            message = f"job {self._opened.job_id} has no initial version stored"
-            raise ValueError(message)
-        self._version = newest
+        newest = self._version = self._newest()
         self._before = newest.totals
         self._ledger = TaskLedger(newest.totals.outcomes, newest.totals.reasons)
-        if not newest.optimizer_state:
-            size = newest.weights.size
-            self._version = replace(newest, optimizer_state=self._optimizer.initial_state(size))
         self._started_s = self._round_started_s = self._fleet.now_s()
         # A gateway that was away may have missed the commits of several versions.
         live_from = self._strategy.oldest_live_version(newest.number)
@@ -203,6 +194,15 @@ class JobRunner:
             self._metric, self._metric_version = newest.metrics["metric"], newest.number
         else:
             self._measure()
+
+    def _newest(self) -> StoredVersion:
+        newest = self._store.newest()
+        if newest is None:
+            message = f"job {self._opened.job_id} has no initial version stored"
+            raise ValueError(message)
+        if newest.optimizer_state:
+            return newest
+        return replace(newest, optimizer_state=self._optimizer.initial_state(newest.weights.size))
 
     def _announce(self, parameters_sha256: bytes) -> None:
         number = self._version.number

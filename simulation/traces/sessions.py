@@ -174,21 +174,32 @@ class AvailabilityTrace:
         """Windows of each device, shape ``(devices,)``."""
         return np.diff(self.offsets)
 
-    def count_available(self, times_s: ArrayLike) -> NDArray[np.int64]:
-        """Number of devices available at each time, shape of ``times_s``."""
+    def count_available(
+        self, times_s: ArrayLike, clients_of_device: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Number of devices available at each time, shape of ``times_s``.
+
+        Args:
+            clients_of_device: How often each device counts, shape ``(devices,)``; None: once.
+        """
         times = np.asarray(times_s, dtype=np.float64)
+        owner = self._owner()
+        counts = np.ones(len(owner), np.int64)
+        if clients_of_device is not None:
+            counts = clients_of_device[owner]
         total = np.zeros(times.shape, dtype=np.int64)
-        period_of_window_s = self.period_s[self._owner()]
+        period_of_window_s = self.period_s[owner]
         for period_s in np.unique(period_of_window_s):
             chosen = period_of_window_s == period_s
-            start_s, end_s = self.start_s[chosen], self.end_s[chosen]
+            start_s, end_s, count = self.start_s[chosen], self.end_s[chosen], counts[chosen]
             phase_s = times
             if np.isfinite(period_s):
                 phase_s = np.fmod(times, period_s)
-                carried = end_s[np.isfinite(end_s) & (end_s > period_s)] - period_s
-                total += len(carried) - np.searchsorted(np.sort(carried), phase_s, side="right")
-            total += np.searchsorted(np.sort(start_s), phase_s, side="right")
-            total -= np.searchsorted(np.sort(end_s), phase_s, side="right")
+                carried = np.isfinite(end_s) & (end_s > period_s)
+                total += count[carried].sum()
+                total -= _count_up_to(end_s[carried] - period_s, count[carried], phase_s)
+            total += _count_up_to(start_s, count, phase_s)
+            total -= _count_up_to(end_s, count, phase_s)
         return total
 
     def _owner(self) -> NDArray[np.int64]:
@@ -234,6 +245,16 @@ def trace_of_spans(
         device_models=device_models,
         repairs=repairs,
     )
+
+
+def _count_up_to(
+    moments_s: Floats, counts: NDArray[np.int64], times_s: Floats
+) -> NDArray[np.int64]:
+    """Sum of the counts of the moments that are not after each time, shape of ``times_s``."""
+    order = np.argsort(moments_s, kind="stable")
+    sums = np.concatenate(([0], np.cumsum(counts[order])))
+    found: NDArray[np.int64] = sums[np.searchsorted(moments_s[order], times_s, side="right")]
+    return found
 
 
 def _first_above(
