@@ -2,13 +2,14 @@
 
 Everything lies in one data directory::
 
-    postgres/            lock, server.log, who may connect (pg_hba.conf, pg_ident.conf)
+    postgres/            lock, users, server.log, who may connect (pg_hba.conf, pg_ident.conf)
     postgres/pgdata/     the cluster, mode 0700, owned by the server's user
     postgres/socket/     the only way in: a Unix socket, mode 0700; no TCP port is opened
 
 Authentication is ``peer``: the kernel tells Postgres which user is calling, so there is no
 password to keep, and only the server's own user and root get in. Starting is safe from several
 processes at once, and a server outlives the process that started it until `EmbeddedPostgres.stop`.
+Who only needs it for a while holds `EmbeddedPostgres.in_use`: it is not stopped under them.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -96,15 +98,38 @@ class EmbeddedPostgres:
                     self._start()
         return self.url(DATABASE)
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the server from being stopped; whoever leaves last may stop it.
+
+        The mark is the kernel's, so it goes with the process: one killed keeps nothing running.
+
+        Raises:
+            EmbeddedPostgresFailed: If the data directory cannot be written.
+        """
+        with self._open("users") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)  # waits while it is being stopped
+            try:
+                yield
+            finally:
+                # Not left to the closing: a forked child may have the same file open.
+                fcntl.flock(users, fcntl.LOCK_UN)
+
     def stop(self) -> None:
         """Stop the server, whoever started it, and wait until it is gone.
+
+        While it is `in_use` it is left running.
 
         Raises:
             EmbeddedPostgresFailed: If it is still there after a minute.
         """
         if not self.data_dir.is_dir():
             return
-        with self._locked():
+        with self._locked(), self._open("users") as users:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
             if not stop_postmaster(self._pgdata, _STOP_TIMEOUT_S):
                 raise EmbeddedPostgresFailed(
                     f"the embedded Postgres of {self.data_dir} does not stop; its process is "
@@ -274,19 +299,22 @@ class EmbeddedPostgres:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the data directory's lock: one process starts or stops the server at a time."""
+        with self._open("lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _open(self, name: str) -> TextIO:
+        """Open a file to lock, with the data directory around it."""
         try:
             if not self.data_dir.is_dir():
                 self.data_dir.mkdir(parents=True, exist_ok=True)
                 self.data_dir.chmod(0o755)  # the server's user passes through, whatever our umask
-            lock = (self.data_dir / "lock").open("a")
+            return (self.data_dir / name).open("a")
         except OSError as error:
             raise EmbeddedPostgresFailed(
                 f"{self.data_dir} cannot be written ({error.strerror}); set FLINT_HOME to a "
                 "directory of yours, or FLINT_DATABASE_URL to a database elsewhere"
             ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def database_url(home: Path) -> str:

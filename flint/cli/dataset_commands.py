@@ -44,16 +44,17 @@ def add(
 
     Example: flint dataset add clicks.parquet --client-field user --label-field clicked
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from modeling.zoo import get_model
 
-    row = Deployment.attach(resolve_home(home)).datasets.add(
-        file,
-        field_roles(client_field, label_field, text_field, exclude_field),
-        get_model(model),
-        name=name,
-        seed=seed,
-    )
+    with open_catalog(resolve_home(home)) as catalog:
+        row = catalog.datasets.add(
+            file,
+            field_roles(client_field, label_field, text_field, exclude_field),
+            get_model(model),
+            name=name,
+            seed=seed,
+        )
     if as_json:
         print_json(_describe(row))
     else:
@@ -66,9 +67,10 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     Example: flint dataset list --json
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
 
-    rows = Deployment.attach(resolve_home(home)).datasets.list()
+    with open_catalog(resolve_home(home)) as catalog:
+        rows = catalog.datasets.list()
     if as_json:
         print_json([_describe(row) for row in rows])
         return
@@ -103,9 +105,10 @@ def show(
 
     Example: flint dataset show clicks
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
 
-    row = _describe(Deployment.attach(resolve_home(home)).datasets.get(dataset))
+    with open_catalog(resolve_home(home)) as catalog:
+        row = _describe(catalog.datasets.get(dataset))
     if as_json:
         print_json(row)
     else:

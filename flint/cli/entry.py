@@ -24,7 +24,9 @@ from flint.cli import (
     error_pages,
     job_commands,
     model_commands,
+    run_commands,
     server_commands,
+    trace_commands,
 )
 
 EXIT_UNEXPECTED = 1
@@ -48,6 +50,8 @@ server_commands.register(app)
 job_commands.register(app)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(trace_commands.app, name="trace")
+app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
 demo_command.register(app)
 error_pages.register(app)

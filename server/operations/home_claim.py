@@ -12,6 +12,7 @@ from device_runtime.errors import FlintError
 from server.operations.guardian import Guardian
 
 _TAKE_OVER_TIMEOUT_S = 15.0
+_PROBE_TIMEOUT_S = 1.0
 
 
 class AlreadyRunning(FlintError):
@@ -72,6 +73,37 @@ def running_server(home: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+@contextmanager
+def no_server_runs(home: Path) -> Iterator[bool]:
+    """Whether no server runs in ``home``; where none does, none starts until the block ends.
+
+    Raises:
+        UnusableHome: If the directory cannot be made or written to.
+    """
+    descriptor = _open_lock(home)
+    try:
+        yield _lock_unless_served(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_unless_served(descriptor: int) -> bool:
+    deadline_s = time.monotonic() + _PROBE_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(descriptor)
+            if holder is not None and _is_alive(holder):
+                return False
+            time.sleep(0.02)  # no server, only a look for one; or one that is just starting
+        else:
+            # A server that starts meanwhile waits, rather than take a dead one for its rival.
+            os.ftruncate(descriptor, 0)
+            return True
+    return False
 
 
 def _open_lock(home: Path) -> int:

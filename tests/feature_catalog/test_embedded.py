@@ -218,6 +218,15 @@ def test_stop_leaves_no_process_even_with_clients_connected(server: EmbeddedPost
     EmbeddedPostgres(server.data_dir / "never-started").stop()
 
 
+def test_a_server_in_use_is_not_stopped_under_its_users(server: EmbeddedPostgres) -> None:
+    url = server.start()
+    with server.in_use(), EmbeddedPostgres(server.data_dir).in_use():
+        server.stop()
+        assert query(url, "SELECT 1") == [(1,)]
+    server.stop()
+    assert not server.is_running()
+
+
 def test_a_data_directory_too_deep_for_a_socket_works(flint_home: Path) -> None:
     deep = flint_home / ("d" * 60) / ("e" * 60)
     server = EmbeddedPostgres(deep / "postgres")

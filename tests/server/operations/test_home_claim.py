@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -8,6 +9,7 @@ from server.operations.home_claim import (
     AlreadyRunning,
     UnusableHome,
     claim_home,
+    no_server_runs,
     running_server,
 )
 
@@ -27,6 +29,25 @@ def test_a_data_directory_is_claimed_by_one_server_at_a_time(tmp_path):
 
 def test_a_directory_no_server_ever_used_has_none(tmp_path):
     assert running_server(tmp_path / "never") is None
+
+
+def test_while_it_is_sure_that_no_server_runs_none_is_seen_and_none_starts(tmp_path):
+    with claim_home(tmp_path), no_server_runs(tmp_path) as is_free:
+        assert not is_free
+    started = threading.Event()
+
+    def serve() -> None:
+        with claim_home(tmp_path):
+            started.set()
+
+    with no_server_runs(tmp_path) as is_free:
+        assert is_free
+        assert running_server(tmp_path) is None
+        server = threading.Thread(target=serve)
+        server.start()
+        assert not started.wait(0.3)
+    server.join()
+    assert started.is_set()
 
 
 def test_a_data_directory_that_is_a_file_is_refused_with_the_mend(tmp_path):

@@ -1,0 +1,51 @@
+"""Simulation runs as people and programs are shown them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from feature_catalog.simulation_runs import SimulationRunRow
+
+
+def describe(row: SimulationRunRow) -> dict[str, Any]:
+    """Everything known of a run; JSON but for its times."""
+    return {
+        "run_id": row.run_id,
+        "name": row.name,
+        "kind": row.kind,
+        "status": row.status,
+        "detail": row.detail,
+        "seed": row.seed,
+        "trials": row.trials,
+        "executors": row.executors,
+        "can_resume": row.checkpoint_sha256 is not None,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+        "code_version": row.code_version,
+        "versions": dict(row.versions),
+        "inputs": {key: asdict(found) for key, found in row.inputs.items()},
+        "files": dict(row.files),
+        "job": json.loads(row.job_json),
+        "environment": json.loads(row.environment_json),
+        "summary": dict(row.summary),
+    }
+
+
+def trials(row: SimulationRunRow) -> tuple[Mapping[str, Any], ...]:
+    """Summary of each trial; none before the run has finished."""
+    return tuple(row.summary.get("trials", ()))
+
+
+def mean_metric(row: SimulationRunRow) -> float | None:
+    """Last metric, over the trials that have one; None where none has."""
+    found = [float(trial["metric"]) for trial in trials(row) if trial.get("metric") is not None]
+    return sum(found) / len(found) if found else None
+
+
+def input_in_words(found: Mapping[str, Any]) -> str:
+    """A run's input on a line: what was named, what that was, and its digest's beginning."""
+    named = str(found["reference"])
+    version = found["version"]
+    exact = named if version is None else f"{named.partition('@')[0]}@{version}"
+    return f"{exact} (SHA-256 {str(found['sha256'])[:12]})"
