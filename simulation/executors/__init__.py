@@ -1,5 +1,14 @@
 """What trains the updates of the virtual clock: in this process, in several, or not at all."""
 
 from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.make import make_executor
+from simulation.executors.no_training import NoTraining
 
-__all__ = ["Executor", "Reduced", "TrainingTask", "UpdateStatistics"]
+__all__ = [
+    "Executor",
+    "NoTraining",
+    "Reduced",
+    "TrainingTask",
+    "UpdateStatistics",
+    "make_executor",
+]

@@ -1,0 +1,41 @@
+"""The executor that an environment's ``executors`` block asks for."""
+
+from typing import Literal
+
+import numpy as np
+
+from modeling.spec import ModelSpec
+from server.job import ClientTraining
+from simulation.executors.executor import Executor
+from simulation.executors.no_training import NoTraining
+from simulation.executors.records import ClientRecords
+
+
+def make_executor(
+    kind: Literal["local", "none"],
+    count: int,
+    model: ModelSpec,
+    client: ClientTraining,
+    records: ClientRecords,
+) -> Executor:
+    """Start what trains a job's updates.
+
+    Args:
+        kind: ``local``: processes of this machine; ``none``: no training at all.
+        count: One trains in this process, without starting any; more in as many processes.
+        client: What a task does, from the job file.
+
+    Raises:
+        ExecutorLost: If a process does not start.
+    """
+    if kind == "none":
+        examples = np.minimum(records.records, client.max_records)
+        return NoTraining(model.parameter_count, examples)
+    from simulation.executors.local import LocalExecutor
+    from simulation.executors.processes import ProcessExecutors
+    from simulation.executors.training import LocalPlan
+
+    plan = LocalPlan.of(client)
+    if count == 1:
+        return LocalExecutor(model, plan, records)
+    return ProcessExecutors(count, model, plan, records)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from device_runtime.update_codec import flatten
+from modeling.zoo import get_model
+from simulation.executors import TrainingTask
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan
+from tests.device_runtime.records import draw_records
+
+BATCH_SIZE = 20
+RECORDS = (7, 20, 53, 1, 64, 33)
+"""Records of each client: short and whole batches, and more than `PLAN` lets a task use."""
+
+PLAN = LocalPlan(local_epochs=2, batch_size=BATCH_SIZE, max_records=40)
+
+
+@pytest.fixture(scope="session", params=["tiny_mlp", "sparse_mlp"])
+def spec(request):
+    return get_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def records(spec) -> ClientRecords:
+    counts = np.array(RECORDS)
+    x, y = draw_records(spec, int(counts.sum()), seed=3)
+    return ClientRecords(x, y, np.cumsum(counts) - counts, counts)
+
+
+@pytest.fixture(scope="session")
+def weights(spec):
+    """Flat weights of a version."""
+
+    def of(version: int):
+        return flatten(spec.initial_parameters(version))
+
+    return of
+
+
+def make_tasks(count: int = 12, versions: int = 3, **changes) -> list[TrainingTask]:
+    """Tasks over all clients and versions 1, 2, ..., each with a weight of its own."""
+    return [
+        TrainingTask(
+            **{
+                "task_id": f"t-{i}",
+                "data_client": i % len(RECORDS),
+                "base_version": 1 + (5 * i) % versions,
+                "weight": 1.0 + 0.3 * i,
+                "learning_rate": 0.1,
+                "shuffle_seed": 2**64 - 1 - i,
+            }
+            | changes
+        )
+        for i in range(count)
+    ]

@@ -1,0 +1,185 @@
+"""Executor processes: the same results for any number of them, and their deaths."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from feature_catalog.record_files import read_records, write_records
+from modeling.zoo import get_model
+from simulation.executors.local import LocalExecutor
+from simulation.executors.processes import ExecutorLost, ProcessExecutors
+from simulation.executors.records import ClientRecords
+from tests.simulation.executors.conftest import PLAN, make_tasks
+from tests.simulation.executors.contract import ExecutorContract, assert_same
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def processes(spec, records):
+    """Started once: importing torch takes seconds."""
+    started = ProcessExecutors(2, spec, PLAN, records)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def executor(processes) -> ProcessExecutors:
+    return processes
+
+
+class TestProcessExecutors(ExecutorContract):
+    """Two processes."""
+
+
+@pytest.fixture
+def local(spec, records, weights) -> LocalExecutor:
+    executor = LocalExecutor(spec, PLAN, records)
+    set_versions(executor, weights)
+    return executor
+
+
+def set_versions(executor, weights) -> None:
+    for version in (1, 2, 3):
+        executor.set_weights(version, weights(version))
+
+
+def test_any_number_of_processes_gives_the_same_statistics_and_nearly_the_same_sums(
+    executor, local, weights
+):
+    set_versions(executor, weights)
+    tasks = make_tasks(14)
+    one, two = local.reduce(tasks), executor.reduce(tasks)
+    assert two.statistics == one.statistics
+    for ours, theirs in zip(two.sums, one.sums, strict=True):
+        assert ours.base_version == theirs.base_version
+        assert ours.weight == pytest.approx(theirs.weight)
+        assert sorted(ours.task_ids) == sorted(theirs.task_ids)
+        scale = np.abs(theirs.total).max()
+        np.testing.assert_allclose(ours.total, theirs.total, rtol=0, atol=1e-5 * max(scale, 1))
+
+
+def test_sums_are_those_of_each_processs_clients_added_in_order(executor, local, weights):
+    """So another run with as many processes has the same bits."""
+    set_versions(executor, weights)
+    tasks = make_tasks(14, base_version=2)
+    even, odd = (
+        local.reduce([t for t in tasks if t.data_client % 2 == rest]).sums[0] for rest in (0, 1)
+    )
+    found = executor.reduce(tasks).sums[0]
+    np.testing.assert_array_equal(found.total, even.total + odd.total)
+    assert found.task_ids == even.task_ids + odd.task_ids
+
+
+@pytest.fixture
+def mapped(tmp_path) -> ClientRecords:
+    """Ten records of each of four clients of tiny_mlp, in a records file."""
+    draws = np.random.default_rng(0)
+    write_records(
+        tmp_path / "records.arrow",
+        tmp_path / "scratch",
+        iter([draws.standard_normal((40, 40)).astype(np.float32)]),
+        place=np.arange(40),
+        labels=(np.arange(40) % 3 == 0).astype(np.uint8),
+        width=40,
+        dtype=np.float32,
+    )
+    path = tmp_path / "records.arrow"
+    first_row = np.arange(4) * 10
+    return ClientRecords(*read_records(path), first_row, np.full(4, 10), path)
+
+
+def start(records, count=2) -> tuple[ProcessExecutors, list[psutil.Process]]:
+    """An executor of zero weights, and its processes in the order of their start."""
+    others = set(psutil.Process().children())
+    executor = ProcessExecutors(count, get_model("tiny_mlp"), PLAN, records)
+    executor.set_weights(1, np.zeros(get_model("tiny_mlp").parameter_count, np.float32))
+    children = [child for child in psutil.Process().children() if child not in others]
+    return executor, sorted(children, key=lambda child: child.pid)
+
+
+def test_one_process_has_the_bits_of_none_and_maps_the_records_itself(mapped):
+    tasks = make_tasks(8, base_version=1)
+    tasks = [replace(task, data_client=task.data_client % 4) for task in tasks]
+    here = LocalExecutor(get_model("tiny_mlp"), PLAN, mapped)
+    here.set_weights(1, np.zeros(get_model("tiny_mlp").parameter_count, np.float32))
+    there, (child,) = start(mapped, count=1)
+    try:
+        assert_same(there.reduce(tasks), here.reduce(tasks))
+        assert str(mapped.path) in {region.path for region in child.memory_maps()}
+    finally:
+        there.close()
+
+
+def test_a_killed_process_is_one_sentence_and_ends_the_others(mapped):
+    executor, (victim, other) = start(mapped)
+    victim.kill()
+    with pytest.raises(ExecutorLost, match=r"executor process 1 of 2 was ended by SIGKILL;"):
+        executor.train(make_tasks(4, base_version=1, data_client=0))
+    other.wait(timeout=10)
+    executor.close()
+
+
+def test_a_process_that_fails_shows_the_end_of_its_log(mapped):
+    executor, _ = start(mapped)
+    with pytest.raises(ExecutorLost, match=r"1 of 2 ended with exit code 1;(.|\n)*IndexError"):
+        executor.train(make_tasks(1, base_version=1, data_client=1_000_000))
+
+
+def test_closing_twice_leaves_no_process(mapped):
+    executor, children = start(mapped)
+    executor.close()
+    executor.close()
+    assert [child for child in children if child.is_running()] == []
+
+
+RUN = textwrap.dedent(
+    """
+    import signal
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if started in background
+    import numpy as np
+    from modeling.zoo import get_model
+    from simulation.executors import TrainingTask
+    from simulation.executors.processes import ProcessExecutors
+    from simulation.executors.records import ClientRecords
+    from simulation.executors.training import LocalPlan
+
+    model = get_model("tiny_mlp")
+    x, y = np.zeros((10, 40), np.float32), np.zeros((10, 1), np.float32)
+    records = ClientRecords(x, y, np.array([0, 5]), np.array([5, 5]))
+    executor = ProcessExecutors(2, model, LocalPlan(10**9, 20, 10), records)
+    executor.set_weights(1, np.zeros(model.parameter_count, np.float32))
+    print("started", flush=True)
+    executor.train([TrainingTask(f"t-{i}", i, 1, 1.0, 0.1, 0) for i in range(2)])
+    """
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_executors_do_not_outlive_a_run_that_is_killed_or_interrupted_while_they_train(number):
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout.readline() == "started\n"
+    children = psutil.Process(run.pid).children()
+    assert len(children) == 2
+    deadline_s = time.monotonic() + 60
+    while any(child.cpu_percent(interval=0.1) < 10 for child in children):
+        assert time.monotonic() < deadline_s
+    os.kill(run.pid, number)
+    _, errors = run.communicate(timeout=30)
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
