@@ -12,15 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from device_runtime.errors import FlintError
 from device_runtime.examples import SqliteExampleStore
 from device_runtime.host import EXAMPLES_FILE
+from device_runtime.imposed_conditions import (
+    ImposedConditions,
+    write_conditions,
+    write_epoch,
+)
 from feature_catalog.datasets import Dataset
 from flint.deployment import Deployment
 from server.operations import launch
@@ -31,6 +37,8 @@ _FILES_A_DEVICE = 5
 _OTHER_FILES = 200
 _TOKEN_VALID_S = 3600.0
 _STOP_TIMEOUT_S = 15.0
+_ENROL_TIMEOUT_S = 300.0
+_POLL_S = 0.2
 _LOG_TAIL_LINES = 5
 
 
@@ -38,6 +46,13 @@ class TooFewClients(FlintError):
     """More identities are asked for than the data set has training clients."""
 
     code = "FLN-1253"
+
+
+class FleetNotEnrolled(FlintError):
+    """Identities that should all begin together did not all enrol in time."""
+
+    code = "FLN-1260"
+    exit_code = 1
 
 
 class FleetProcessEnded(FlintError):
@@ -54,12 +69,18 @@ class FleetProgress:
     Attributes:
         enrolled: Identities enrolled by these processes; those of an earlier run are not in it.
         in_flight: Identities with a task in hand.
+        known: Identities a gateway knows, of this run or an earlier one.
+        cpu_s: Processor time of the processes that run.
+        counts: What happened in them, by name.
     """
 
     devices: int
     enrolled: int
     in_flight: int
     finished_tasks: int
+    known: int = 0
+    cpu_s: float = 0.0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def fill_stores(
@@ -113,10 +134,18 @@ class LocalFleet:
 
     Args:
         processes: At least this many; more where one may not open files for its share.
+        conditions: What each identity is imposed; nobody asks for work then before `begin`. None:
+            all run as fast as the host, and begin at once.
     """
 
     def __init__(
-        self, deployment: Deployment, folder: Path, count: int, *, processes: int = 2
+        self,
+        deployment: Deployment,
+        folder: Path,
+        count: int,
+        *,
+        processes: int = 2,
+        conditions: Sequence[ImposedConditions] | None = None,
     ) -> None:
         self._settings = deployment.settings
         self._folder = folder
@@ -126,6 +155,11 @@ class LocalFleet:
         token = deployment.devices.create_enrolment_token(count, _TOKEN_VALID_S)
         _write_private(self._token_file, token)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._conditions_file: Path | None = None
+        if conditions is not None:
+            self._conditions_file = folder / ".conditions.json"
+            named = {device_folder(folder, i).name: c for i, c in enumerate(conditions[:count])}
+            write_conditions(self._conditions_file, named)
 
     @property
     def processes(self) -> int:
@@ -135,6 +169,7 @@ class LocalFleet:
     def __enter__(self) -> Self:
         """Start the processes. They die with this one, however it ends."""
         self._settings.logs.mkdir(parents=True, exist_ok=True)
+        self._epoch_file.unlink(missing_ok=True)
         for number, (first, count) in enumerate(self._shares):
             command = [*self._command(), "--first", str(first), "--count", str(count)]
             with self._log(number).open("wb") as log, self._reports(number).open("wb") as reports:
@@ -164,6 +199,37 @@ class LocalFleet:
                 process.wait()
         self._processes.clear()
         self._token_file.unlink(missing_ok=True)
+        self._epoch_file.unlink(missing_ok=True)
+
+    def wait_until_enrolled(self, timeout_s: float = _ENROL_TIMEOUT_S) -> None:
+        """Wait until the gateway knows every identity.
+
+        Raises:
+            FleetNotEnrolled: If that takes longer than ``timeout_s``.
+            FleetProcessEnded: See `check`.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (known := self.progress().known) < self._count:
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise FleetNotEnrolled(
+                    f"only {known} of {self._count} devices enrolled in {timeout_s:.0f} s; the "
+                    f"reason is in {self._log(0)} and {self._settings.logs / 'gateway.log'}"
+                )
+            time.sleep(_POLL_S)
+
+    def begin(self, epoch_s: float | None = None) -> float:
+        """Let identities under conditions ask for work, and let their windows count.
+
+        Args:
+            epoch_s: When windows begin to count, in unix seconds, past or to come; None: now.
+
+        Returns:
+            That moment.
+        """
+        epoch_s = time.time() if epoch_s is None else epoch_s
+        write_epoch(self._epoch_file, epoch_s)
+        return epoch_s
 
     def check(self) -> None:
         """Raise when a process has ended.
@@ -183,16 +249,26 @@ class LocalFleet:
     def progress(self) -> FleetProgress:
         """What the processes last reported."""
         reports = [_last_report(self._reports(n)) for n in range(len(self._shares))]
+        counts: Counter[str] = Counter()
+        for report in reports:
+            counts.update(report.get("counts", {}))
         return FleetProgress(
             devices=self._count,
-            enrolled=sum(int(r.get("counts", {}).get("enrolled", 0)) for r in reports),
+            enrolled=counts["enrolled"],
             in_flight=sum(int(r.get("in_flight", 0)) for r in reports),
             finished_tasks=sum(int(r.get("finished_tasks", 0)) for r in reports),
+            known=sum(int(r.get("enrolled", 0)) for r in reports),
+            cpu_s=sum(float(r.get("cpu_s", 0.0)) for r in reports),
+            counts=dict(counts),
         )
 
     def _command(self) -> list[str]:
         settings = self._settings
         trust = ["--insecure"] if settings.insecure else ["--ca", str(settings.ca_certificate)]
+        imposed: list[str] = []
+        if self._conditions_file is not None:
+            imposed = ["--conditions", str(self._conditions_file)]
+            imposed += ["--epoch-file", str(self._epoch_file)]
         return [
             *(sys.executable, "-I", "-S", str(launch.__file__), str(os.getpid())),
             *(sys.executable, "-P", "-m", "device_runtime.fleet_process"),
@@ -201,7 +277,12 @@ class LocalFleet:
             *("--devices", str(self._folder)),
             *("--cache", str(self._folder / ".cache")),
             *("--app-id", "flint.fleet", "--report-every-s", "1"),
+            *imposed,
         ]
+
+    @property
+    def _epoch_file(self) -> Path:
+        return self._folder / ".epoch"
 
     def _log(self, number: int) -> Path:
         return self._settings.logs / f"fleet-{number}.log"

@@ -110,6 +110,35 @@ def fleet(
     exclude_field: ExcludeFieldOption = None,
     model: Annotated[str, typer.Option(help="With --data: model they are for.")] = "sparse_mlp",
     processes: Annotated[int, typer.Option(min=1, help="Processes they share.")] = 2,
+    slowdown: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS|FILE", help="Training time per example, or device profiles."),
+    ] = None,
+    device_population: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --slowdown FILE: shares of its device models."),
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(metavar="MBIT/S|FILE", help="Link speed, or measured links.")
+    ] = None,
+    windows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Availability sessions.")
+    ] = None,
+    environment: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Instead of these four: what `flint simulate` simulates."
+        ),
+    ] = None,
+    conditions_seed: Annotated[
+        int, typer.Option(min=0, help="With files: who gets which device, link and windows.")
+    ] = 0,
+    epoch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="UNIX_S", help="When windows begin to count; default: when all are ready."
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,11 +147,23 @@ def fleet(
     Each has an identity, a key and an SQLite store of its own, with the records of one training
     client of the data set. Started again, the same devices come back.
 
-    Example: flint device fleet --count 200 --dataset clicks
+    They are as fast as this machine and always there, unless speeds, links and windows are imposed
+    on them: then they wait as a phone would work, and all begin together.
+
+    Example: flint device fleet --count 200 --dataset clicks --slowdown 0.05 --bandwidth 2.5
     """
+    from feature_catalog.environment_inputs import EnvironmentInputs
     from flint.deployment import Deployment
     from flint.fleet import LocalFleet, dataset_folder, fill_stores
+    from flint.imposed_conditions import ConditionOptions
+    from simulation.catalog_inputs import CatalogInputs
 
+    options = ConditionOptions(
+        slowdown, device_population, bandwidth, windows, environment, conditions_seed
+    )
+    options.check(epoch=epoch)
+    if dataset is None and data is None:
+        dataset = options.dataset()
     if (dataset is None) == (data is None):
         raise typer.BadParameter("give either --dataset NAME or --data FILE")
     deployment = Deployment.attach(resolve_home(home))
@@ -133,11 +174,23 @@ def fleet(
         row = deployment.datasets.add(data, roles, get_model(model))
         dataset = f"{row.name}@{row.version}"
     opened: Dataset = deployment.datasets.open(str(dataset))
+    inputs = EnvironmentInputs(deployment.engine, deployment.blobs)
+    conditions = options.conditions(
+        opened.train_record_counts, lambda folder: CatalogInputs(folder, inputs)
+    )
     folder = dataset_folder(deployment.settings, opened)
     note(f"filling the stores of the devices in {folder} ...")
     filled = fill_stores(opened, folder, count, lambda _: None)
-    with LocalFleet(deployment, folder, filled, processes=processes) as running:
+    with LocalFleet(
+        deployment, folder, filled, processes=processes, conditions=conditions
+    ) as running:
         shared = "1 process" if running.processes == 1 else f"{running.processes} processes"
+        if conditions is not None:
+            running.wait_until_enrolled()
+            began_s = running.begin(epoch)
+            note(f"ready: windows count from {began_s:.3f} (unix seconds)")
+            if as_json:
+                print_json({"ready": True, "devices": filled, "epoch_s": began_s})
         note(f"{filled} devices in {shared}; Ctrl-C stops them")
         _watch(running, as_json=as_json)
 
