@@ -157,6 +157,22 @@ def total_loss(
 ) -> float:
     """Sum of the records' binary cross-entropies, in float64."""
     logits = forward(layers, prepared.all()).numpy().astype(np.float64)
+    return binary_cross_entropy(logits, y)
+
+
+def logits_of(model: ModelSpec, weights: Tensor, prepared: Prepared) -> NDArray[np.float64]:
+    """Logits of all prepared records, shape ``(records, 1)``.
+
+    Args:
+        weights: Flat in wire order, shape ``(parameters,)``.
+    """
+    cut, shapes = _cut_to_records(model, weights, prepared)
+    layers = build_layers(model, _views(cut, shapes))
+    return forward(layers, prepared.all()).numpy().astype(np.float64)
+
+
+def binary_cross_entropy(logits: NDArray[np.float64], y: NDArray[np.float32]) -> float:
+    """Sum over records of ``log(1 + exp(z)) - y z``, in float64."""
     with np.errstate(invalid="ignore"):  # a diverged model's losses are NaN, which is the answer
         return float(np.sum(np.logaddexp(0.0, logits) - y * logits))
 
