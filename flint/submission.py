@@ -10,13 +10,8 @@ from flint.deployment import Deployment
 from flint.extras import require
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
+from server.initial_version import resolve_initial_version
 from server.job import Job
-
-
-class UnfitInitialVersion(FlintError):
-    """The job's initial version is of another model."""
-
-    code = "FLN-1008"
 
 
 class UnfitDataset(FlintError):
@@ -53,8 +48,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
 
     if job.evaluation is not None:
         _check_dataset(deployment, job.model, job.evaluation.dataset)
-    if job.initial_version is not None:
-        _check_initial_version(deployment, job)
+    resolve_initial_version(job, deployment.models)
     ensure_artifact(
         deployment,
         get_model(job.model),
@@ -121,13 +115,4 @@ def _check_dataset(deployment: Deployment, model: str, dataset: str) -> None:
         raise UnfitDataset(
             f"evaluation.dataset {dataset} was made for {row.model}, the job trains a {model}; add "
             f"the file again with `flint dataset add FILE --model {model}`"
-        )
-
-
-def _check_initial_version(deployment: Deployment, job: Job) -> None:
-    version = deployment.models.resolve(str(job.initial_version))
-    if version.model != job.model:
-        raise UnfitInitialVersion(
-            f"initial_version {job.initial_version} is a {version.model}, the job trains a "
-            f"{job.model}; name a version of the same model, or leave initial_version out"
         )

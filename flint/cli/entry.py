@@ -26,6 +26,7 @@ from flint.cli import (
     model_commands,
     run_commands,
     server_commands,
+    simulate_command,
     trace_commands,
 )
 
@@ -53,6 +54,7 @@ app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
+simulate_command.register(app)
 demo_command.register(app)
 error_pages.register(app)
 

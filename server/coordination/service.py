@@ -13,7 +13,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from device_runtime.engine import LiteRtEngine
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
-from device_runtime.update_codec import parameters_from_blob
 from feature_catalog.blobs import BlobStore, BlobStoreUnreachable
 from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
@@ -33,6 +32,7 @@ from server.fleet_protocol.gateway_fleet import GatewayFleet
 from server.flower.adapter import FlowerRun
 from server.flower.control import FlowerRefused, SuperLinkUnreachable
 from server.flower.grid_fleet import GridFleet
+from server.initial_version import starting_point
 from server.job import Job
 from server.monitoring import CoordinatorMetrics
 from server.operations.settings import ServerSettings
@@ -188,12 +188,8 @@ class Coordinator:
         return artifact
 
     def _begin(self, versions: CatalogVersions, job: Job, model: ModelSpec) -> None:
-        if job.initial_version is None:
-            versions.begin(model.initial_parameters(job.seed), None)
-            return
-        initial = self._models.resolve(job.initial_version)
-        blob = self._models.parameters(initial)
-        versions.begin(parameters_from_blob(model.parameters, blob), initial.id)
+        start = starting_point(job, model, self._models)
+        versions.begin(start.parameters, start.version.id if start.version else None)
 
     def _evaluation(
         self, job: Job, model: ModelSpec, artifact: ArtifactRow

@@ -1,0 +1,138 @@
+"""``flint simulate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from feature_catalog.simulation_runs import SimulationRunRow
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("simulate")(simulate)
+
+
+def simulate(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Job file.")],
+    environment: Annotated[
+        Path,
+        typer.Option("--environment", "-e", metavar="ENV.yaml", help="World to dry-run it in."),
+    ],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions. Default: the environment's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of every draw. Default: the job's.")
+    ] = None,
+    executors: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train. Default: the environment's.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Aggregations between two checkpoints.")
+    ] = 25,
+    system_only: Annotated[
+        bool,
+        typer.Option("--system-only", help="Train nothing: time, devices and bytes only."),
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Dry-run a job on a virtual clock: nobody's phone is touched.
+
+    The very coordinator and strategies of `flint submit` run against devices of measured speed,
+    real availability and bandwidth. docs/environment-file.md explains every key of ENV.yaml;
+    no server need be running.
+
+    Example: flint simulate examples/quickstart/job.yaml -e examples/quickstart/environment.yaml
+    """
+    from flint.catalog_session import open_catalog
+    from flint.dry_run import DryRunOptions
+    from flint.dry_run import simulate as dry_run
+    from flint.simulation_screen import SimulationScreen
+
+    options = DryRunOptions(
+        trials=trials,
+        seed=seed,
+        executors=executors,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        system_only=system_only,
+    )
+    with open_catalog(resolve_home(home)) as catalog, SimulationScreen() as screen:
+        row = dry_run(catalog, job, environment, options, screen.note, screen.progress)
+    if as_json:
+        print_json(_as_json(row))
+    else:
+        _show(row)
+
+
+def _as_json(row: "SimulationRunRow") -> dict[str, object]:
+    """A single trial's figures, or the means over several; every trial is listed beside them."""
+    summary = row.summary
+    trials = summary["trials"]
+    figures = {name: value for name, value in trials[0].items() if name != "trial"}
+    if len(trials) > 1:
+        means = {name: spread["mean"] for name, spread in summary["over_trials"].items()}
+        figures = means | {"stdev": {n: s["stdev"] for n, s in summary["over_trials"].items()}}
+    return {"run_id": row.run_id, "name": row.name, **figures, "trials": trials}
+
+
+def _show(row: "SimulationRunRow") -> None:
+    summary = row.summary
+    name = summary["metric_name"] or "metric"
+    columns = (
+        "trial",
+        "virtual hours",
+        "aggregations",
+        name,
+        "tasks",
+        "succeeded",
+        "interrupted",
+        "stale",
+        "over-committed",
+        "device hours",
+        "wasted",
+        "MB up",
+        "MB down",
+    )
+    rows = []
+    for trial in summary["trials"]:
+        outcomes, device_hours = trial["outcomes"], trial["device_hours"]
+        wasted = trial["wasted_device_hours"] / device_hours if device_hours else 0.0
+        rows.append(
+            (
+                trial["trial"],
+                trial["virtual_hours"],
+                trial["aggregations"],
+                trial["metric"],
+                trial["tasks_started"],
+                outcomes["succeeded"],
+                outcomes["interrupted"],
+                outcomes["stale"],
+                outcomes["over_committed"],
+                device_hours,
+                f"{wasted:.0%}",
+                trial["bytes_up"] / 1e6,
+                trial["bytes_down"] / 1e6,
+            )
+        )
+    print_table(columns, rows, empty="no trials")
+    for trial in summary["trials"]:
+        print(f"trial {trial['trial']} ended: {trial['stop_reason']}")
+    if len(rows) > 1:
+        spread = summary["over_trials"]
+        told = [n for n in ("metric", "virtual_hours", "device_hours") if n in spread]
+        for each in told:
+            print(
+                f"{each.replace('_', ' ')} over {len(rows)} trials: "
+                f"{spread[each]['mean']:.4g} ± {spread[each]['stdev']:.2g} (standard deviation)"
+            )
+    note(f"\nNext: flint report {row.run_id}")

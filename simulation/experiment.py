@@ -1,0 +1,254 @@
+"""A whole dry-run: its trials one after the other, its record and its checkpoints."""
+
+import importlib.metadata
+import io
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from device_runtime.update_codec import encode_parameters, unflatten
+from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
+from server.coordination.job_runner import Evaluate
+from server.coordination.progress import JobProgress
+from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+from simulation.executors.executor import Executor
+from simulation.fleet import FleetExhausted
+from simulation.preparation import Preparation
+from simulation.run_summary import (
+    MetricByTier,
+    availability_table,
+    over_trials,
+    population_table,
+    summarise,
+)
+from simulation.trial import Trial, TrialResult
+
+_COMPUTES = ("numpy", "torch", "pyarrow")
+_EVERY_VERSION = 2**62
+
+OnProgress = Callable[[int, JobProgress, float], None]
+"""Told the trial, its progress and its virtual seconds, after every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What trains and measures.
+
+    Attributes:
+        evaluate: None if the job asks for no evaluation, or nothing is trained.
+        by_tier: Measures a version on the records of each device tier.
+    """
+
+    executor: Executor
+    evaluate: Evaluate | None
+    by_tier: MetricByTier | None
+
+
+def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulationRun:
+    """The record of a run that begins."""
+    dry_run = prepared.dry_run
+    return NewSimulationRun(
+        name=dry_run.job.name,
+        kind="job",
+        job_json=dry_run.job.to_json(),
+        environment_json=dry_run.environment.to_json(),
+        inputs=prepared.inputs,
+        seed=dry_run.seed,
+        trials=trials,
+        executors=executors,
+        code_version=code_version(),
+        versions={
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _COMPUTES},
+        },
+    )
+
+
+def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
+    """Refuse to go on with a run that was of something else.
+
+    Args:
+        row: The run to be resumed.
+        run: What it would be recorded as now.
+
+    Raises:
+        UnusableCheckpoint: Names the first difference.
+    """
+    for what, then, now in (
+        ("job", row.job_json, run.job_json),
+        ("environment", row.environment_json, run.environment_json),
+    ):
+        found = _difference(json.loads(then), json.loads(now))
+        if found is not None:
+            key, before, after = found
+            raise UnusableCheckpoint(
+                f"run {row.run_id} is of another {what}: there {key} is {before!r}, here "
+                f"{after!r}; resume it with the files it was started with, or start a new run"
+            )
+    for key, recorded in row.inputs.items():
+        if key not in run.inputs or run.inputs[key].sha256 != recorded.sha256:
+            raise UnusableCheckpoint(
+                f"run {row.run_id} was started with another {key} ({recorded.reference} has "
+                "changed since); start a new run"
+            )
+    for name, then_n, now_n in (
+        ("--seed", row.seed, run.seed),
+        ("--trials", row.trials, run.trials),
+        ("--executors", row.executors, run.executors),
+    ):
+        if then_n != now_n:
+            raise UnusableCheckpoint(
+                f"run {row.run_id} was started with {name} {then_n}, not {now_n}; resume it with "
+                "the same"
+            )
+
+
+def run_trials(
+    prepared: Preparation,
+    training: Training,
+    runs: SimulationRuns,
+    row: SimulationRunRow,
+    *,
+    checkpoint_every: int,
+    on_progress: OnProgress = lambda *_: None,
+) -> SimulationRunRow:
+    """Run, or go on with, all trials of a recorded run; returns its finished record.
+
+    Args:
+        row: The record; whoever calls drives the run (`SimulationRuns.driving`).
+        checkpoint_every: Aggregations between two checkpoints.
+
+    Raises:
+        FleetExhausted: If not even one aggregation of any trial came about.
+        ModelDiverged: If an aggregation gives a model that is not finite.
+        UnusableCheckpoint: If the run's checkpoint cannot be read.
+    """
+    done, state = _taken_up(runs, row)
+
+    def save(trial_state: Mapping[str, Any]) -> None:
+        kept = {"done": [_result_state(each) for each in done], "trial": trial_state}
+        runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
+
+    for number in range(len(done), row.trials):
+        trial = Trial(
+            prepared.dry_run,
+            number,
+            training.executor,
+            training.evaluate,
+            on_progress=lambda progress, at_s, number=number: on_progress(number, progress, at_s),  # type: ignore[misc]
+            state=state,
+        )
+        state = None
+        result = trial.run(save, checkpoint_every)
+        if result.is_exhausted and len(result.trajectory) == 1:
+            raise FleetExhausted(f"no aggregation came about: {result.stop_reason}")
+        done.append(result)
+        training.executor.forget_weights(_EVERY_VERSION)
+    return runs.finish(row.run_id, _summary(prepared, training, done), _files(prepared, done))
+
+
+def _taken_up(
+    runs: SimulationRuns, row: SimulationRunRow
+) -> tuple[list[TrialResult], Mapping[str, Any] | None]:
+    data = runs.load_checkpoint(row)
+    if data is None:
+        return [], None
+    state = decode_checkpoint(row.run_id, data)
+    return [_result_of(each) for each in state["done"]], state["trial"]
+
+
+def _summary(
+    prepared: Preparation, training: Training, done: Sequence[TrialResult]
+) -> dict[str, Any]:
+    trials = [summarise(prepared.dry_run, result, training.by_tier) for result in done]
+    evaluation = prepared.dry_run.job.evaluation
+    return {
+        "metric_name": evaluation.metric if evaluation and training.evaluate else None,
+        "clients": len(prepared.dry_run.records),
+        "trials": trials,
+        "over_trials": over_trials(trials),
+        "criteria": [
+            {"name": c.name, "remaining": c.remaining, "sentence": c.sentence}
+            for c in prepared.criteria
+        ],
+    }
+
+
+def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, bytes]:
+    dry_run = prepared.dry_run
+    parameters = dry_run.model.parameters
+    until_s = max(result.virtual_s for result in done)
+    client_ids = pa.array(prepared.dataset.clients())
+    return {
+        "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
+        "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
+        "population": _parquet(population_table(dry_run, client_ids)),
+        "availability": _parquet(availability_table(dry_run, until_s)),
+        **{
+            f"model-{each.trial}": encode_parameters(
+                parameters, unflatten(parameters, each.weights)
+            )
+            for each in done
+        },
+    }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _result_state(result: TrialResult) -> dict[str, Any]:
+    return {
+        "trial": result.trial,
+        "stop_reason": result.stop_reason,
+        "is_exhausted": result.is_exhausted,
+        "virtual_s": result.virtual_s,
+        "trajectory": _parquet(result.trajectory),
+        "tasks": _parquet(result.tasks),
+        "weights": result.weights,
+        "wall_s": result.wall_s,
+    }
+
+
+def _result_of(state: Mapping[str, Any]) -> TrialResult:
+    tables = {
+        name: pq.read_table(pa.py_buffer(np.asarray(state[name]).tobytes()))
+        for name in ("trajectory", "tasks")
+    }
+    return TrialResult(**{**state, **tables})
+
+
+def _difference(then: object, now: object, path: str = "") -> tuple[str, object, object] | None:
+    """First key, in order, at which two JSON values differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in [*then, *(key for key in now if key not in then)]:
+            below = f"{path}.{key}" if path else key
+            found = _difference(then.get(key), now.get(key), below)
+            if found is not None:
+                return found
+        return None
+    return None if then == now else (path, then, now)
+
+
+def code_version() -> str:
+    """FLINT's version, and the commit where it runs from a clone."""
+    version = importlib.metadata.version("flint-on-flower")
+    folder = Path(__file__).parents[1]
+    if not (folder / ".git").exists():
+        return version
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return version
+    return f"{version}+{found.stdout.strip()}"

@@ -1,0 +1,192 @@
+"""From a job file and an environment file to a dry-run: everything read, checked, and joined."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.errors import FlintError
+from device_runtime.update_codec import (
+    encode_parameters,
+    encode_update,
+    flatten,
+    unflatten,
+)
+from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.featurize import FieldRoles
+from feature_catalog.model_store import ModelStore
+from feature_catalog.opened_dataset import Dataset
+from feature_catalog.simulation_runs import RunInput
+from modeling.spec import ModelSpec
+from modeling.zoo import get_model
+from server.initial_version import starting_point
+from server.job import Job
+from simulation.client_data import check_dataset, training_records
+from simulation.durations import TaskWork
+from simulation.eligibility import CriterionCount, count_eligible, require_startable
+from simulation.environment import DatasetInput, Environment, is_file_reference
+from simulation.executors.records import ClientRecords
+from simulation.inputs import FileInputs, InputResolver
+from simulation.trial import DryRun
+from simulation.update_training import decides_on_results
+from simulation.world import load_world, populate
+
+
+class MissingDataset(FlintError):
+    """A job is dry-run in an environment without data."""
+
+    code = "FLN-1733"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A dry-run, ready to start.
+
+    Attributes:
+        dataset: Who holds which records.
+        records: Of its training clients.
+        evaluation: Whose held-out clients versions are measured on; None if the job asks for no
+            evaluation.
+        inputs: Where everything came from, by key of job and environment.
+        criteria: How many clients each of the job's criteria leaves, in order.
+        notes: What the user should know before it starts.
+    """
+
+    dry_run: DryRun
+    dataset: Dataset
+    records: ClientRecords
+    evaluation: Dataset | None
+    inputs: Mapping[str, RunInput]
+    criteria: Sequence[CriterionCount]
+    notes: Sequence[str]
+
+
+def prepare(
+    job: Job,
+    environment: Environment,
+    folder: Path,
+    resolver: InputResolver,
+    datasets: DatasetCatalog,
+    models: ModelStore,
+    seed: int,
+) -> Preparation:
+    """Read all that job and environment name, and check that a task can ever be done.
+
+    Args:
+        folder: What paths of the environment are relative to.
+        resolver: Finds the environment's traces.
+        seed: Of every draw but those of the population.
+
+    Raises:
+        FlintError: If something is missing, does not fit, or excludes everyone; one sentence.
+    """
+    model = get_model(job.model)
+    initial = starting_point(job, model, models).parameters
+    dataset, inputs = _open_dataset(environment, folder, model, datasets)
+    client_records = training_records(dataset, model)
+    world = load_world(environment, resolver)
+    inputs |= {
+        key: RunInput(found.reference, found.version, found.sha256)
+        for key, found in world.inputs.items()
+    }
+    evaluation = None
+    if job.evaluation is not None:
+        evaluation = datasets.open(job.evaluation.dataset)
+        check_dataset(evaluation, model)
+        row = evaluation.row
+        inputs["evaluation.dataset"] = RunInput(
+            job.evaluation.dataset, row.version, _sha256(evaluation)
+        )
+    counts = dataset.train_record_counts
+    mapping, devices = populate(world, environment, counts)
+    work = _work(job, model, initial)
+    criteria = count_eligible(world, mapping, devices, counts, job, work)
+    require_startable(criteria, len(mapping), job)
+    dry_run = DryRun(
+        job,
+        model,
+        environment,
+        world,
+        mapping,
+        devices,
+        counts[mapping.data_client],
+        work,
+        flatten(initial),
+        seed,
+    )
+    return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, _notes(job))
+
+
+def _open_dataset(
+    environment: Environment, folder: Path, model: ModelSpec, datasets: DatasetCatalog
+) -> tuple[Dataset, dict[str, RunInput]]:
+    wanted = environment.dataset
+    if wanted is None:
+        raise MissingDataset(
+            "dataset is missing from the environment: nobody says which records clients hold; add "
+            "dataset: FILE or NAME@VERSION"
+        )
+    if not is_file_reference(wanted.source):
+        dataset = datasets.open(wanted.source)
+        digest = _sha256(dataset)
+    else:
+        found = FileInputs(folder).resolve("dataset", wanted.source)
+        row = datasets.add(found.path, _roles(wanted), model)
+        dataset = datasets.open(f"{row.name}@{row.version}")
+        digest = found.sha256
+    return dataset, {"dataset": RunInput(wanted.source, dataset.row.version, digest)}
+
+
+def _roles(wanted: DatasetInput) -> FieldRoles:
+    return FieldRoles(
+        wanted.client_field, wanted.label_field, wanted.text_field, wanted.exclude_fields
+    )
+
+
+def _sha256(dataset: Dataset) -> str:
+    """Digest of a data set's records and clients."""
+    records = dataset.source.records
+    digest = hashlib.sha256(dataset.source.clients)
+    if isinstance(records, Path):
+        with records.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    else:
+        digest.update(hashlib.sha256(records).digest())
+    return digest.hexdigest()
+
+
+def _work(job: Job, model: ModelSpec, initial: Sequence[NDArray[np.float32]]) -> TaskWork:
+    """What each task does; bytes are those of the real messages."""
+    download = encode_parameters(model.parameters, initial)
+    zeros = unflatten(model.parameters, np.zeros(model.parameter_count, np.float32))
+    upload = encode_update(
+        model.parameters,
+        zeros,
+        num_examples=job.client.max_records,
+        loss_before=1.0,
+        loss_after=1.0,
+    )
+    return TaskWork(job.client.local_epochs, job.client.max_records, len(download), len(upload))
+
+
+def _notes(job: Job) -> list[str]:
+    notes = []
+    if decides_on_results(job):
+        notes.append(
+            "privacy.robustness.max_update_norm decides on trained updates, so every update is "
+            "trained when it arrives (lock-step), not only those that are aggregated"
+        )
+    state = job.participation.state.model_dump(exclude_none=True, exclude={"allowed_hours"})
+    user = job.participation.user.model_dump(
+        exclude_none=True, exclude={"min_hours_between_participations"}
+    )
+    if state or user:
+        named = ", ".join([*(f"state.{k}" for k in state), *(f"user.{k}" for k in user)])
+        notes.append(
+            f"participation.{{{named}}} cannot be judged on a trace of sessions: give an "
+            "availability trace of devices that meet them"
+        )
+    return notes
