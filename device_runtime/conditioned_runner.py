@@ -97,10 +97,12 @@ class ConditionedRunner(DeviceRunner):
                 return self._leave_task(_Outcome.DECLINED, decision.reason_code)
             ends_s = min(lease.imposed.window_end_s, self._deadline_s(lease))
             return self._wait_s(lease.downloaded_s, ends_s)
+        arrived = not lease.started
         wait_s = super()._train()
+        if arrived and lease.started:
+            self._counts["imposed_bytes_down"] += lease.download_bytes
         if lease.trained is not None:
             update, size_bytes = lease.trained
-            self._counts["imposed_bytes_down"] += update.bytes_down
             self._transfers[update.task_id] = _Transfer(
                 update,
                 size_bytes,
@@ -148,8 +150,8 @@ class ConditionedRunner(DeviceRunner):
 
     def _leave_task(self, outcome: pb.ReportOutcomeRequest.Outcome, reason: str) -> float:
         lease = self._conditioned_lease()
-        cost = lease.cost()
-        self._counts["imposed_bytes_down"] += cost.bytes_down
+        if not lease.started:
+            self._counts["imposed_bytes_down"] += lease.cost().bytes_down
         self._count_spent(lease.began_s)
         return super()._leave_task(outcome, reason)
 

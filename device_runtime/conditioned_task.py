@@ -43,6 +43,7 @@ class ConditionedTask(LeasedTask):
         downloaded_s: When its parameters have come; infinite until it is prepared.
         trained_s: When its training ends.
         began_s: When it was leased.
+        download_bytes: Of its parameters; 0 until it is prepared.
         trained: The update and the size of its bytes, once training is done.
     """
 
@@ -58,14 +59,14 @@ class ConditionedTask(LeasedTask):
         self.downloaded_s = self.trained_s = float("inf")
         self.began_s = imposed.clock()
         self.trained: tuple[PendingUpdate, int] | None = None
-        self._download_bytes = 0
+        self.download_bytes = 0
 
     def prepare(self, examples: ExampleSource) -> None:
         """See `LeasedTask.prepare`; from then on it is known when download and training end."""
         super().prepare(examples)
         conditions, plan = self.imposed.conditions, self.task.plan
-        self._download_bytes = parameters_bytes(self._prepared().manifest.parameters)
-        arrives_s = self.began_s + conditions.download_s(self._download_bytes)
+        self.download_bytes = parameters_bytes(self._prepared().manifest.parameters)
+        arrives_s = self.began_s + conditions.download_s(self.download_bytes)
         self.downloaded_s = max(arrives_s, self.imposed.clock())
         count = min(examples.count(), plan.max_records)
         self.trained_s = self.downloaded_s + conditions.train_s(count, plan.local_epochs)
@@ -82,7 +83,7 @@ class ConditionedTask(LeasedTask):
         """See `LeasedTask.update`; with the cost imposed."""
         pending, payload = super().update()
         train_s = self.trained_s - self.downloaded_s
-        pending = replace(pending, train_s=train_s, bytes_down=self._download_bytes)
+        pending = replace(pending, train_s=train_s, bytes_down=self.download_bytes)
         self.trained = pending, len(payload)
         return pending, payload
 
@@ -91,7 +92,7 @@ class ConditionedTask(LeasedTask):
         cost = super().cost()
         now_s = self.imposed.clock()
         cost.train_s = max(0.0, min(now_s, self.trained_s) - self.downloaded_s)
-        cost.bytes_down = moved(self._download_bytes, self.began_s, now_s, self.downloaded_s)
+        cost.bytes_down = moved(self.download_bytes, self.began_s, now_s, self.downloaded_s)
         return cost
 
 
