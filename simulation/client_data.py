@@ -1,10 +1,9 @@
-"""What a dry-run reads of a data set: training clients' records, and those held out."""
+"""What a dry-run reads of a data set, once it is known to be made for the model."""
 
 from pathlib import Path
 
 from device_runtime.errors import FlintError
 from feature_catalog.opened_dataset import Dataset
-from feature_catalog.record_files import Rows
 from modeling.spec import ModelSpec
 from simulation.executors.records import ClientRecords
 
@@ -29,16 +28,6 @@ def training_records(dataset: Dataset, model: ModelSpec) -> ClientRecords:
         dataset.train_record_counts,
         source if isinstance(source, Path) else None,
     )
-
-
-def heldout_records(dataset: Dataset, model: ModelSpec) -> Rows:
-    """Inputs and labels of all held-out clients, as `TorchEvaluation` takes them.
-
-    Raises:
-        ForeignDataset: If the data set was made for another model.
-    """
-    check_dataset(dataset, model)
-    return dataset.heldout()
 
 
 def check_dataset(dataset: Dataset, model: ModelSpec) -> None:

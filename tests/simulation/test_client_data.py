@@ -9,7 +9,7 @@ import pytest
 
 from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
 from feature_catalog.record_files import ClientIndex, write_records
-from simulation.client_data import ForeignDataset, heldout_records, training_records
+from simulation.client_data import ForeignDataset, check_dataset, training_records
 from tests.feature_catalog.models import BAG_MODEL, DENSE_MODEL
 
 RECORDS = np.array([3, 1, 4, 2])  # of three training clients and a held-out one
@@ -47,6 +47,7 @@ def dataset(tmp_path) -> Dataset:
 def test_a_client_is_its_number_among_the_training_clients(dataset):
     records = training_records(dataset, DENSE_MODEL)
     assert len(records) == 3
+    assert "z" in dataset.heldout_clients()
     for number, client in enumerate(dataset.clients()):
         for ours, theirs in zip(records.of(number), dataset.records(client), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -57,12 +58,6 @@ def test_the_newest_records_are_the_last_ones_oldest_first(dataset):
     x, y = training_records(dataset, DENSE_MODEL).of(2, newest=3)
     np.testing.assert_array_equal(x[:, 0], [10, 12, 14])
     np.testing.assert_array_equal(y[:, 0], [1, 0, 1])
-
-
-def test_held_out_clients_are_not_among_the_training_records(dataset):
-    x, y = heldout_records(dataset, DENSE_MODEL)
-    np.testing.assert_array_equal(x, [[16, 17], [18, 19]])
-    assert y.shape == (2, 1)
 
 
 def test_mapped_records_travel_as_a_path_and_others_whole(dataset):
@@ -82,7 +77,7 @@ def test_mapped_records_travel_as_a_path_and_others_whole(dataset):
     [BAG_MODEL, replace(DENSE_MODEL, input=replace(DENSE_MODEL.input, shape=(3,)))],
     ids=["another model", "another width"],
 )
-@pytest.mark.parametrize("read", [training_records, heldout_records])
+@pytest.mark.parametrize("read", [training_records, check_dataset])
 def test_a_data_set_of_another_model_is_refused(dataset, model, read):
     with pytest.raises(ForeignDataset, match=f"clicks@2 does not have the columns of {model.name}"):
         read(dataset, model)

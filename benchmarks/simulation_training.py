@@ -1,0 +1,124 @@
+"""Client tasks per second that one thread trains in a dry-run, beside a plain torch loop.
+
+What is compared: `LocalExecutor.reduce` with the loop one writes first (a `TorchModel`, autograd,
+`torch.optim.SGD` and the sum of whole deltas) on the same tasks, one epoch in batches of 20, losses
+before and after. Clients are heavy-tailed: lengths of a log-normal, median 20 records, at most 500;
+a record of sparse_mlp has 30 of 64 slots on average, ids as skewed as words are (Zipf, 1.1). Both
+on one thread, each version of the workload run in turn, medians of the repeats.
+
+The limit is not arithmetic: a step of tiny_mlp is 0.2 MFLOP and one of sparse_mlp 0.9, 5 and 20 us
+at 40 GFLOP/s. The rest is calls: some 15 of torch a step at 1 to 5 us each, and some 60 of torch
+and numpy a task (its epoch's order, its losses, its norm; for sparse_mlp also numbering and sorting
+its ids, a quarter of its time, and cutting its rows out of the table). No single one stands out, so
+what is left to gain is in training many clients by one call.
+
+    python benchmarks/simulation_training.py
+"""
+
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from device_runtime.training_plan import epoch_order
+from device_runtime.update_codec import flatten, unflatten
+from modeling.spec import HashedBag, ModelSpec
+from modeling.torch_models import build_torch, dump_parameters, load_parameters, weighted_loss
+from modeling.zoo import MODELS
+from simulation.executors import TrainingTask
+from simulation.executors.local import LocalExecutor
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan
+
+CLIENTS = 300
+REPEATS = 5
+PLAN = LocalPlan(local_epochs=1, batch_size=20, max_records=500)
+
+
+def draw_clients(spec: ModelSpec) -> ClientRecords:
+    draws = np.random.default_rng(0)
+    counts = np.clip(draws.lognormal(np.log(20), 1.0, CLIENTS), 1, 500).astype(np.int64)
+    rows, first = int(counts.sum()), spec.layers[0]
+    if isinstance(first, HashedBag):
+        x = (draws.zipf(1.1, (rows, *spec.input.shape)) % first.buckets).astype(np.int32)
+        lengths = draws.integers(1, 60, (rows, 1))
+        x[np.arange(x.shape[1]) >= lengths] = -1
+    else:
+        x = draws.standard_normal((rows, *spec.input.shape), np.float32)
+    y = (draws.random((rows, 1)) < 0.2).astype(np.float32)
+    return ClientRecords(x, y, np.cumsum(counts) - counts, counts)
+
+
+def plain_torch(
+    spec: ModelSpec, weights: NDArray[np.float32], tasks: list[TrainingTask], records: ClientRecords
+) -> NDArray[np.float32]:
+    total = np.zeros_like(weights)
+    model = build_torch(spec)
+    for task in tasks:
+        x, y = map(torch.tensor, records.of(task.data_client, PLAN.max_records))
+        load_parameters(model, unflatten(spec.parameters, weights))
+        optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
+        with torch.inference_mode():
+            weighted_loss(model(x), y, torch.ones(len(x))).item()
+        order = epoch_order(len(x), task.shuffle_seed, 0)
+        for start in range(0, len(x), PLAN.batch_size):
+            chosen = torch.from_numpy(order[start : start + PLAN.batch_size])
+            optimizer.zero_grad()
+            weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen))).backward()
+            optimizer.step()
+        with torch.inference_mode():
+            weighted_loss(model(x), y, torch.ones(len(x))).item()
+        total += flatten(dump_parameters(model)) - weights
+    return total
+
+
+def timed_s(call: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    call()
+    return time.perf_counter() - started_s
+
+
+def measure(spec: ModelSpec) -> dict[str, object]:
+    records = draw_clients(spec)
+    weights = flatten(spec.initial_parameters(0))
+    tasks = [TrainingTask(f"t-{i}", i, 1, 1.0, 0.05, i) for i in range(CLIENTS)]
+    executor = LocalExecutor(spec, PLAN, records)
+    executor.set_weights(1, weights)
+    ours, theirs = executor.reduce(tasks).sums[0].total, plain_torch(spec, weights, tasks, records)
+    executor_s, plain_s = [], []
+    for _ in range(REPEATS):
+        executor_s.append(timed_s(lambda: executor.reduce(tasks)))
+        plain_s.append(timed_s(lambda: plain_torch(spec, weights, tasks, records)))
+    steps = int(np.sum(-(-records.records // PLAN.batch_size)))
+    return {
+        "records_per_task": round(float(records.records.mean()), 1),
+        "steps_per_task": round(steps / CLIENTS, 2),
+        "executor_tasks_per_s": round(CLIENTS / median(executor_s)),
+        "plain_torch_tasks_per_s": round(CLIENTS / median(plain_s)),
+        "executor_us_per_step": round(median(executor_s) / steps * 1e6),
+        "speed_up": round(median(plain_s) / median(executor_s), 1),
+        "largest_difference_of_the_sums": float(np.abs(ours - theirs).max()),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    figures = {spec.name: measure(spec) for spec in MODELS.values()}
+    print(
+        json.dumps(
+            {
+                "figure": "simulation_training",
+                "torch": torch.__version__,
+                "clients": CLIENTS,
+                "models": figures,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
