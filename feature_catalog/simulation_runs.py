@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from sqlalchemy import Engine, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from device_runtime.errors import FlintError
@@ -23,6 +24,7 @@ from feature_catalog.schema import SimulationRunRecord
 
 RunKind = Literal["job", "flower_app"]
 RunStatus = Literal["running", "finished", "failed"]
+_DRIVING_MARK = "simulation run "
 _ID_PREFIX = re.compile(r"s-[0-9a-f]{0,12}")
 
 
@@ -179,6 +181,18 @@ class SimulationRuns:
         with Session(self._engine) as session:
             return tuple(_row(record) for record in session.scalars(statement))
 
+    def driven(self) -> frozenset[str]:
+        """Ids of the runs that processes are at work on; see `driving`."""
+        # Postgres shows the 64 bits of an advisory lock in two halves.
+        statement = text(
+            "SELECT run_id FROM simulation_runs JOIN pg_locks "
+            "ON (classid::bigint << 32 | objid::bigint) = hashtextextended(:mark || run_id, 0) "
+            "WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(statement, {"mark": _DRIVING_MARK}).scalars())
+
     @contextlib.contextmanager
     def driving(self, run_id: str) -> Iterator[None]:
         """Be the one process that drives a run; a failed run is running again.
@@ -190,9 +204,11 @@ class SimulationRuns:
             SimulationRunDriven: If another process drives it.
             SimulationRunEnded: If it has finished.
         """
-        take = text("SELECT pg_try_advisory_lock(hashtextextended('simulation run ' || :id, 0))")
+        take = text("SELECT pg_try_advisory_lock(hashtextextended(:mark || :id, 0))")
+        give_back = text("SELECT pg_advisory_unlock(hashtextextended(:mark || :id, 0))")
+        key = {"mark": _DRIVING_MARK, "id": run_id}
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if not connection.execute(take, {"id": run_id}).scalar_one():
+            if not connection.execute(take, key).scalar_one():
                 raise SimulationRunDriven(
                     f"run {run_id} is being driven by another process; wait for it, or stop it"
                 )
@@ -206,8 +222,9 @@ class SimulationRuns:
                     record.finished_at = None
                 yield
             finally:
-                # Not handed back to the pool, where the lock would live on; this ends it.
-                connection.invalidate()
+                with contextlib.suppress(DBAPIError):  # a connection that broke has let go of it
+                    connection.execute(give_back, key)
+                connection.invalidate()  # never back to the pool with a lock that might live on
 
     def save_checkpoint(self, run_id: str, data: bytes) -> None:
         """Replace the state a run goes on from; a kill at any time leaves the old or the new one.

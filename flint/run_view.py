@@ -1,20 +1,34 @@
 """Simulation runs as people and programs are shown them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from feature_catalog.simulation_runs import SimulationRunRow
 
 
-def describe(row: SimulationRunRow) -> dict[str, Any]:
-    """Everything known of a run; JSON but for its times."""
+def status(row: SimulationRunRow, driven: Collection[str]) -> str:
+    """``running``, ``finished``, ``failed``; ``interrupted`` where its process is gone.
+
+    Args:
+        driven: Ids of the runs that processes are at work on, `SimulationRuns.driven`.
+    """
+    is_left = row.status == "running" and row.run_id not in driven
+    return "interrupted" if is_left else row.status
+
+
+def describe(row: SimulationRunRow, driven: Collection[str]) -> dict[str, Any]:
+    """Everything known of a run; JSON but for its times.
+
+    Args:
+        driven: As in `status`.
+    """
     return {
         "run_id": row.run_id,
         "name": row.name,
         "kind": row.kind,
-        "status": row.status,
+        "status": status(row, driven),
         "detail": row.detail,
         "seed": row.seed,
         "trials": row.trials,

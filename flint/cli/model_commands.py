@@ -29,10 +29,11 @@ def list_versions(
 
     Example: flint models list ads-ctr
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from flint.version_view import describe
 
-    versions = Deployment.attach(resolve_home(home)).models.list_versions(name)
+    with open_catalog(resolve_home(home)) as catalog:
+        versions = catalog.models.list_versions(name)
     if as_json:
         print_json([describe(version) for version in versions])
         return
@@ -60,10 +61,11 @@ def show(version: VersionArgument, home: HomeOption = None, as_json: JsonOption 
 
     Example: flint models show ads-ctr@best
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from flint.version_view import describe
 
-    found = describe(Deployment.attach(resolve_home(home)).models.resolve(version))
+    with open_catalog(resolve_home(home)) as catalog:
+        found = describe(catalog.models.resolve(version))
     if as_json:
         print_json(found)
     else:
@@ -87,12 +89,12 @@ def import_model(
 
     Example: flint models import ads.pt --name ads_central --model sparse_mlp
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from flint.version_view import describe
     from modeling.zoo import get_model
 
-    models = Deployment.attach(resolve_home(home)).models
-    version = models.import_model(name, get_model(model), file)
+    with open_catalog(resolve_home(home)) as catalog:
+        version = catalog.models.import_model(name, get_model(model), file)
     if as_json:
         print_json(describe(version))
     else:
@@ -116,17 +118,17 @@ def export_model(
     Example: flint models export ads-ctr@best ads.tflite
     """
     from feature_catalog.model_files import format_to_write
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from flint.version_view import reference
 
     for file in files:  # all are looked at before the first is written
         format_to_write(file)
 
-    models = Deployment.attach(resolve_home(home)).models
-    # Resolved once: @latest may move while files are written.
-    exported = reference(models.resolve(version))
-    for file in files:
-        models.export_model(exported, file)
+    with open_catalog(resolve_home(home)) as catalog:
+        # Resolved once: @latest may move while files are written.
+        exported = reference(catalog.models.resolve(version))
+        for file in files:
+            catalog.models.export_model(exported, file)
     if as_json:
         print_json({"version": exported, "paths": [str(file.absolute()) for file in files]})
     else:
@@ -141,12 +143,12 @@ def promote(version: VersionArgument, home: HomeOption = None, as_json: JsonOpti
 
     Example: flint models promote ads-ctr@best
     """
-    from flint.deployment import Deployment
+    from flint.catalog_session import open_catalog
     from flint.version_view import describe
 
-    models = Deployment.attach(resolve_home(home)).models
-    found = models.resolve(version)
-    models.promote(found.name, found.number)
+    with open_catalog(resolve_home(home)) as catalog:
+        found = catalog.models.resolve(version)
+        catalog.models.promote(found.name, found.number)
     if as_json:
         print_json(describe(found))
     else:

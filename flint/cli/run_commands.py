@@ -7,24 +7,27 @@ import typer
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
 
-app = typer.Typer(help="Dry-runs: list, show.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
 def runs(context: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List dry-runs, newest first; `flint runs show RUN` shows one.
+    """Dry-runs: list them, newest first, or show one.
+
+    One whose process was killed is "interrupted".
 
     Example: flint runs --json
     """
     if context.invoked_subcommand is not None:
         return
     from flint.catalog_session import open_catalog
-    from flint.run_view import describe, mean_metric, trials
+    from flint.run_view import describe, mean_metric, status, trials
 
     with open_catalog(resolve_home(home)) as catalog:
         rows = catalog.simulation_runs.list()[::-1]
+        driven = catalog.simulation_runs.driven()
     if as_json:
-        print_json([describe(row) for row in rows])
+        print_json([describe(row, driven) for row in rows])
         return
     print_table(
         ("run", "name", "status", "trials", "metric", "virtual hours", "device hours", "started"),
@@ -32,7 +35,7 @@ def runs(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
             (
                 row.run_id,
                 row.name,
-                row.status,
+                status(row, driven),
                 row.trials,
                 mean_metric(row),
                 _mean([trial.get("virtual_hours") for trial in trials(row)]),
@@ -63,7 +66,7 @@ def show(
 
     with open_catalog(resolve_home(home)) as catalog:
         row = catalog.simulation_runs.get(run)
-    fields = describe(row)
+        fields = describe(row, catalog.simulation_runs.driven())
     if as_json:
         print_json(fields)
         return

@@ -1,5 +1,6 @@
 """Simulation runs: found again, gone on with, ended once, and never half-written."""
 
+import contextlib
 import math
 import os
 import signal
@@ -182,12 +183,18 @@ def test_one_process_drives_a_run_and_a_killed_one_does_not_block(
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "driving\n"
+        assert runs.driven() == {row.run_id}
         with pytest.raises(SimulationRunDriven), runs.driving(row.run_id):
             pass
         os.kill(other.pid, signal.SIGKILL)
     _drive_when_free(runs, row.run_id)
-    with runs.driving(row.run_id):  # and the claim is given back
-        pass
+    assert runs.driven() == frozenset()
+    others = [runs.create(RUN).run_id for _ in range(5)]  # ids hash to both signs
+    with contextlib.ExitStack() as driving:
+        for run_id in (row.run_id, *others):  # the claim was given back
+            driving.enter_context(runs.driving(run_id))
+        assert runs.driven() == {row.run_id, *others}
+    assert runs.driven() == frozenset()
 
 
 def _drive_when_free(runs: SimulationRuns, run_id: str) -> None:

@@ -9,13 +9,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from feature_catalog.embedded import EmbeddedPostgres
 from feature_catalog.simulation_runs import NewSimulationRun, RunInput
 from flint.catalog_session import open_catalog
+from flint.demo.data import generate_demo_data
 from flint.deployment import Deployment
 from flint.trace_statistics import read_statistics
+from modeling.zoo import SPARSE_MLP
 from server.operations.home_claim import claim_home
 from server.operations.settings import ServerSettings
 from server.operations.up import ServerOptions, start_up
@@ -87,6 +90,24 @@ def test_commands_work_without_a_server_and_leave_nothing_running(flint_home, po
     assert "median_up_kbps" in flint(flint_home, "trace", "show", "links").stdout
     assert answer(flint_home, "dataset", "list") == []
     assert not postgres.is_running()
+
+
+def test_a_model_and_a_data_set_are_added_before_any_server(flint_home, tmp_path):
+    data = generate_demo_data(tmp_path, training_clients=12, seed=2)
+    fields = ("--client-field", "client_id", "--label-field", "clicked")
+    added = answer(flint_home, "dataset", "add", data.path, *fields)
+    assert answer(flint_home, "dataset", "show", added["name"]) == added
+    names = [parameter.name for parameter in SPARSE_MLP.parameters]
+    arrays = dict(zip(names, SPARSE_MLP.initial_parameters(11), strict=True))
+    np.savez(tmp_path / "central.npz", **arrays)
+    model = ("--name", "central", "--model", "sparse_mlp")
+    stored = answer(flint_home, "models", "import", tmp_path / "central.npz", *model)
+    assert answer(flint_home, "models", "list") == [stored]
+    answer(flint_home, "models", "export", "central", tmp_path / "back.npz")
+    with np.load(tmp_path / "back.npz") as back:
+        assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+    assert "central@1 now" in flint(flint_home, "models", "promote", "central").stdout
+    assert answer(flint_home, "models", "show", "central@production") == stored
 
 
 def test_a_server_started_afterwards_has_what_was_added(flint_home, links):
@@ -259,7 +280,9 @@ def test_runs_are_listed_and_shown(flint_home):
         runs.finish(first.run_id, summary, {"trajectory": b"PAR1"})
     listed = answer(flint_home, "runs")
     assert [row["run_id"] for row in listed] == [second.run_id, first.run_id]
-    assert [row["status"] for row in listed] == ["running", "finished"]
+    assert [row["status"] for row in listed] == ["interrupted", "finished"]
+    with open_catalog(flint_home) as catalog, catalog.simulation_runs.driving(second.run_id):
+        assert answer(flint_home, "runs")[0]["status"] == "running"
     shown = answer(flint_home, "runs", "show", first.run_id)
     assert shown == listed[1]
     assert shown["summary"] == summary

@@ -41,7 +41,8 @@ def test_help_names_every_command_and_comes_at_once(tmp_path):
     result = flint("--help", home=tmp_path)
     elapsed_s = time.monotonic() - started_s
     assert result.returncode == 0
-    for command in ("up", "submit", "jobs", "job", "stop", "models", "dataset", "device", "demo"):
+    served = ("up", "submit", "jobs", "job", "stop", "device", "demo")
+    for command in (*served, "models", "dataset", "trace", "runs"):
         assert f" {command} " in result.stdout
     assert elapsed_s < 2.0  # 0.2 s on an idle machine; with torch it would be far above
 
@@ -62,6 +63,11 @@ COMMANDS = [
     ["dataset", "add"],
     ["dataset", "list"],
     ["dataset", "show"],
+    ["trace", "add"],
+    ["trace", "list"],
+    ["trace", "show"],
+    ["runs"],
+    ["runs", "show"],
     ["device", "enrol-token"],
     ["device", "fleet"],
     ["demo"],
@@ -102,8 +108,8 @@ def test_a_job_that_asks_for_differential_privacy_is_refused(tmp_path):
     assert "[FLN-1004]" in line
 
 
-def test_without_a_server_every_command_says_how_to_start_one(tmp_path):
-    for command in (["submit", EXAMPLE], ["jobs"], ["models", "list"], ["dataset", "list"]):
+def test_commands_that_need_a_server_say_how_to_start_one(tmp_path):
+    for command in (["submit", EXAMPLE], ["jobs"], ["device", "fleet", "--dataset", "clicks"]):
         line = sentence(flint(*command, home=tmp_path / "nowhere"))
         assert "start one with `flint up`" in line
         assert "[FLN-1201]" in line
