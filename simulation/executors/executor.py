@@ -82,7 +82,11 @@ class Executor(Protocol):
         ...
 
     def forget_weights(self, before: int) -> None:
-        """Forget all versions smaller than ``before``."""
+        """Forget all versions smaller than ``before``, and updates kept that start from them.
+
+        After ``forget_weights`` beyond the last version nothing is left, so another trial may use
+        the same task ids.
+        """
         ...
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:

@@ -30,7 +30,7 @@ class LocalExecutor:
         self._plan = plan
         self._records = records
         self._weights: dict[int, Tensor] = {}
-        self._kept: dict[str, tuple[UpdateStatistics, LocalUpdate]] = {}
+        self._kept: dict[str, _Trained] = {}
         self._scratch = np.empty(_CHUNK, np.float32)
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
@@ -43,8 +43,9 @@ class LocalExecutor:
         self._weights[version] = torch.tensor(weights)
 
     def forget_weights(self, before: int) -> None:
-        """Forget all versions smaller than ``before``."""
+        """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
+        self._kept = {i: kept for i, kept in self._kept.items() if kept.base_version >= before}
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
@@ -52,7 +53,7 @@ class LocalExecutor:
             for task in tasks:
                 if task.task_id not in self._kept:
                     self._kept[task.task_id] = self._trained(task)
-        return [self._kept[task.task_id][0] for task in tasks]
+        return [self._kept[task.task_id].statistics for task in tasks]
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates in their order; see `Executor.reduce`."""
@@ -60,14 +61,13 @@ class LocalExecutor:
         statistics = []
         with one_thread():
             for task in tasks:
-                kept = self._kept.pop(task.task_id, None)
-                found, update = kept or self._trained(task)
-                statistics.append(found)
-                if found.is_finite:
+                trained = self._kept.pop(task.task_id, None) or self._trained(task)
+                statistics.append(trained.statistics)
+                if trained.statistics.is_finite:
                     bucket = sums.get(task.base_version)
                     if bucket is None:
                         bucket = sums[task.base_version] = _Sum(self._model.parameter_count)
-                    bucket.add(task, update, self._scratch)
+                    bucket.add(task, trained.update, self._scratch)
         partials = tuple(sums[version].partial(version) for version in sorted(sums))
         return Reduced(partials, tuple(statistics))
 
@@ -81,7 +81,7 @@ class LocalExecutor:
         self._weights.clear()
         self._kept.clear()
 
-    def _trained(self, task: TrainingTask) -> tuple[UpdateStatistics, LocalUpdate]:
+    def _trained(self, task: TrainingTask) -> "_Trained":
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ValueError(f"data client {task.data_client} has no records to train on")
@@ -103,7 +103,14 @@ class LocalExecutor:
             # Beyond this the gate refuses an update, lest the sum overflow.
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
         )
-        return statistics, update
+        return _Trained(task.base_version, statistics, update)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    base_version: int
+    statistics: UpdateStatistics
+    update: LocalUpdate
 
 
 @dataclass

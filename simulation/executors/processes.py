@@ -74,7 +74,7 @@ class ProcessExecutors:
         self._versions.add(version)
 
     def forget_weights(self, before: int) -> None:
-        """Forget all versions smaller than ``before``."""
+        """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._tell_all(ForgetWeights(before))
         self._versions = {version for version in self._versions if version >= before}
 

@@ -113,6 +113,17 @@ class ExecutorContract:
         executor.forget([task.task_id for task in tasks] + ["unknown"])
         assert_same(executor.reduce(tasks), before)
 
+    def test_what_was_trained_from_a_forgotten_version_is_forgotten(self, executor, weights):
+        """Another trial counts tasks and versions from 1 again."""
+        tasks = make_tasks(4, base_version=1)
+        executor.set_weights(1, weights(17))
+        fresh = executor.reduce(tasks)
+        executor.set_weights(1, weights(1))
+        executor.train(tasks)
+        executor.forget_weights(before=100)
+        executor.set_weights(1, weights(17))
+        assert_same(executor.reduce(tasks), fresh)
+
     def test_weights_may_be_changed_by_the_caller_afterwards(self, executor, weights):
         tasks = make_tasks(2, base_version=5)
         mine = weights(5).copy()
