@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from device_runtime.errors import FlintError
+from device_runtime.errors import FlintError, named_in
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from flint.deployment import Deployment
@@ -47,7 +47,8 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     from server.flower.adapter import stop_run, submit_run
 
     if job.evaluation is not None:
-        _check_dataset(deployment, job.model, job.evaluation.dataset)
+        with named_in("evaluation.dataset"):
+            _check_dataset(deployment, job.model, job.evaluation.dataset)
     resolve_initial_version(job, deployment.models)
     ensure_artifact(
         deployment,
@@ -113,6 +114,6 @@ def _check_dataset(deployment: Deployment, model: str, dataset: str) -> None:
     row = deployment.datasets.get(dataset)
     if row.model != model:
         raise UnfitDataset(
-            f"evaluation.dataset {dataset} was made for {row.model}, the job trains a {model}; add "
+            f"{dataset} was made for {row.model}, the job trains a {model}; add "
             f"the file again with `flint dataset add FILE --model {model}`"
         )

@@ -39,8 +39,7 @@ class CatalogInputs:
         try:
             row = self._inputs.get(reference)
         except UnknownEnvironmentInput as error:
-            sentence = str(error).removesuffix(f" [{error.code}]")
-            raise UnresolvedInput(f"{key}: {sentence}") from error
+            raise UnresolvedInput(f"{key}: {error.sentence}") from error
         if key in KINDS and row.kind != key:
             raise WrongInputKind(
                 f"{key}: {row.reference} is {row.kind}; name {key} there (`flint trace list` shows "

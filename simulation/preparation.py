@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.errors import FlintError
+from device_runtime.errors import FlintError, named_in
 from device_runtime.update_codec import (
     encode_parameters,
     encode_update,
@@ -86,7 +86,8 @@ def prepare(
     model = get_model(job.model)
     initial = starting_point(job, model, models).parameters
     dataset, inputs = _open_dataset(environment, folder, model, datasets)
-    client_records = training_records(dataset, model)
+    with named_in("dataset"):
+        client_records = training_records(dataset, model)
     world = load_world(environment, resolver)
     inputs |= {
         key: RunInput(found.reference, found.version, found.sha256)
@@ -94,8 +95,9 @@ def prepare(
     }
     evaluation = None
     if job.evaluation is not None:
-        evaluation = datasets.open(job.evaluation.dataset)
-        check_dataset(evaluation, model)
+        with named_in("evaluation.dataset"):
+            evaluation = datasets.open(job.evaluation.dataset)
+            check_dataset(evaluation, model)
         row = evaluation.row
         inputs["evaluation.dataset"] = RunInput(
             job.evaluation.dataset, row.version, _sha256(evaluation)
@@ -130,7 +132,8 @@ def _open_dataset(
             "dataset: FILE or NAME@VERSION"
         )
     if not is_file_reference(wanted.source):
-        dataset = datasets.open(wanted.source)
+        with named_in("dataset"):
+            dataset = datasets.open(wanted.source)
         digest = _sha256(dataset)
     else:
         found = FileInputs(folder).resolve("dataset", wanted.source)
