@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.spec import ModelSpec
 from server.aggregation.aggregator import Envelope, PartialSum
 from server.coordination.tasks import Release, UpdateReference
 from server.job import Job
-from server.update_gate.content import ContentGate, GatedUpdate
+from server.update_gate.content import ContentGate, GatedUpdate, WireModel
 from server.update_gate.rejections import Rejection, RejectionReason
 
 _CHUNK = 32_768  # chunk, scaled copy and accumulator: 3 x 128 KiB, inside an L2 cache
@@ -62,7 +61,7 @@ class MeanAggregator:
         self._arrivals = 0
         self._scratch = np.empty(_CHUNK, np.float32)
 
-    def open(self, job_id: str, job: Job, model: ModelSpec) -> None:
+    def open(self, job_id: str, job: Job, model: WireModel) -> None:
         """Start a job, forgetting any other; what is held of this very job stays."""
         with self._lock:
             if self._opened is not None and self._opened.job_id == job_id:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from modeling.spec import ModelSpec
 from server.aggregation.aggregator import PartialSum
 from server.coordination.events import Event
 from server.coordination.tasks import Grant, Outcome, Release
 from server.job import Job
+from server.update_gate.content import WireModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class OpenJob:
 
     Attributes:
         epoch: Incarnation of the coordinator; a fleet ignores messages of an older one.
+        model: Of a fleet of devices a `ModelSpec`.
         contract_sha256: Digest of what job, model and artefact agree on; devices echo it.
         committed_releases: Releases that are part of the newest stored versions, so a fleet that
             still holds their partials may forget them.
@@ -24,7 +25,7 @@ class OpenJob:
     job_id: str
     epoch: int
     job: Job
-    model: ModelSpec
+    model: WireModel
     artifact_sha256: bytes
     manifest_sha256: bytes
     contract_sha256: bytes

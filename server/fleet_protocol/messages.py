@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from modeling.spec import ModelSpec
 from server.aggregation.aggregator import PartialSum
 from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.fleet import OpenJob
@@ -14,7 +15,13 @@ MAX_MESSAGE_BYTES = 1 << 30
 
 
 def open_message(opened: OpenJob, releases: ReleaseBook) -> pb.Open:
-    """Everything a gateway needs to start or resume a job."""
+    """Everything a gateway needs to start or resume a job.
+
+    Raises:
+        TypeError: If the model is none that devices can be given.
+    """
+    if not isinstance(opened.model, ModelSpec):
+        raise TypeError(f"devices train a ModelSpec, not a {type(opened.model).__name__}")
     return pb.Open(
         job_json=opened.job.to_json(),
         model_spec_json=opened.model.to_json(),

@@ -4,14 +4,13 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.manifest import ParameterSpec
 from device_runtime.update_codec import MalformedPayload, WireTensor, WireUpdate, decode_update
-from modeling.spec import ModelSpec
 from server.job import Job
 from server.update_gate.rejections import Rejection, RejectionReason
 
@@ -30,6 +29,23 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+
+
+class WireModel(Protocol):
+    """What gate and sums need to know of a model, whichever framework it is of.
+
+    `modeling.spec.ModelSpec` is one; the arrays of somebody's own Flower app are another.
+    """
+
+    @property
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        """Trainable arrays in wire order."""
+        ...
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trainable scalars."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ class ContentGate:
     max_claimed_examples: int
 
     @classmethod
-    def of(cls, job: Job, model: ModelSpec) -> Self:
+    def of(cls, job: Job, model: WireModel) -> Self:
         """The gate of a job; without a limit of its own the norm must still fit a float32 sum."""
         summable = SUMMABLE_NORM / job.strategy.weight(job.max_claimed_examples)
         limit = job.privacy.robustness.max_update_norm
