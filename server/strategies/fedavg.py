@@ -24,10 +24,10 @@ def round_tasks(cohort_size: int, over_commitment: float) -> int:
 def round_step(
     held: int,
     unfinished: int,
-    elapsed_s: float,
+    now_s: float,
+    deadline_s: float,
     cohort_size: int,
     min_updates: int,
-    round_deadline_s: float,
 ) -> int:
     """Decide a round: the first ``cohort_size`` updates make it, the deadline takes what is there.
 
@@ -35,13 +35,16 @@ def round_step(
         held: Updates of this round so far.
         unfinished: Tasks of this round offered, running or lost with a gateway. When none is left,
             no more will come, so the round is decided at once.
+        now_s: The fleet's clock.
+        deadline_s: On the same clock, so that a clock that stops there is at the deadline,
+            whatever rounding there is in its distance from the round's start.
 
     Returns:
         A `Step`.
     """
     if held >= cohort_size:
         return Step.AGGREGATE
-    if elapsed_s >= round_deadline_s or unfinished == 0:
+    if now_s >= deadline_s or unfinished == 0:
         return Step.AGGREGATE if held >= min_updates else Step.ABANDON
     return Step.WAIT
 
@@ -73,14 +76,14 @@ class FedAvg:
             round_step(
                 state.held,
                 state.offered + state.running + state.lost,
-                state.now_s - state.started_s,
+                state.now_s,
+                self.deadline_s(state),
                 self.cohort_size,
                 self.min_updates,
-                self.round_deadline_s,
             )
         )
 
-    def deadline_s(self, state: RoundState) -> float | None:
+    def deadline_s(self, state: RoundState) -> float:
         """The round's deadline."""
         return state.started_s + self.round_deadline_s
 

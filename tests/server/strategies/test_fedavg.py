@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from server.strategies import FedAvg, RoundState, Step
@@ -33,6 +35,15 @@ def test_the_deadline_takes_what_is_there_if_it_is_enough():
     assert RULE.next_step(state(now_s=160, held=8, running=5)) is Step.AGGREGATE
     assert RULE.next_step(state(now_s=160, held=7, running=6)) is Step.ABANDON
     assert RULE.deadline_s(state()) == 160
+
+
+def test_a_clock_that_stops_at_the_deadline_is_at_the_deadline():
+    """100,000 + 60.2 is less than 60.2 away from 100,000, in binary."""
+    rule = FedAvg(cohort_size=10, over_commitment=1.3, round_deadline_s=60.2, min_updates=8)
+    begun = state(started_s=1e5, now_s=1e5, held=8, running=5)
+    deadline_s = rule.deadline_s(begun)
+    assert deadline_s - 1e5 < 60.2
+    assert rule.next_step(replace(begun, now_s=deadline_s)) is Step.AGGREGATE
 
 
 def test_a_round_is_decided_as_soon_as_no_task_is_left():
