@@ -27,6 +27,7 @@ from flint.cli import (
     run_commands,
     server_commands,
     simulate_command,
+    simulate_flower_command,
     trace_commands,
 )
 
@@ -55,6 +56,7 @@ app.add_typer(trace_commands.app, name="trace")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
 simulate_command.register(app)
+simulate_flower_command.register(app)
 demo_command.register(app)
 error_pages.register(app)
 

@@ -22,6 +22,7 @@ def train(msg: Message, context: Context):
         labels,
         context.run_config["local-epochs"],
         msg.content["config"]["lr"],
+        context.run_config["shuffle"],
     )
     metrics = {
         "train_loss": train_loss,

@@ -13,10 +13,10 @@ def load_data(partition_id: int):
     return features, features @ TRUTH + 0.1 * rng.normal(size=len(features))
 
 
-def train(weights, features, labels, epochs: int, learning_rate: float):
+def train(weights, features, labels, epochs: int, learning_rate: float, shuffle: bool):
     """Gradient steps on batches of 4, shuffled by the global generator."""
     for _ in range(epochs):
-        order = np.random.permutation(len(labels))
+        order = np.random.permutation(len(labels)) if shuffle else np.arange(len(labels))
         for batch in np.array_split(order, max(1, len(order) // 4)):
             error = features[batch] @ weights - labels[batch]
             weights = weights - learning_rate * features[batch].T @ error / len(batch)
