@@ -14,6 +14,7 @@ from device_runtime.errors import FlintError
 _FORMAT = 1
 _TREE = "tree"
 _ARRAY = "$array"
+_BYTES = "$bytes"
 
 
 class UnusableCheckpoint(FlintError):
@@ -23,7 +24,7 @@ class UnusableCheckpoint(FlintError):
 
 
 def encode_checkpoint(run_id: str, state: Mapping[str, Any]) -> bytes:
-    """Serialise a state of mappings with text keys, sequences, numbers, text, None and arrays.
+    """Serialise a state of mappings with text keys, sequences, plain values, bytes and arrays.
 
     Floats come back to the bit; tuples come back as lists.
     """
@@ -33,12 +34,12 @@ def encode_checkpoint(run_id: str, state: Mapping[str, Any]) -> bytes:
         if isinstance(value, np.ndarray):
             arrays[name := f"a{len(arrays)}"] = value
             return {_ARRAY: name}
+        if isinstance(value, bytes):
+            return {_BYTES: value.hex()}
         if isinstance(value, Mapping):
             return {str(key): lift(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
             return [lift(each) for each in value]
-        if isinstance(value, bytes):
-            return lift(np.frombuffer(value, np.uint8))
         return value
 
     tree = {"format": _FORMAT, "run_id": run_id, "state": lift(state)}
@@ -49,33 +50,42 @@ def encode_checkpoint(run_id: str, state: Mapping[str, Any]) -> bytes:
 
 
 def decode_checkpoint(run_id: str, data: bytes) -> dict[str, Any]:
-    """The state that `encode_checkpoint` was given; bytes come back as arrays of uint8.
+    """The state that `encode_checkpoint` was given.
 
     Raises:
         UnusableCheckpoint: If the bytes are no checkpoint, or one of another run.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        tree = json.loads(arrays[_TREE].tobytes())
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        tree, arrays = _read(data)
+        found = (tree["run_id"], tree["format"])
+        if found == (run_id, _FORMAT):
+            state: dict[str, Any] = _lowered(tree["state"], arrays)
+            return state
+    except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UnusableCheckpoint(
-            f"the checkpoint of run {run_id} cannot be read ({error}); start the run anew"
+            f"the checkpoint of run {run_id} cannot be read ({error!r}); start the run anew"
         ) from error
-    if tree.get("format") != _FORMAT or tree.get("run_id") != run_id:
-        raise UnusableCheckpoint(
-            f"the checkpoint of run {run_id} is of run {tree.get('run_id')}, format "
-            f"{tree.get('format')}; start the run anew"
-        )
+    raise UnusableCheckpoint(
+        f"the checkpoint of run {run_id} is of run {found[0]}, format {found[1]}; start the run "
+        "anew"
+    )
 
-    def lower(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-        if isinstance(value, dict):
-            if _ARRAY in value:
-                return arrays[value[_ARRAY]]
-            return {key: lower(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [lower(each) for each in value]
-        return value
 
-    state: dict[str, Any] = lower(tree["state"])
-    return state
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as parts:  # np.load would take other files as well
+        names = [name.removesuffix(".npy") for name in parts.namelist()]
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in names}
+    return json.loads(arrays[_TREE].tobytes()), arrays
+
+
+def _lowered(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401 - of JSON
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            return arrays[value[_ARRAY]]
+        if _BYTES in value:
+            return bytes.fromhex(value[_BYTES])
+        return {key: _lowered(each, arrays) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_lowered(each, arrays) for each in value]
+    return value

@@ -1,0 +1,103 @@
+"""Checkpoints give back what they were given, and refuse what is none."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | arrays.arrays(
+        st.sampled_from([np.float32, np.float64, np.int64]), arrays.array_shapes(min_side=0)
+    )
+)
+TREES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda k: k[:1] != "$"), inner),
+    max_leaves=20,
+)
+
+
+def same(found, wanted) -> bool:
+    """To the bit: also the sign of zero, NaN and the type."""
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(same(found[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    if isinstance(wanted, np.ndarray):
+        equal = found.dtype == wanted.dtype and found.shape == wanted.shape
+        return equal and found.tobytes() == wanted.tobytes()
+    if isinstance(wanted, float) and math.isnan(wanted):
+        return isinstance(found, float) and math.isnan(found)
+    return type(found) is type(wanted) and repr(found) == repr(wanted)
+
+
+@given(st.dictionaries(st.text().filter(lambda k: k[:1] != "$"), TREES))
+def test_a_state_comes_back_to_the_bit(state):
+    assert same(decode_checkpoint("s-1", encode_checkpoint("s-1", state)), state)
+
+
+def test_tuples_come_back_as_lists():
+    assert decode_checkpoint("s-1", encode_checkpoint("s-1", {"a": (1, (2.5,))})) == {
+        "a": [1, [2.5]]
+    }
+
+
+def test_a_checkpoint_of_another_run_is_refused():
+    data = encode_checkpoint("s-1", {})
+    with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 1"):
+        decode_checkpoint("s-2", data)
+
+
+def saved(**columns) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    return buffer.getvalue()
+
+
+def lone_array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(3))
+    return buffer.getvalue()
+
+
+WHOLE = encode_checkpoint("s-1", {"weights": np.arange(1000.0), "name": "x"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK",
+        b"not a checkpoint at all",
+        WHOLE[:-1],
+        WHOLE[: len(WHOLE) // 2],
+        WHOLE[:400] + b"\xff" * 8 + WHOLE[408:],
+        lone_array(),
+        saved(other=np.arange(3)),
+        saved(tree=np.frombuffer(b"[1, 2]", np.uint8)),
+        saved(tree=np.frombuffer(b"{", np.uint8)),
+        saved(tree=np.frombuffer(b"\xff\xfe", np.uint8)),
+        saved(tree=np.array(["{}"], object)),
+        saved(
+            tree=np.frombuffer(
+                b'{"format": 1, "run_id": "s-1", "state": {"x": {"$array": "a9"}}}', np.uint8
+            )
+        ),
+        saved(tree=np.frombuffer(b'{"format": 1, "run_id": "s-1"}', np.uint8)),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_in_one_sentence(data):
+    with pytest.raises(UnusableCheckpoint, match=r"run s-1 .*start the run anew"):
+        decode_checkpoint("s-1", data)
