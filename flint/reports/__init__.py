@@ -1,0 +1,1 @@
+"""Reports of dry-runs: one self-contained HTML page from the records of one or more runs."""
