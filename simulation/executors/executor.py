@@ -69,8 +69,8 @@ class Executor(Protocol):
     """Trains tasks when their updates are asked for, and hands out sums of updates only.
 
     Training is a pure function of task, base weights and records, so it does not matter when it
-    happens: `reduce` alone gives the bits that `train` and then `reduce` give. Updates are folded
-    in the order of the tasks. Methods are called from one thread.
+    happens: `reduce` alone gives the bits that `train` and then `reduce` give. Nor do sums depend
+    on the order of the tasks, or on who trains which. Methods are called from one thread.
     """
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:

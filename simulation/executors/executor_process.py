@@ -37,7 +37,7 @@ def serve(connection: Connection) -> None:
             case Train():
                 connection.send(executor.train(message.tasks))
             case Reduce():
-                connection.send(executor.reduce(message.tasks))
+                connection.send(executor.sum_on_grid(message.tasks))
             case Forget():
                 executor.forget(message.task_ids)
 

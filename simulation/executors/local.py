@@ -1,7 +1,7 @@
 """The executor of this process: one thread, one task after the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.spec import ModelSpec
-from server.aggregation.aggregator import PartialSum
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.grid_sum import GridSum, GridSums
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
-
-_CHUNK = 32_768  # as a gateway's: chunk, scaled copy and accumulator stay in cache
 
 
 class LocalExecutor:
@@ -31,7 +29,6 @@ class LocalExecutor:
         self._records = records
         self._weights: dict[int, Tensor] = {}
         self._kept: dict[str, _Trained] = {}
-        self._scratch = np.empty(_CHUNK, np.float32)
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
@@ -56,8 +53,12 @@ class LocalExecutor:
         return [self._kept[task.task_id].statistics for task in tasks]
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
-        """Sum the tasks' updates in their order; see `Executor.reduce`."""
-        sums: dict[int, _Sum] = {}
+        """Sum the tasks' updates; see `Executor.reduce`."""
+        return self.sum_on_grid(tasks).reduced(tasks)
+
+    def sum_on_grid(self, tasks: Sequence[TrainingTask]) -> GridSums:
+        """`reduce`, as it can still be added to what others sum."""
+        sums: dict[int, GridSum] = {}
         statistics = []
         with one_thread():
             for task in tasks:
@@ -66,10 +67,11 @@ class LocalExecutor:
                 if trained.statistics.is_finite:
                     bucket = sums.get(task.base_version)
                     if bucket is None:
-                        bucket = sums[task.base_version] = _Sum(self._model.parameter_count)
-                    bucket.add(task, trained.update, self._scratch)
-        partials = tuple(sums[version].partial(version) for version in sorted(sums))
-        return Reduced(partials, tuple(statistics))
+                        bucket = sums[task.base_version] = GridSum.empty(
+                            self._model.parameter_count
+                        )
+                    bucket.add(task.task_id, trained.update, task.weight)
+        return GridSums(sums, tuple(statistics))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -111,23 +113,3 @@ class _Trained:
     base_version: int
     statistics: UpdateStatistics
     update: LocalUpdate
-
-
-@dataclass
-class _Sum:
-    """Running sum of one base version, as a gateway's bucket."""
-
-    parameters: int
-    weight: float = 0.0
-    task_ids: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.total = np.zeros(self.parameters, np.float32)
-
-    def add(self, task: TrainingTask, update: LocalUpdate, scratch: NDArray[np.float32]) -> None:
-        update.add_to(self.total, task.weight, scratch)
-        self.weight += task.weight
-        self.task_ids.append(task.task_id)
-
-    def partial(self, base_version: int) -> PartialSum:
-        return PartialSum(base_version, self.total, self.weight, tuple(self.task_ids))

@@ -49,7 +49,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """See `Executor.reduce`; answered with `Reduced`."""
+    """See `Executor.reduce`; answered with `GridSums`."""
 
     tasks: tuple[TrainingTask, ...]
 

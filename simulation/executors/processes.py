@@ -1,6 +1,7 @@
 """Executors in processes of their own: as many cores as there are, results that do not change."""
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
-from server.aggregation.aggregator import PartialSum
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.grid_sum import GridSums
 from simulation.executors.messages import Begin, Forget, ForgetWeights, Reduce, SetWeights, Train
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
@@ -38,9 +39,8 @@ class ProcessExecutors:
     """An `Executor` that spreads tasks over processes, each a `LocalExecutor` on one thread.
 
     All tasks of a data client go to one process, so that its records are read there only, and each
-    process answers with one sum per base version: traffic is O(processes x model). The sums are
-    added in the order of the processes, so they are the same to the bit for an equal number of
-    processes, and differ by rounding for another; statistics are the same for any number.
+    process answers with one sum per base version: traffic is O(processes x model). Sums and
+    statistics are the same to the bit for any number of processes (`GridSum`).
 
     The processes die with this one. To be used from the thread that created it, which must live as
     long: the kernel ties them to it.
@@ -84,13 +84,9 @@ class ProcessExecutors:
         return _in_order(tasks, [found for answer in answers for found in answer])
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
-        """Sum the tasks' updates, each process its clients'; see `Executor.reduce`.
-
-        ``task_ids`` of a sum are in its own order: process by process.
-        """
-        answers: list[Reduced] = self._ask(tasks, Reduce)
-        found = [statistics for answer in answers for statistics in answer.statistics]
-        return Reduced(_combined(answers), tuple(_in_order(tasks, found)))
+        """Sum the tasks' updates, each process its clients'; see `Executor.reduce`."""
+        answers: list[GridSums] = self._ask(tasks, Reduce)
+        return functools.reduce(GridSums.merge, answers, GridSums({}, ())).reduced(tasks)
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates, wherever they are."""
@@ -209,25 +205,3 @@ def _in_order(
 ) -> list[UpdateStatistics]:
     by_id = {statistics.task_id: statistics for statistics in found}
     return [by_id[task.task_id] for task in tasks]
-
-
-def _combined(answers: Sequence[Reduced]) -> tuple[PartialSum, ...]:
-    """One sum per base version, ascending, added in the order of the answers."""
-    parts: dict[int, list[PartialSum]] = {}
-    for answer in answers:
-        for partial in answer.sums:
-            parts.setdefault(partial.base_version, []).append(partial)
-    combined = []
-    for version in sorted(parts):
-        first, *others = parts[version]
-        for partial in others:
-            np.add(first.total, partial.total, out=first.total)
-        combined.append(
-            PartialSum(
-                version,
-                first.total,
-                sum(partial.weight for partial in parts[version]),
-                tuple(task_id for partial in parts[version] for task_id in partial.task_ids),
-            )
-        )
-    return tuple(combined)

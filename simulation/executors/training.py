@@ -13,7 +13,6 @@ from torch import Tensor
 
 from device_runtime.training_plan import epoch_order
 from modeling.spec import HashedBag, ModelSpec
-from server.aggregation.mean import add_scaled
 from server.job import ClientTraining
 from server.update_gate.content import sum_of_squares
 from simulation.executors.layers import TrainableLayer, build_layers, descend, forward
@@ -61,35 +60,16 @@ class LocalUpdate:
         """Whether training stayed in numbers, as a device decides it."""
         return all(map(math.isfinite, (self.norm, self.loss_before, self.loss_after)))
 
-    def add_to(
-        self, total: NDArray[np.float32], weight: float, scratch: NDArray[np.float32]
-    ) -> None:
-        """``total += weight * delta``, to the bit as a gateway adds the whole delta.
-
-        A gateway also adds the zeros of the other rows, which leaves a sum as it is.
-
-        Args:
-            total: Shape ``(parameters,)``, changed in place.
-            weight: ``c_i``.
-            scratch: As `add_scaled` takes it.
-        """
-        if self.rows is None:
-            add_scaled(total, [self.delta], weight, scratch)
-            return
-        trained = self.rows.size * self.row_width
-        tail = self.delta[trained:]
-        add_scaled(total[total.size - tail.size :], [tail], weight, scratch)
-        scaled = self.delta[:trained]
-        if weight != 1.0:
-            scaled = scaled * np.float32(weight)
-        table = total[: total.size - tail.size].reshape(-1, self.row_width)
-        update = torch.from_numpy(scaled.reshape(-1, self.row_width))
-        torch.from_numpy(table).index_add_(0, torch.from_numpy(self.rows), update)
-
     def dense(self, parameters: int) -> NDArray[np.float32]:
         """The whole delta, shape ``(parameters,)``."""
+        if self.rows is None:
+            return self.delta
+        trained = self.rows.size * self.row_width
+        rest = self.delta[trained:]
         whole = np.zeros(parameters, np.float32)
-        self.add_to(whole, 1.0, np.empty(1024, np.float32))
+        table = whole[: parameters - rest.size].reshape(-1, self.row_width)
+        table[self.rows] = self.delta[:trained].reshape(-1, self.row_width)
+        whole[parameters - rest.size :] = rest
         return whole
 
 

@@ -52,31 +52,15 @@ def set_versions(executor, weights) -> None:
         executor.set_weights(version, weights(version))
 
 
-def test_any_number_of_processes_gives_the_same_statistics_and_nearly_the_same_sums(
-    executor, local, weights
-):
+def test_any_number_of_processes_gives_the_same_statistics_and_sums(executor, local, weights):
     set_versions(executor, weights)
     tasks = make_tasks(14)
     one, two = local.reduce(tasks), executor.reduce(tasks)
     assert two.statistics == one.statistics
     for ours, theirs in zip(two.sums, one.sums, strict=True):
-        assert ours.base_version == theirs.base_version
-        assert ours.weight == pytest.approx(theirs.weight)
-        assert sorted(ours.task_ids) == sorted(theirs.task_ids)
-        scale = np.abs(theirs.total).max()
-        np.testing.assert_allclose(ours.total, theirs.total, rtol=0, atol=1e-5 * max(scale, 1))
-
-
-def test_sums_are_those_of_each_processs_clients_added_in_order(executor, local, weights):
-    """So another run with as many processes has the same bits."""
-    set_versions(executor, weights)
-    tasks = make_tasks(14, base_version=2)
-    even, odd = (
-        local.reduce([t for t in tasks if t.data_client % 2 == rest]).sums[0] for rest in (0, 1)
-    )
-    found = executor.reduce(tasks).sums[0]
-    np.testing.assert_array_equal(found.total, even.total + odd.total)
-    assert found.task_ids == even.task_ids + odd.task_ids
+        assert (ours.base_version, ours.weight) == (theirs.base_version, theirs.weight)
+        assert ours.task_ids == theirs.task_ids
+        np.testing.assert_array_equal(ours.total, theirs.total)
 
 
 @pytest.fixture
