@@ -64,6 +64,7 @@ class NodeReply:
         too_large: The reply is larger than the limit and was not read.
         arrays: Records of arrays, by record name.
         values: Metric and config records, by record name.
+        metric_names: Which of `values` are metric records.
         reply_bytes: Size of all that was received for this reply.
     """
 
@@ -74,25 +75,18 @@ class NodeReply:
     too_large: bool = False
     arrays: Mapping[str, Sequence[NodeArray]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    metric_names: tuple[str, ...] = ()
     reply_bytes: int = 0
 
 
-class NodeGrid(Protocol):
-    """The nodes of one Flower run."""
+class Nodes(Protocol):
+    """The nodes of one Flower run, and what they answer."""
 
     def online_nodes(self) -> Sequence[int]:
         """Ids of the nodes that are online.
 
         Raises:
             RunEnded, SuperLinkBusy: See there.
-        """
-        ...
-
-    def push(self, tasks: Sequence[NodeTask]) -> Sequence[str | None]:
-        """Send tasks; returns a message id each, None for a node that is gone.
-
-        Raises:
-            RunEnded, SuperLinkBusy: Nothing that was sent counts.
         """
         ...
 
@@ -105,5 +99,17 @@ class NodeGrid(Protocol):
 
         Raises:
             RunEnded, SuperLinkBusy: See there.
+        """
+        ...
+
+
+class NodeGrid(Nodes, Protocol):
+    """Nodes that run our own ClientApp."""
+
+    def push(self, tasks: Sequence[NodeTask]) -> Sequence[str | None]:
+        """Send tasks; returns a message id each, None for a node that is gone.
+
+        Raises:
+            RunEnded, SuperLinkBusy: Nothing that was sent counts.
         """
         ...

@@ -81,14 +81,30 @@ def read_reply(
         message = inflate_object_from_contents(root_id, dict(contents))
         if not isinstance(message, Message):
             raise UnreadableReply("the reply is not a message")  # noqa: TRY301
+    except Exception as error:
+        return _malformed(message_id, error, received)
+    return read_message(message_id, message, received)
+
+
+def read_message(message_id: str, message: Message, reply_bytes: int) -> NodeReply:
+    """Take a reply apart that is a message already. Whatever it holds, this returns.
+
+    Args:
+        message_id: Of the task that is answered.
+    """
+    try:
         if message.has_error():
             error = message.error
-            return NodeReply(message_id, error.code, error.reason or "", reply_bytes=received)
-        return _read_records(message_id, message.content, received)
+            return NodeReply(message_id, error.code, error.reason or "", reply_bytes=reply_bytes)
+        return _read_records(message_id, message.content, reply_bytes)
     except Exception as error:
-        return NodeReply(
-            message_id, malformed=f"{type(error).__name__}: {error}"[:200], reply_bytes=received
-        )
+        return _malformed(message_id, error, reply_bytes)
+
+
+def _malformed(message_id: str, error: Exception, reply_bytes: int) -> NodeReply:
+    return NodeReply(
+        message_id, malformed=f"{type(error).__name__}: {error}"[:200], reply_bytes=reply_bytes
+    )
 
 
 def _read_records(message_id: str, content: RecordDict, reply_bytes: int) -> NodeReply:
@@ -99,7 +115,13 @@ def _read_records(message_id: str, content: RecordDict, reply_bytes: int) -> Nod
             arrays[name] = [_read_array(key, array) for key, array in record.items()]
         elif isinstance(record, MetricRecord | ConfigRecord):
             values[name] = dict(record)
-    return NodeReply(message_id, arrays=arrays, values=values, reply_bytes=reply_bytes)
+    return NodeReply(
+        message_id,
+        arrays=arrays,
+        values=values,
+        metric_names=tuple(content.metric_records),
+        reply_bytes=reply_bytes,
+    )
 
 
 def _inflated_bytes(contents: Mapping[str, bytes]) -> int:

@@ -3,25 +3,19 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_to_proto
 from flwr.proto.log_pb2 import PushLogsRequest
-from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    PullObjectRequest,
-    PushObjectRequest,
-)
+from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import Run
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     GetNodesRequest,
-    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushAppMessagesRequest,
     PushTaskOutputRequest,
@@ -42,7 +36,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from server.flower.control import FlowerRefused, ask, call, root_certificates
 from server.flower.node_messages import NodeReply, NodeTask, RunEnded
-from server.flower.records import MAX_REPLY_OBJECTS, object_ids, read_reply, task_messages
+from server.flower.records import task_messages
+from server.flower.reply_inbox import ReplyInbox
 from server.flower.superlink import dial_address, ensure_superexec_secret
 from server.operations.settings import ServerSettings
 
@@ -110,17 +105,6 @@ def take_task(settings: ServerSettings, run: Run, patience_s: float) -> "TaskSes
     return session
 
 
-@dataclass(slots=True)
-class _Incoming:
-    """A reply whose objects are still being fetched."""
-
-    message_id: str
-    root_id: str
-    wanted: list[str]
-    contents: dict[str, bytes] = field(default_factory=dict)
-    received_bytes: int = 0
-
-
 class TaskSession:
     """Calls of Flower's Runtime API under one task's token."""
 
@@ -130,7 +114,7 @@ class TaskSession:
         self._client = _runtime_client(settings, RuntimeTokenHttpInterceptor(token=claim.token))
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._sent: set[str] = set()
-        self._incoming: dict[str, _Incoming] = {}
+        self._inbox = ReplyInbox(self._client, claim.run_id)
         # What Flower's Message constructor reads; a process drives one run at a time.
         TaskIdentity.task_id, TaskIdentity.run_id = claim.task_id, claim.run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
@@ -207,58 +191,11 @@ class TaskSession:
             for message_id in message_ids
             if message_id not in self._sent
         ]
-        fetching = {incoming.message_id for incoming in self._incoming.values()}
-        waiting = [m for m in message_ids if m in self._sent and m not in fetching]
-        if waiting:
-            self._announce_replies(waiting)
-        for incoming in list(self._incoming.values()):
-            reply = self._fetch(incoming, max_reply_bytes)
-            if reply is not None:
-                del self._incoming[incoming.root_id]
-                self._sent.discard(incoming.message_id)
-                replies.append(reply)
+        waiting = [message_id for message_id in message_ids if message_id in self._sent]
+        for reply in self._inbox.pull(waiting, max_reply_bytes):
+            self._sent.discard(reply.message_id)
+            replies.append(reply)
         return replies
-
-    def _announce_replies(self, message_ids: Sequence[str]) -> None:
-        request = PullAppMessagesRequest(message_ids=message_ids)
-        answer = call(self._client.PullMessages, request)
-        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            root_id = proto.metadata.message_id
-            wanted = list(islice(object_ids(tree), MAX_REPLY_OBJECTS + 1))
-            self._incoming[root_id] = _Incoming(proto.metadata.reply_to_message_id, root_id, wanted)
-
-    def _fetch(self, incoming: _Incoming, max_reply_bytes: int) -> NodeReply | None:
-        """Fetch what is there; None while the node is still uploading."""
-        if len(incoming.wanted) > MAX_REPLY_OBJECTS:
-            self._confirm(incoming)
-            return NodeReply(incoming.message_id, too_large=True)
-        while incoming.wanted:
-            object_id = incoming.wanted[-1]
-            request = PullObjectRequest(node=self._node, run_id=self.run_id, object_id=object_id)
-            answer = call(self._client.PullObject, request)
-            if not answer.object_found:
-                # Its upload was broken off, and SuperLink has given it up.
-                return NodeReply(
-                    incoming.message_id, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "upload broken off"
-                )
-            if not answer.object_available:
-                return None
-            incoming.wanted.pop()
-            incoming.contents[object_id] = answer.object_content
-            incoming.received_bytes += len(answer.object_content)
-            if incoming.received_bytes > max_reply_bytes:
-                self._confirm(incoming)
-                return NodeReply(
-                    incoming.message_id, too_large=True, reply_bytes=incoming.received_bytes
-                )
-        self._confirm(incoming)
-        return read_reply(incoming.message_id, incoming.root_id, incoming.contents, max_reply_bytes)
-
-    def _confirm(self, incoming: _Incoming) -> None:
-        request = ConfirmMessageReceivedRequest(
-            node=self._node, run_id=self.run_id, message_object_id=incoming.root_id
-        )
-        call(self._client.ConfirmMessageReceived, request)
 
 
 def _runtime_client(
