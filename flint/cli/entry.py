@@ -24,6 +24,7 @@ from flint.cli import (
     error_pages,
     job_commands,
     model_commands,
+    report_command,
     run_commands,
     server_commands,
     simulate_command,
@@ -57,6 +58,7 @@ app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
 simulate_command.register(app)
 simulate_flower_command.register(app)
+report_command.register(app)
 demo_command.register(app)
 error_pages.register(app)
 

@@ -184,7 +184,7 @@ def load_run(runs: "SimulationRuns", reference: str) -> RunData:
     if "trajectory" not in row.files:
         state = {
             "running": "it is still running (or was killed); wait for it, or resume it with "
-            f"`flint simulate --resume {row.run_id}`",
+            f"`flint simulate JOB -e ENV --resume {row.run_id}`",
             "failed": f"it failed: {row.detail or 'no reason was recorded'}; start it again",
         }.get(row.status, "its record names no trajectory; start it again")
         raise RunWithoutResults(f"{where} has no results to report on: {state}")
