@@ -200,11 +200,13 @@ def task_course(
     worked_s = end_s - start_s
     if not reason:
         return TaskCourse(end_s, reason, duration.total_s, work.download_bytes, work.upload_bytes)
+    return TaskCourse(end_s, reason, worked_s, *moved_bytes(duration, work, worked_s))
+
+
+def moved_bytes(duration: TaskDuration[float], work: TaskWork, worked_s: float) -> tuple[int, int]:
+    """Bytes down and up after so many seconds of a task."""
     sending_s = worked_s - duration.download_s - duration.train_s
-    return TaskCourse(
-        end_s,
-        reason,
-        worked_s,
+    return (
         _moved(work.download_bytes, worked_s, duration.download_s),
         _moved(work.upload_bytes, sending_s, duration.upload_s),
     )

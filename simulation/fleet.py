@@ -7,27 +7,26 @@ aggregate needs them: what is interrupted, stale or over-committed is never trai
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from device_runtime.errors import FlintError
+from server.aggregation.aggregator import PartialSum
 from server.coordination.events import Event, TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.fleet import OpenJob, Released
-from server.coordination.selection import takes_task
 from server.coordination.tasks import Grant, Outcome, Release
 from server.gateway.grants import GrantBook, OpenGrant
 from server.gateway.pace import PaceSteering
-from server.gateway.population import Population
-from server.job import FedAvgSettings
 from server.update_gate.content import ContentGate
+from simulation.check_ins import CheckIns
 from simulation.clock import Agenda, EventKind, Scheduled
-from simulation.durations import TaskWork
+from simulation.durations import TaskWork, moved_bytes
 from simulation.task_log import TaskLog
 from simulation.update_training import UpdateTraining
-from simulation.virtual_clients import VirtualClients, on_grid
+from simulation.virtual_clients import VirtualClients, next_tick
 from simulation.virtual_task import VirtualTask
 
 _STALLED_AFTER_S = 30 * 86_400.0
@@ -66,24 +65,20 @@ class VirtualFleet:
         self._clients = clients
         self._work = work
         self._training = training
-        self._pace = pace
-        self._seed = seed
         self._log = log
         self._horizon_s = horizon_s
         self._now_s = 0.0
         self._agenda = Agenda()
         self._news: deque[Event] = deque()
         self._grants = GrantBook()
-        self._population = Population(pace)
+        self._check_ins = CheckIns(clients, pace, self._grants, seed)
         self._version = -1
         self._oldest_live = 0
         self._running: dict[int, VirtualTask] = {}
         self._held: dict[int, VirtualTask] = {}
         self._frozen: dict[str, Released] = {}
-        self._check_ins = np.zeros(len(clients), np.int64)
         self._tasks = np.zeros(len(clients), np.int64)
-        self._participated_s = np.full(len(clients), -math.inf)
-        self._last_update_s = 0.0
+        self._last_update_s = self._last_release_s = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -104,7 +99,7 @@ class VirtualFleet:
     def open(self, job: OpenJob) -> None:
         """See `Fleet.open`; clients' first check-ins are scheduled."""
         self._use(job)
-        for client, at_s in enumerate(self._clients.first_check_ins().tolist()):
+        for client, at_s in enumerate(self._check_ins.first_s().tolist()):
             if at_s < math.inf:
                 self._agenda.add(at_s, EventKind.ARRIVED, client)
 
@@ -131,16 +126,33 @@ class VirtualFleet:
         """See `Fleet.release`: trains what is held and not trained yet."""
         released = self._frozen.get(release.release_id)
         if released is None:
-            wanted = release.base_versions
-            taken = [t for t in self._held.values() if not wanted or t.base_version in wanted]
-            for task in taken:
-                del self._held[task.number]
-            reduced, diverged = self._training.reduce(taken)
-            for task in diverged:
-                self._tell_end(task, Outcome.FAILED, "not_finite")
-            released = Released((release.release_id,), reduced.sums)
-            self._frozen[release.release_id] = released
+            # An end not told yet is of a task that the coordinator still counts on.
+            sums = () if self._news else self._sums(release.base_versions)
+            released = self._frozen[release.release_id] = Released((release.release_id,), sums)
         return released
+
+    def _sums(self, base_versions: Sequence[int]) -> tuple[PartialSum, ...]:
+        """Sums of what is held; none if an update has left the numbers.
+
+        Had it been trained on arrival it would have failed then, and the strategy would wait for
+        another: so its end is told now, and what else is held goes on waiting.
+        """
+        taken = [
+            task
+            for task in self._held.values()
+            if not base_versions or task.base_version in base_versions
+        ]
+        reduced, diverged = self._training.reduce(taken)
+        for task in diverged or taken:
+            del self._held[task.number]
+        for task in diverged:
+            self._tell_end(task, Outcome.FAILED, "not_finite")
+        if diverged:
+            ends_s = [task.end_s for task in self._held.values()]
+            self._last_update_s = max(ends_s, default=self._last_release_s)
+            return ()
+        self._last_release_s = self._now_s
+        return reduced.sums
 
     def commit(self, release_id: str) -> None:
         """See `Fleet.commit`."""
@@ -159,9 +171,12 @@ class VirtualFleet:
     def close(self, reason: str) -> None:  # noqa: ARG002 - virtual devices do not ask
         """See `Fleet.close`; devices stop where they are."""
         for task in self._running.values():
-            if not (task.is_silent and task.end_s <= self._now_s):
-                self._log.end(task.number, self._now_s, *task.bytes_by(self._now_s))
+            if not self._log.has_ended(task.number):
+                moved = moved_bytes(task.duration, self._work, self._now_s - task.started_s)
+                self._log.end(task.number, self._now_s, *moved)
         self._running.clear()
+        self._held.clear()
+        self._training.close()
         self._agenda.clear()
         self._news.clear()
 
@@ -203,42 +218,20 @@ class VirtualFleet:
                 raise ValueError(f"the virtual fleet schedules no {kind.name}")
 
     def _check_in(self, client: int) -> None:
-        device_id = str(client)
         slots = self._grants.open_slots() if self._version >= 0 else 0
-        ordinal = self._population.see(device_id, self._now_s, slots)
-        check_in = int(self._check_ins[client])
-        self._check_ins[client] += 1
-        eligible = self._population.see_eligible(device_id, self._now_s)
-        grant = self._grants.offer(device_id) if slots > 0 else None
-        if grant is not None and takes_task(
-            self._job.selection,
-            open_slots=slots,
-            eligible_devices=eligible,
-            seed=self._seed,
-            device_id=device_id,
-            check_in=check_in,
-        ):
+        grant = self._check_ins.take(client, self._now_s, slots)
+        if grant is not None:
             self._start(client, grant)
         else:
-            self._come_back(client, ordinal, slots)
+            self._come_back(client, slots, after_task=False)
 
-    def _come_back(self, client: int, ordinal: int, slots: int) -> None:
-        """Schedule the next check-in: when the system wakes the device, not before it was told."""
-        check_ins = int(self._check_ins[client])
-        wait_s = self._clients.interval_s(client, check_ins)
-        latest_told_s = self._population.interval_s(slots) * (1.0 + self._pace.jitter)
-        if latest_told_s > wait_s:  # drawing costs more than all the rest of a check-in
-            told_s = self._population.come_back_after_s(str(client), ordinal, self._seed, slots)
-            wait_s = max(wait_s, told_s)
-        rested_s = float(self._participated_s[client]) + self._separation_s
-        earliest_s = on_grid(max(self._now_s + wait_s, rested_s))
-        at_s = self._clients.next_check_in(client, earliest_s, check_ins)
+    def _come_back(self, client: int, slots: int, *, after_task: bool) -> None:
+        at_s = self._check_ins.next_s(client, self._now_s, slots, after_task=after_task)
         if at_s < math.inf:
             self._agenda.add(at_s, EventKind.ARRIVED, client)
 
     def _start(self, client: int, grant: OpenGrant) -> None:
         base_version = self._version if grant.base_version is None else grant.base_version
-        self._grants.take(grant, str(client))
         ordinal, deadline_s = int(self._tasks[client]), self._now_s + grant.task_timeout_s
         self._tasks[client] += 1
         duration, course = self._clients.task(client, ordinal, self._now_s, self._work, deadline_s)
@@ -251,9 +244,10 @@ class VirtualFleet:
             base_version=base_version,
             started_s=self._now_s,
             examples=examples,
-            end_s=-on_grid(-course.end_s),  # up: a task is never shorter than its phases
+            duration=duration,
+            end_s=next_tick(course.end_s),  # never shorter than its phases
             reason=course.reason,
-            given_up_s=-on_grid(-deadline_s),
+            given_up_s=next_tick(deadline_s),
             bytes_down=course.bytes_down,
             bytes_up=course.bytes_up,
         )
@@ -266,7 +260,7 @@ class VirtualFleet:
 
     def _complete(self, task: VirtualTask) -> None:
         self._log.end(task.number, self._now_s, task.bytes_down, task.bytes_up)
-        self._participated_s[task.client] = self._now_s
+        self._check_ins.participated(task.client, self._now_s)
         self._free(task.client)
         if self._grants.is_cancelled(task.grant_id):
             self._training.let_go(task)  # it ended with its round; the device learns it only now
@@ -275,7 +269,7 @@ class VirtualFleet:
         else:
             refusal = None
             if self._training.at_completion:
-                refusal = self._training.refusal(task, self._coming())
+                refusal = self._training.refusal(task, self._in_flight(), len(self._held))
             if refusal is not None:
                 self._end(task, *refusal)
                 return
@@ -308,25 +302,17 @@ class VirtualFleet:
 
     def _free(self, client: int) -> None:
         # Its own task has just made room for another, as at the gateway.
-        slots = self._grants.open_slots() + 1
-        self._come_back(client, self._population.check_ins(str(client)), slots)
+        self._come_back(client, self._grants.open_slots() + 1, after_task=True)
 
-    def _coming(self) -> list[VirtualTask]:
-        """Tasks in flight that will complete next, as many as the next aggregate can need."""
-        strategy = self._job.strategy
-        if isinstance(strategy, FedAvgSettings):
-            size = strategy.cohort_size
-        else:
-            size = strategy.buffer_size
-        live = [
+    def _in_flight(self) -> list[VirtualTask]:
+        """Tasks whose updates will count, as things are."""
+        return [
             task
             for task in self._running.values()
             if not task.reason
             and task.base_version >= self._oldest_live
             and not self._grants.is_cancelled(task.grant_id)
         ]
-        live.sort(key=lambda task: (task.end_s, task.number))
-        return live[: max(0, size - len(self._held) - 1)]
 
     def _end(self, task: VirtualTask, outcome: Outcome, reason: str, code: int = 0) -> None:
         self._training.let_go(task)
@@ -361,15 +347,14 @@ class VirtualFleet:
             "agenda": self._agenda.state(),
             "open_grants": grants,
             "cancelled": list(self._grants.cancelled()),
-            "population": self._population.state(),
+            "check_ins": self._check_ins.state(),
             "version": self._version,
             "oldest_live": self._oldest_live,
             "running": [asdict(task) for task in self._running.values()],
             "held": [asdict(task) for task in self._held.values()],
-            "check_ins": self._check_ins,
             "tasks": self._tasks,
-            "participated_s": self._participated_s,
             "last_update_s": self._last_update_s,
+            "last_release_s": self._last_release_s,
         }
 
     def restore(self, job: OpenJob, state: Mapping[str, Any]) -> None:
@@ -381,20 +366,17 @@ class VirtualFleet:
             [OpenGrant(**(g | {"clients": set(g["clients"])})) for g in state["open_grants"]],
             state["cancelled"],
         )
-        self._population.restore(state["population"])
+        self._check_ins.restore(state["check_ins"])
         self._version, self._oldest_live = state["version"], state["oldest_live"]
-        self._running = {task["number"]: VirtualTask(**task) for task in state["running"]}
-        self._held = {task["number"]: VirtualTask(**task) for task in state["held"]}
-        self._check_ins = state["check_ins"].copy()
+        self._running = {task["number"]: VirtualTask.restored(task) for task in state["running"]}
+        self._held = {task["number"]: VirtualTask.restored(task) for task in state["held"]}
         self._tasks = state["tasks"].copy()
-        self._participated_s = state["participated_s"].copy()
         self._last_update_s = state["last_update_s"]
+        self._last_release_s = state["last_release_s"]
 
     def _use(self, opened: OpenJob) -> None:
-        self._job = opened.job
         self._training.use(opened.job, ContentGate.of(opened.job, opened.model))
-        hours = opened.job.participation.user.min_hours_between_participations
-        self._separation_s = 3600.0 * hours if hours else -math.inf
+        self._check_ins.use(opened.job)
 
     def _exhausted(self, at_s: float) -> FleetExhausted:
         if at_s < math.inf:

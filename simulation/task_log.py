@@ -108,6 +108,10 @@ class TaskLog:
         if row["outcome"] not in {None, Outcome.SUCCEEDED}:
             self.totals.wasted_device_s += device_s
 
+    def has_ended(self, task: int) -> bool:
+        """Whether a device is done with a task."""
+        return self._rows[task - 1]["ended_s"] is not None
+
     def decide(self, task: int, outcome: Outcome, reason: str, version: int | None) -> None:
         """Note what became of a task."""
         row = self._rows[task - 1]

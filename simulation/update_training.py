@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from server.coordination.selection import shuffle_seed
 from server.coordination.tasks import Outcome, UpdateReference
-from server.job import Job
+from server.job import FedAvgSettings, Job
 from server.update_gate.content import ContentGate
 from server.update_gate.rejections import RejectionReason
 from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
@@ -53,15 +53,24 @@ class UpdateTraining:
     def use(self, job: Job, gate: ContentGate) -> None:
         """Train for this job."""
         self._job, self._gate = job, gate
+        strategy = job.strategy
+        self._in_one = (
+            strategy.cohort_size if isinstance(strategy, FedAvgSettings) else strategy.buffer_size
+        )
 
-    def refusal(self, task: VirtualTask, coming: Iterable[VirtualTask]) -> Refusal | None:
+    def refusal(
+        self, task: VirtualTask, in_flight: Iterable[VirtualTask], held: int
+    ) -> Refusal | None:
         """What device or gate has against a completed task's update; trains it to find out.
 
         Args:
-            coming: Tasks that will complete next; trained with it, so that several executors have
-                work.
+            in_flight: Tasks whose updates will count. Those that the next aggregate can need are
+                trained with it, so that several executors have work.
+            held: Updates waiting for the next aggregate.
         """
         if task.number not in self._trained:
+            coming = sorted(in_flight, key=lambda other: (other.end_s, other.number))
+            coming = coming[: max(0, self._in_one - held - 1)]
             batch = [task, *(other for other in coming if other.number not in self._trained)]
             statistics = self._executor.train([self._training_task(each) for each in batch])
             self._trained.update(
@@ -88,6 +97,11 @@ class UpdateTraining:
         """A task's update is not wanted."""
         if self._trained.pop(task.number, None) is not None:
             self._executor.forget([task.task_id])
+
+    def close(self) -> None:
+        """No update is wanted any more."""
+        self._executor.forget([f"t{number}" for number in self._trained])
+        self._trained.clear()
 
     def forget_weights(self, before: int) -> None:
         """Versions before this one are no longer trained on."""

@@ -29,9 +29,14 @@ _PERIODS_AHEAD = 8
 """A device whose windows miss the allowed hours in so many repeats is taken to miss them always."""
 
 
-def on_grid(seconds: float) -> float:
-    """Round down to the grid of all virtual times, multiples of 2**-20 s."""
+def last_tick(seconds: float) -> float:
+    """The last moment not after a time on the grid of virtual times, multiples of 2**-20 s."""
     return math.floor(seconds * TICKS_PER_S) / TICKS_PER_S
+
+
+def next_tick(seconds: float) -> float:
+    """The first moment not before a time on the grid of virtual times."""
+    return math.ceil(seconds * TICKS_PER_S) / TICKS_PER_S
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,13 @@ class VirtualClients:
     def first_check_ins(self) -> NDArray[np.float64]:
         """First check-in of each client, infinite where there is none; shape ``(clients,)``.
 
-        A window that is open when the run begins counts from then.
+        A window that is open when the run begins counts from then. A client without records never
+        asks.
         """
-        return np.array([self.next_check_in(client, 0.0, 0) for client in range(len(self))])
+        first_s = np.full(len(self), math.inf)
+        for client in np.flatnonzero(self.records > 0).tolist():
+            first_s[client] = self.next_check_in(client, 0.0, 0)
+        return first_s
 
     def next_check_in(self, client: int, earliest_s: float, ordinal: int) -> float:
         """When a client next asks for work, not before ``earliest_s``; infinite for never.
@@ -82,7 +91,7 @@ class VirtualClients:
         spread_s = self.check_in.jitter * min(self.check_in.period_s, end_s - open_s)
         if spread_s == 0.0:
             return open_s
-        return on_grid(open_s + spread_s * self._opening.uniform(client, ordinal))
+        return last_tick(open_s + spread_s * self._opening.uniform(client, ordinal))
 
     def interval_s(self, client: int, ordinal: int) -> float:
         """How long a client that stays available waits before its next check-in."""

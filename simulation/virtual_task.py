@@ -1,6 +1,10 @@
 """A task on a virtual device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
+
+from simulation.durations import TaskDuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +14,7 @@ class VirtualTask:
     Attributes:
         number: From 1, in order of start.
         examples: Records it trains on in each epoch.
+        duration: Its phases, if nothing ended it before.
         end_s: When its device is done with it.
         reason: Why it does not complete; empty if it does.
         given_up_s: When the server takes a silent device's task for interrupted.
@@ -23,6 +28,7 @@ class VirtualTask:
     base_version: int
     started_s: float
     examples: int
+    duration: TaskDuration[float]
     end_s: float
     reason: str
     given_up_s: float
@@ -39,9 +45,7 @@ class VirtualTask:
         """Whether the device will drop out of it without a word."""
         return self.reason == "dropout"
 
-    def bytes_by(self, at_s: float) -> tuple[int, int]:
-        """Bytes down and up if it is cut off at a time, in proportion to its seconds."""
-        if at_s >= self.end_s:
-            return self.bytes_down, self.bytes_up
-        share = (at_s - self.started_s) / (self.end_s - self.started_s)
-        return int(self.bytes_down * share), int(self.bytes_up * share)
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Self:
+        """A task from what ``asdict`` gave."""
+        return cls(**{**state, "duration": TaskDuration(**state["duration"])})
