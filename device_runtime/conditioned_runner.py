@@ -28,6 +28,7 @@ class _Transfer:
     Attributes:
         update: What is uploaded.
         size_bytes: Of its bytes.
+        bytes_down: That came for it; 0 for an update uploaded again.
         policy: The job's, which holds for as long as training lasts.
         began_s: When the task was leased; of an update uploaded again, when that was asked for.
         deadline_s: Of the task's training.
@@ -36,6 +37,7 @@ class _Transfer:
 
     update: PendingUpdate
     size_bytes: int
+    bytes_down: int
     policy: ParticipationPolicy | None
     began_s: float
     trained_s: float
@@ -97,15 +99,13 @@ class ConditionedRunner(DeviceRunner):
                 return self._leave_task(_Outcome.DECLINED, decision.reason_code)
             ends_s = min(lease.imposed.window_end_s, self._deadline_s(lease))
             return self._wait_s(lease.downloaded_s, ends_s)
-        arrived = not lease.started
         wait_s = super()._train()
-        if arrived and lease.started:
-            self._counts["imposed_bytes_down"] += lease.download_bytes
         if lease.trained is not None:
             update, size_bytes = lease.trained
             self._transfers[update.task_id] = _Transfer(
                 update,
                 size_bytes,
+                update.bytes_down,
                 lease.policy,
                 lease.began_s,
                 lease.trained_s,
@@ -139,7 +139,7 @@ class ConditionedRunner(DeviceRunner):
         following = self._unanswered()
         if following is None or following.task_id != update.task_id:
             del self._transfers[update.task_id]
-            self._count_spent(transfer.began_s, bytes_up=transfer.size_bytes)
+            self._count_spent(transfer.began_s, transfer.bytes_down, transfer.size_bytes)
         return wait_s
 
     # What follows an answer.
@@ -150,16 +150,14 @@ class ConditionedRunner(DeviceRunner):
 
     def _leave_task(self, outcome: pb.ReportOutcomeRequest.Outcome, reason: str) -> float:
         lease = self._conditioned_lease()
-        if not lease.started:
-            self._counts["imposed_bytes_down"] += lease.cost().bytes_down
-        self._count_spent(lease.began_s)
+        self._count_spent(lease.began_s, lease.cost().bytes_down)
         return super()._leave_task(outcome, reason)
 
     def _break_off(self, transfer: _Transfer, reason: str) -> float:
         now_s, update = self._clock(), transfer.update
         self._counts["interrupted"] += 1
         bytes_up = moved(transfer.size_bytes, transfer.trained_s, now_s, transfer.sent_s)
-        self._count_spent(transfer.began_s, bytes_up=bytes_up)
+        self._count_spent(transfer.began_s, transfer.bytes_down, bytes_up)
         untrained_s = max(0.0, transfer.trained_s - now_s)
         self._report = pb.ReportOutcomeRequest(
             task_token=update.task_token,
@@ -197,6 +195,7 @@ class ConditionedRunner(DeviceRunner):
         return _Transfer(
             update,
             size_bytes,
+            0,
             None,
             now_s,
             now_s,
@@ -234,7 +233,9 @@ class ConditionedRunner(DeviceRunner):
         now_s = self._clock()
         return max(0.0, min(until_s, ends_s, now_s + _LOOK_EVERY_S) - now_s)
 
-    def _count_spent(self, began_s: float, *, bytes_up: int = 0) -> None:
+    def _count_spent(self, began_s: float, bytes_down: int, bytes_up: int = 0) -> None:
+        """Count what a task that is over has cost; what still runs counts when it is over."""
+        self._counts["imposed_bytes_down"] += bytes_down
         self._counts["imposed_bytes_up"] += bytes_up
         self._counts["device_ms"] += round((self._clock() - began_s) * 1000)
 

@@ -156,6 +156,7 @@ class _Worker(threading.Thread):
 def _report(loop: DeviceLoop, host: DeviceHost, elapsed_s: float) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     line = {
+        "unix_s": round(time.time(), 3),
         "elapsed_s": round(elapsed_s, 3),
         "devices": loop.devices,
         "enrolled": loop.enrolled,
