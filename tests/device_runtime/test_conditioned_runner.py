@@ -7,6 +7,7 @@ from functools import partial
 import grpc
 import pytest
 
+from device_runtime import fleet_process
 from device_runtime.conditioned_runner import ConditionedRunner
 from device_runtime.device_state import HostDeviceState
 from device_runtime.host import DeviceHost, HostSettings
@@ -14,6 +15,7 @@ from device_runtime.imposed_conditions import (
     AvailabilityWindows,
     Epoch,
     ImposedConditions,
+    write_conditions,
     write_epoch,
 )
 from device_runtime.loaded_models import LoadedModels
@@ -345,6 +347,16 @@ def test_nothing_is_imposed_unless_it_is_asked_for(tmp_path, epoch, tiny):
     assert type(host.open_device(tmp_path / "a")) is DeviceRunner
     assert type(host.open_device(tmp_path / "b", (SPEEDS, epoch))) is ConditionedRunner
     host.close()
+
+
+def test_a_fleet_in_which_one_device_has_no_conditions_does_not_start(tmp_path, capsys):
+    for name in ("000000", "000001"):
+        (tmp_path / "devices" / name).mkdir(parents=True)
+    conditions = tmp_path / "conditions.json"
+    write_conditions(conditions, {"000000": SPEEDS})
+    arguments = ["--server", "127.0.0.1:1", "--insecure", "--devices", str(tmp_path / "devices")]
+    assert fleet_process.main([*arguments, "--conditions", str(conditions)]) == 2
+    assert "no conditions of device 000001" in capsys.readouterr().err
 
 
 def test_other_identities_go_on_while_one_waits(gateway, start, start_device, live, make_task):
