@@ -194,10 +194,12 @@ class VirtualFleet:
         while not self._news:
             at_s = self._agenda.next_s()
             # With nothing to come, what is held may still make an aggregate at the deadline.
-            if (at_s > until_s) if at_s < math.inf else (self._held and until_s < math.inf):
+            if at_s == math.inf and not (self._held and timeout_s is not None):
+                raise self._exhausted(at_s)
+            if at_s > until_s:
                 self._now_s = until_s
                 return None
-            if at_s == math.inf or at_s > self._last_update_s + _STALLED_AFTER_S:
+            if at_s > self._last_update_s + _STALLED_AFTER_S:
                 raise self._exhausted(at_s)
             scheduled = self._agenda.take()
             self._now_s = scheduled.at_s

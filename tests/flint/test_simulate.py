@@ -1,0 +1,257 @@
+"""`flint simulate` as a user runs it: figures add up, runs resume, mistakes are one sentence."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flint.catalog_session import open_catalog
+from server.job_file import load_job
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+JOB, ENVIRONMENT = QUICKSTART / "job.yaml", QUICKSTART / "environment.yaml"
+FIGURES = {
+    "trajectory_sha256",
+    "events_sha256",
+    "virtual_hours",
+    "aggregations",
+    "metric",
+    "tasks_started",
+    "outcomes",
+    "device_hours",
+    "bytes_up",
+    "bytes_down",
+}
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A data directory the embedded Postgres's user may enter, open throughout."""
+    home = Path(tempfile.mkdtemp(prefix="flint-simulate-"))
+    home.chmod(0o755)
+    with open_catalog(home):
+        yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def flint(*arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flint", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "FLINT_HOME": str(home), "COLUMNS": "100"},
+    )
+
+
+def simulate(home, *options, job=JOB, environment=ENVIRONMENT) -> dict:
+    result = flint("simulate", job, "-e", environment, "--json", *options, home=home)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def edited(path: Path, folder: Path, **changes) -> Path:
+    """A copy of a YAML file with top-level keys changed; None removes one."""
+    content = yaml.safe_load(path.read_text()) | changes
+    for key, value in content.items():  # files lie beside the quickstart's own
+        if isinstance(value, str) and value.endswith(".parquet"):
+            content[key] = str(QUICKSTART / value)
+    if isinstance(content.get("dataset"), dict):
+        source = QUICKSTART / content["dataset"]["source"]
+        content["dataset"] = content["dataset"] | {"source": str(source)}
+    copy = folder / path.name
+    copy.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Path:
+    """The quickstart's job, over after 20 aggregations."""
+    folder = tmp_path_factory.mktemp("job")
+    return edited(JOB, folder, stop={"max_aggregations": 20, "max_hours": 168})
+
+
+@pytest.fixture(scope="module")
+def run(home, short) -> dict:
+    return simulate(home, job=short)
+
+
+def table(home, run_id, name) -> pa.Table:
+    with open_catalog(home) as catalog:
+        runs = catalog.simulation_runs
+        return pq.read_table(io.BytesIO(runs.file(runs.get(run_id), name)))
+
+
+def test_figures_add_up_from_the_task_table(home, run):
+    assert run.keys() >= FIGURES
+    tasks = table(home, run["run_id"], "tasks")
+    assert len(tasks) == run["tasks_started"] == sum(run["outcomes"].values())
+    for outcome, count in run["outcomes"].items():
+        assert pc.sum(pc.equal(tasks["outcome"], outcome)).as_py() == count
+    assert pc.sum(tasks["bytes_up"]).as_py() == run["bytes_up"]
+    assert pc.sum(tasks["bytes_down"]).as_py() == run["bytes_down"]
+    assert pc.sum(tasks["device_s"]).as_py() / 3600 == pytest.approx(run["device_hours"])
+    trajectory = table(home, run["run_id"], "trajectory").to_pylist()
+    assert [row["version"] for row in trajectory] == list(range(run["aggregations"] + 1))
+    for row in trajectory[1:]:
+        counted = tasks.filter(pc.equal(tasks["version"], row["version"]))
+        assert len(counted) == row["updates"]
+        assert max(counted["ended_s"].to_pylist()) <= row["virtual_s"]
+        started = pc.sum(pc.less_equal(tasks["started_s"], row["virtual_s"])).as_py()
+        assert started >= row["tasks_started"]
+    assert trajectory[-1]["metric"] == run["metric"]
+    assert run["metric"] > 2 * trajectory[0]["metric"]
+
+
+def test_the_same_seed_gives_the_same_run_whatever_the_number_of_executors(home, run, short):
+    again = simulate(home, "--executors", 1, job=short)
+    for name in ("trajectory_sha256", "events_sha256", "metric"):
+        assert again[name] == run[name]
+    other = simulate(home, "--seed", 8, "--system-only", job=short)
+    assert other["events_sha256"] != run["events_sha256"]
+    assert other["metric"] is None
+
+
+def test_trials_share_the_population_and_differ_in_all_else(home, run, short):
+    result = simulate(home, "--trials", 3, "--system-only", job=short)
+    events = {trial["events_sha256"] for trial in result["trials"]}
+    assert len(events) == 3
+    hours = [trial["virtual_hours"] for trial in result["trials"]]
+    assert result["virtual_hours"] == pytest.approx(sum(hours) / 3)
+    assert result["stdev"]["virtual_hours"] > 0
+    population = table(home, result["run_id"], "population")
+    assert population.equals(table(home, run["run_id"], "population"))
+
+
+def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, run, short):
+    command = ["simulate", short, "-e", ENVIRONMENT, "--checkpoint-every", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flint", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "FLINT_HOME": str(home)},
+    )
+    run_id = process.stderr.readline().split()[1]
+    deadline_s = time.monotonic() + 120
+    with open_catalog(home) as catalog:
+        while catalog.simulation_runs.get(run_id).checkpoint_sha256 is None:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resumed = simulate(home, "--resume", run_id, job=short)
+    assert resumed["run_id"] == run_id
+    assert resumed["trajectory_sha256"] == run["trajectory_sha256"]
+    assert resumed["events_sha256"] == run["events_sha256"]
+
+
+def sentence(home, *arguments, exit_code=2) -> str:
+    result = flint("simulate", *arguments, home=home)
+    assert result.returncode == exit_code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("flint: ")
+    return line
+
+
+SESSIONS = {
+    "overlapping": ("a,0,100\na,50,150\n", "overlap"),
+    "negative": ("a,-5,100\n", "-5"),
+    "not a number": ("a,nan,100\n", "start_s"),
+    "backwards": ("a,100,50\n", "100"),
+}
+
+
+@pytest.mark.parametrize("case", SESSIONS)
+def test_spans_that_cannot_be_are_refused_and_nothing_is_recorded(home, tmp_path, case):
+    rows, told = SESSIONS[case]
+    sessions = tmp_path / "sessions.csv"
+    sessions.write_text("client_id,start_s,end_s\n" + rows)
+    environment = edited(
+        ENVIRONMENT,
+        tmp_path,
+        availability=str(sessions),
+        population={"clients": 1, "resample": {"availability": True}},
+    )
+    with open_catalog(home) as catalog:
+        before = len(catalog.simulation_runs.list())
+    assert told in sentence(home, JOB, "-e", environment)
+    with open_catalog(home) as catalog:
+        assert len(catalog.simulation_runs.list()) == before
+
+
+def test_device_models_without_a_measured_speed_are_named(home, tmp_path):
+    shares = tmp_path / "shares.csv"
+    shares.write_text("device_model,share\nmodel-01,0.5\nmodle-02,0.5\n")
+    environment = edited(ENVIRONMENT, tmp_path, device_population=str(shares))
+    told = sentence(home, JOB, "-e", environment)
+    assert "modle-02" in told
+    assert "model-02" in told
+
+
+def test_an_environment_that_can_never_start_a_task_says_whom_it_excludes(home, tmp_path):
+    sessions = tmp_path / "sessions.csv"
+    sessions.write_text("client_id,start_s,end_s,repeat_every_s\na,36000,39600,86400\n")
+    everyone = {"resample": {"availability": True}}
+    environment = edited(ENVIRONMENT, tmp_path, availability=str(sessions), population=everyone)
+    job = edited(JOB, tmp_path, participation={"state": {"allowed_hours": "00:00-06:00"}})
+    told = sentence(home, job, "-e", environment)
+    assert "allowed_hours" in told
+    assert "00:00-06:00" in told
+
+
+def test_a_run_is_not_resumed_with_another_job(home, run, short, tmp_path):
+    other = edited(short, tmp_path, seed=8)
+    told = sentence(home, other, "-e", ENVIRONMENT, "--resume", run["run_id"])
+    assert "seed" in told
+    finished = sentence(home, short, "-e", ENVIRONMENT, "--resume", run["run_id"])
+    assert "finished" in finished
+
+
+def test_names_that_nothing_has_say_where_they_were_used(home, tmp_path):
+    job = edited(JOB, tmp_path, evaluation={"dataset": "nowhere"})
+    assert "evaluation.dataset" in sentence(home, job, "-e", ENVIRONMENT)
+    environment = edited(ENVIRONMENT, tmp_path, dataset=None)
+    assert "dataset" in sentence(home, JOB, "-e", environment)
+    environment = edited(ENVIRONMENT, tmp_path, bandwidth="nowhere@3")
+    assert "bandwidth" in sentence(home, JOB, "-e", environment)
+
+
+def test_a_fleet_that_never_brings_an_update_ends_the_run_with_the_reason(home, tmp_path):
+    sessions = tmp_path / "sessions.csv"
+    sessions.write_text("client_id,start_s,end_s\n" + "".join(f"d{i},0,700\n" for i in range(5)))
+    environment = edited(
+        ENVIRONMENT,
+        tmp_path,
+        availability=str(sessions),
+        population={"resample": {"availability": True}},
+        check_in={"period_s": 300, "jitter": 0},
+    )
+    job = edited(JOB, tmp_path, strategy={"name": "fedbuff", "buffer_size": 5000, "concurrency": 9})
+    told = sentence(home, job, "-e", environment)
+    assert "no client can check in any more" in told
+    with open_catalog(home) as catalog:
+        newest = catalog.simulation_runs.list()[-1]
+    assert newest.status == "failed"
+    assert "no client can check in" in newest.detail
+
+
+def test_the_quickstarts_job_file_is_one_that_submit_takes():
+    assert load_job(JOB).name == "quickstart"
