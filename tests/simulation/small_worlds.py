@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 from simulation.inputs import FileInputs
 from simulation.population import PopulationMapping
-from simulation.trial import DryRun, Trial
+from simulation.trial import DryRun, Trial, TrialResult
 from simulation.world import ClientDevices, load_world
 from tests.device_runtime.records import draw_records
 
@@ -52,6 +52,9 @@ def make_job(strategy: Mapping[str, Any], **blocks: Any) -> Job:
         {"name": "test", "model": MODEL.name, "strategy": strategy, "client": client} | blocks
     )
 
+
+EVERY_VERSION = {"every": 1, "dataset": "held-out"}
+"""Evaluation of every version."""
 
 FEDBUFF = {"name": "fedbuff", "buffer_size": 3, "concurrency": 5, "max_staleness": 3}
 FEDAVG = {"name": "fedavg", "cohort_size": 3, "over_commitment": 1.5, "round_deadline_s": 300}
@@ -120,16 +123,41 @@ def make_dry_run(
     )
 
 
-def records_of(phones: Sequence[Phone]) -> ClientRecords:
-    """Records that the model can learn from."""
+def records_of(phones: Sequence[Phone], spoilt: Sequence[int] = ()) -> ClientRecords:
+    """Records that the model can learn from; those of the spoilt make its update overflow."""
     counts = np.array([phone.records for phone in phones])
     x, y = draw_records(MODEL, int(counts.sum()), seed=3)
-    return ClientRecords(x, y, np.cumsum(counts) - counts, counts)
+    first = np.cumsum(counts) - counts
+    for client in spoilt:
+        x[first[client] : first[client] + counts[client]] *= np.float32(1e30)
+    return ClientRecords(x, y, first, counts)
 
 
-def training(dry_run: DryRun, phones: Sequence[Phone]) -> LocalExecutor:
+def training(dry_run: DryRun, phones: Sequence[Phone], spoilt: Sequence[int] = ()) -> LocalExecutor:
     """An executor that really trains."""
-    return LocalExecutor(MODEL, LocalPlan.of(dry_run.job.client), records_of(phones))
+    return LocalExecutor(MODEL, LocalPlan.of(dry_run.job.client), records_of(phones, spoilt))
+
+
+def run_training(
+    phones: Sequence[Phone],
+    job: Job,
+    *,
+    number: int = 0,
+    spoilt: Sequence[int] = (),
+    world: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[TrialResult, list[np.ndarray]]:
+    """A whole trial with real training; also the weights of all versions evaluated."""
+    dry_run = make_dry_run(phones, job, **(world or {}))
+    versions: list[np.ndarray] = []
+    trial = Trial(
+        dry_run,
+        number,
+        training(dry_run, phones, spoilt),
+        weights_by_version(versions) if job.evaluation else None,
+        **options,
+    )
+    return trial.run(), versions
 
 
 def system_only(dry_run: DryRun, **options: Any) -> Trial:
@@ -155,8 +183,3 @@ def with_phones(phones: Sequence[Phone], **changes: Phone) -> list[Phone]:
 def rows(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
     """Some columns of a table, row by row."""
     return list(zip(*(table[name].to_pylist() for name in names), strict=True))
-
-
-def slower(phone: Phone, factor: float) -> Phone:
-    """The same phone with a slower processor."""
-    return replace(phone, per_example_s=phone.per_example_s * factor)

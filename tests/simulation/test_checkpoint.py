@@ -24,7 +24,9 @@ PLAIN = (
 )
 TREES = st.recursive(
     PLAIN,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda k: k[:1] != "$"), inner),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text().filter(lambda k: k[:1] != "$"), inner)
+    ),
     max_leaves=20,
 )
 

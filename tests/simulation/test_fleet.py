@@ -3,22 +3,16 @@
 import math
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.gateway.population import Population
-from simulation.environment import Dropout
-from simulation.trial import Trial
 from tests.simulation.small_worlds import (
     BYTES,
-    FEDAVG,
-    FEDBUFF,
     Phone,
     make_dry_run,
     make_job,
-    rows,
     system_only,
 )
 
@@ -117,9 +111,8 @@ def joined(spans):
     """Windows that touch are one."""
     merged = []
     for start_s, end_s in spans:
-        if merged and merged[-1][1] == start_s:
-            start_s = merged.pop()[0]
-        merged.append((start_s, end_s))
+        touches = merged and merged[-1][1] == start_s
+        merged.append((merged.pop()[0] if touches else start_s, end_s))
     return tuple(merged)
 
 
