@@ -114,7 +114,7 @@ def test_fedbuff_aggregates_when_the_pencil_says(fedbuff):
         (4, 399.0, 3, 0.0, 0, 16, 12, 2, 1, 0, 0, 1, 8),
         (5, 495.0, 3, 1 / 3, 1, 21, 15, 2, 1, 0, 0, 3, 8),
     ]
-    assert fedbuff.stop_reason == "max_hours 0.2 reached"
+    assert "no client can check in any more" in fedbuff.stop_reason
     assert fedbuff.virtual_s == 720.0
 
 
