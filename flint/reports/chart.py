@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import Formatter, MaxNLocator, MultipleLocator
 
 from flint.reports.colours import light, with_variables
-from flint.reports.markup import Html, printable
-from flint.reports.wording import TimeUnit, said_number, shortened
+from flint.reports.markup import Html
+from flint.reports.wording import TimeUnit, printable, said_number, shortened
 
 WIDTH_IN = 10.0
 _SVG = "http://www.w3.org/2000/svg"
@@ -129,7 +130,10 @@ def finished(figure: Figure, key: str, title: str, description: str) -> Html:
         key: Goes before every id in it, as several figures share a page.
     """
     raw = io.BytesIO()
-    figure.savefig(raw, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Letters our font lacks are the reader's browser's to draw: text stays text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(raw, format="svg", metadata={"Date": None, "Creator": None})
     root = ET.fromstring(raw.getvalue())  # noqa: S314 - written a line above
     for found in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(found)

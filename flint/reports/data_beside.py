@@ -6,8 +6,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-from flint.reports.markup import Html, element, printable
-from flint.reports.wording import said_number
+from flint.reports.markup import Html, element
+from flint.reports.wording import printable, said_number
 
 _TABLE_ROWS = 40
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

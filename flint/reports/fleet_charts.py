@@ -54,12 +54,17 @@ def availability_chart(runs: Sequence[ShownRun]) -> Chart:
     data: dict[str, list[object]] = {
         name: [] for name in ("run", "from_s", "to_s", "available", "in_flight")
     }
+    longest = max(known, key=lambda run: run.run.availability.num_rows, default=None)
+    is_same = longest is not None and all(
+        run.run.availability.equals(longest.run.availability[: run.run.availability.num_rows])
+        for run in known
+    )
     for run in runs:
         available = _available(run, edges)
         in_flight = np.mean([_in_flight(trial, edges) for trial in run.trials], axis=0)
         is_over = edges[:-1] >= run.end_s
         middle = (edges[:-1] + edges[1:]) / 2 / unit.seconds
-        if run in known:
+        if run in known and not (is_same and run is not longest):
             _curve(axes[0], middle, available, run, is_only=len(runs) == 1)
         if run in started:
             _curve(axes[1], middle[~is_over], in_flight[~is_over], run, is_only=len(runs) == 1)
@@ -68,7 +73,8 @@ def availability_chart(runs: Sequence[ShownRun]) -> Chart:
         data["to_s"] += edges[1:].tolist()
         data["available"] += available.tolist()
         data["in_flight"] += in_flight.tolist()
-    for panel, name, having in zip(axes, _FLEET_PANELS, (known, started), strict=True):
+    titles = (_FLEET_PANELS[0] + (_SAME if is_same and len(known) > 1 else ""), _FLEET_PANELS[1])
+    for panel, name, having in zip(axes, titles, (known, started), strict=True):
         panel.set_title(name)
         panel.set_ylim(bottom=0)
         grouped_numbers(panel.yaxis)
@@ -85,6 +91,7 @@ def availability_chart(runs: Sequence[ShownRun]) -> Chart:
     return Chart(key, title, reading, of_runs, description, svg, data)
 
 
+_SAME = ", the same for all runs"
 _FLEET_PANELS = ("Clients available (inside a window of their trace)", "Tasks in flight")
 
 
@@ -277,7 +284,10 @@ def tiers_chart(runs: Sequence[ShownRun]) -> Chart:
     _tier_legend(axes[1])
     legend_of_runs(figure, [run for run, _ in having])
     of_runs = [(run.label, _tier_sentence(run, tiers)) for run, tiers in having]
-    reading = "Tiers are thirds of the clients by the speed of their device model."
+    reading = (
+        "Clients are ranked by the median speed of their device model and cut into thirds; those "
+        "of one model stay together, so the thirds need not be equal."
+    )
     description = "Metric of each tier of devices, and its share of clients and tasks."
     svg = finished(figure, key, title, description)
     return Chart(key, title, reading, of_runs, description, svg, data)

@@ -1,9 +1,9 @@
 """HTML that is escaped unless it was made here: names in a report are whatever users wrote."""
 
 import html
-import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+from flint.reports.wording import printable
+
 _VOID = {"br", "hr", "meta", "col"}
 
 
@@ -11,11 +11,6 @@ class Html(str):
     """Text that is markup already."""
 
     __slots__ = ()
-
-
-def printable(text: str) -> str:
-    """Text without the characters neither HTML nor XML may contain."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def escaped(content: object) -> Html:

@@ -15,7 +15,7 @@ from flint.reports.trials import Trial, split_trials
 _SHORT_ID = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShownRun:
     """A run, its trials and figures, and how it is drawn and called."""
 

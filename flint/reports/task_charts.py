@@ -112,6 +112,7 @@ def duration_chart(runs: Sequence[ShownRun]) -> Chart:
         data["run"] += [run.run.run_id] * (edges.size - 1)
         data["from_s"] += edges[:-1].tolist()
         data["to_s"] += edges[1:].tolist()
+        panel.set_ylim(top=1.16 * max(float(below.max()), 1.0))  # room for the median's label
         _mark_median(panel, durations[outcome == 0])
         _duration_axis(panel, edges)
         grouped_numbers(panel.yaxis)

@@ -20,7 +20,7 @@ UNKNOWN_OUTCOME = len(OUTCOMES)
 _LESS_IS_BETTER = re.compile(r"loss|error|perplexity|(^|[-_])(r?mse|mae)($|[-_])", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial of a run.
 
@@ -54,12 +54,14 @@ class Trial:
 
 
 def split_trials(run: RunData) -> tuple[Trial, ...]:
-    """A run's trials by number: those of its trajectory, tasks and summary."""
+    """A run's trials by number: those of its trajectory, tasks and summary; at least one."""
     summaries = {int(s.get("trial", n)): s for n, s in enumerate(run.summary.get("trials", ()))}
     numbers = set(summaries)
     for table in (run.trajectory, run.tasks):
         numbers |= {int(trial) for trial in pc.unique(table["trial"]).to_pylist()}
-    return tuple(_trial(run, number, summaries.get(number, {})) for number in sorted(numbers))
+    return tuple(
+        _trial(run, number, summaries.get(number, {})) for number in sorted(numbers or {0})
+    )
 
 
 def _trial(run: RunData, number: int, summary: Mapping[str, Any]) -> Trial:

@@ -1,11 +1,14 @@
 """Numbers as people read them."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _NONE = "\N{EN DASH}"
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NAME_LENGTH = 40
 _ACRONYMS = {"auprc", "auc", "auroc", "ndcg", "map", "mrr", "mae", "mse", "rmse"}
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
@@ -83,6 +86,11 @@ def said_outcome(outcome: str) -> str:
     return outcome.replace("_", "-")
 
 
+def printable(text: str) -> str:
+    """Text without the characters that neither HTML nor XML may contain."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def said_metric_name(name: str | None) -> str:
     """A metric's name in a sentence.
 
@@ -91,7 +99,7 @@ def said_metric_name(name: str | None) -> str:
     """
     if not name:
         return "metric"
-    return name.upper() if name in _ACRONYMS else name
+    return name.upper() if name in _ACRONYMS else shortened(printable(name), _NAME_LENGTH)
 
 
 def sentence(text: str) -> str:
