@@ -390,5 +390,6 @@ class VirtualFleet:
             )
         return FleetExhausted(
             f"after {self._now_s / 3600.0:.1f} virtual hours no client can check in any more: the "
-            "availability trace has ended; set availability.repeat_every_s to begin it anew"
+            "availability trace has ended, within participation.state.allowed_hours; set "
+            "availability.repeat_every_s to begin it anew"
         )

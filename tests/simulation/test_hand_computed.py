@@ -115,7 +115,7 @@ def test_fedbuff_aggregates_when_the_pencil_says(fedbuff):
         (5, 495.0, 3, 1 / 3, 1, 21, 15, 2, 1, 0, 0, 3, 8),
     ]
     assert "no client can check in any more" in fedbuff.stop_reason
-    assert fedbuff.virtual_s == 720.0
+    assert fedbuff.virtual_s == 600.0
 
 
 def test_fedbuff_spends_the_seconds_and_bytes_that_the_pencil_says(fedbuff):
