@@ -23,17 +23,21 @@ class DeviceClock:
     """A device's own clock while its ClientApp runs: it stands still but for the app's sleeps.
 
     Each reading is a microsecond after the last, so that an app can divide by a time it measured.
+
+    Args:
+        reading_s: Instead of a microsecond.
     """
 
-    def __init__(self, start_s: float) -> None:
+    def __init__(self, start_s: float, reading_s: float = _READING_S) -> None:
         self._start_s = start_s
+        self._reading_s = reading_s
         self._readings = 0
         self.slept_s = 0.0
 
     def now_s(self) -> float:
         """See `Clock.now_s`."""
         self._readings += 1
-        return self._start_s + self.slept_s + self._readings * _READING_S
+        return self._start_s + self.slept_s + self._readings * self._reading_s
 
     def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`: the device works for longer, nobody else waits."""

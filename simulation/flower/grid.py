@@ -23,6 +23,7 @@ _NODES_POLL_S = 1.0
 """Strategies look for more nodes every second (flwr 1.41.0, strategy_utils.sample_nodes)."""
 
 _FRUITLESS_SLEEPS = 1000
+_IDLE_S = 30 * 86_400.0
 
 
 class NothingCanArrive(FlintError):
@@ -48,6 +49,7 @@ class VirtualGrid(Grid):
         self._online = OnlineNodes(nodes)
         self._thread_id = threading.get_ident()
         self._fruitless_sleeps = 0
+        self._busy_s = 0.0
         self._last_empty_pull_s = -math.inf
         self._rounds: Rounds | None = None
         self.result: Result | None = None
@@ -76,16 +78,23 @@ class VirtualGrid(Grid):
         """See `Clock.sleep`.
 
         Raises:
-            NothingCanArrive: If the app has slept many times and nothing can happen any more.
+            NothingCanArrive: If the app sleeps on though nothing can happen any more, or sleeps
+                for weeks without a message.
         """
         now_s = self._link.now_s()
+        self._online.count(now_s)
         happens_s = min(self._link.next_event_s(), self._online.next_change_s())
         self._fruitless_sleeps = self._fruitless_sleeps + 1 if happens_s == math.inf else 0
         if self._fruitless_sleeps > _FRUITLESS_SLEEPS:
             raise NothingCanArrive(
                 "the ServerApp goes on waiting, but no message is on its way and no node will come "
-                "or go any more; give the app something to wait for, or the availability trace "
-                "repeat_every_s"
+                "or go any more; give the app something to wait for, or let the availability "
+                "trace repeat (repeat_every_s)"
+            )
+        if now_s > self._busy_s + max(_IDLE_S, self._nodes.longest_wait_s()):
+            raise NothingCanArrive(
+                f"the ServerApp has slept for {(now_s - self._busy_s) / 86_400:.0f} virtual days "
+                "without sending or receiving a message; let it ask for what the environment has"
             )
         self._link.advance(now_s + seconds)
 
@@ -146,7 +155,7 @@ class VirtualGrid(Grid):
         """Send messages; an id each, ``""`` for one to a node that does not exist."""
         self._require_thread()
         batch = list(messages)
-        self._fruitless_sleeps = 0
+        self._fruitless_sleeps, self._busy_s = 0, self._link.now_s()
         if self._rounds is None:
             return self._link.push(batch, [0] * len(batch))
         self._rounds.on_push(batch)
@@ -159,7 +168,7 @@ class VirtualGrid(Grid):
         moves on to the next event.
         """
         self._require_thread()
-        wanted = list(dict.fromkeys(message_ids))
+        wanted = self._link.in_order(message_ids)
         replies = list(self._pull(wanted))
         now_s = self._link.now_s()
         if not replies and wanted and now_s == self._last_empty_pull_s:
@@ -179,7 +188,7 @@ class VirtualGrid(Grid):
         The same loop as Flower's `HttpGrid`, but for polls at which nothing can have changed.
         """
         batch = list(messages)
-        waiting = list(dict.fromkeys(self.push_messages(batch)))
+        waiting = self._link.in_order(self.push_messages(batch))
         end_s = math.inf if timeout is None else self._link.now_s() + timeout
         replies: list[Message] = []
         while self._link.now_s() < end_s:
@@ -206,6 +215,8 @@ class VirtualGrid(Grid):
                 yield answer
 
     def _tell(self, replies: list[Message]) -> None:
+        if replies:
+            self._busy_s = self._link.now_s()
         if self._rounds is not None and replies:
             self._rounds.on_replies(replies)
 

@@ -8,7 +8,7 @@ SuperLink: a node that goes with a message never answers it.
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -184,6 +184,15 @@ class VirtualSuperLink:
             sent.is_over = True
             del self._open[message_id]
         return answer
+
+    def in_order(self, message_ids: Iterable[str]) -> list[str]:
+        """Each id once, in the order of the pushes: apps keep ids in sets, which have none."""
+
+        def place(message_id: str) -> tuple[int, str]:
+            sent = self._open.get(message_id)
+            return (-1 if sent is None else sent.number), message_id
+
+        return sorted(set(message_ids), key=place)
 
     def _take_reply(self, sent: _Sent, reply: Message, version: int) -> Message:
         if reply.metadata.created_at + reply.metadata.ttl < EPOCH_S + self._now_s:

@@ -121,7 +121,7 @@ def run_flower_trial(
     with (
         _task_identity(run.run_id),
         seeded(seed_of(streams["flower/server"].uniform(0))),
-        virtual_time(DeviceClock(0.0)),
+        virtual_time(DeviceClock(0.0, reading_s=0.0)),
         strategy_hooks(),
         imported(app) as loaded,
     ):
