@@ -14,7 +14,8 @@ from device_runtime.errors import FlintError
 from simulation.flower.app_folder import UnsupportedFlowerApp
 from simulation.flower.nodes import FIRST_NODE_ID, Nodes, OnlineNodes
 from simulation.flower.rounds import Rounds
-from simulation.flower.superlink import VirtualSuperLink, is_training
+from simulation.flower.sent_message import is_training
+from simulation.flower.superlink import VirtualSuperLink
 
 SERVER_POLL_S = 3.0
 """``send_and_receive`` looks for replies every 3 s (flwr 1.41.0, superlink/grid/http_grid)."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from flwr.app import Message, MetricRecord
 
 from simulation.flower.messages import num_examples
-from simulation.flower.superlink import is_training
+from simulation.flower.sent_message import is_training
 from simulation.flower.virtual_time import real_monotonic_s
 from simulation.task_log import TaskLog
 from simulation.trajectory import OUTCOMES, TRAJECTORY_SCHEMA

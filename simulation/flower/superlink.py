@@ -6,24 +6,22 @@ SuperLink: a node that goes with a message never answers it.
 """
 
 import hashlib
+import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from flwr.app import Message
-from flwr.app.message_type import MessageType
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
     HEARTBEAT_PATIENCE,
-    MESSAGE_TTL_TOLERANCE,
     ErrorCode,
 )
 from flwr.server.utils import validate_message
 
 from server.coordination.tasks import Outcome
-from simulation.clock import Agenda, EventKind, Scheduled
-from simulation.durations import TaskCourse, TaskDuration, TaskWork, task_course
+from simulation.clock import EventKind, Scheduled
+from simulation.durations import TaskCourse, TaskWork, task_course
 from simulation.flower.client_runs import ClientRuns, client_crashed
 from simulation.flower.messages import (
     copied_message,
@@ -34,6 +32,7 @@ from simulation.flower.messages import (
     reply_unavailable,
 )
 from simulation.flower.nodes import Nodes, task_duration_of
+from simulation.flower.sent_message import SentMessage, is_training, made_at
 from simulation.flower.virtual_time import EPOCH_S
 from simulation.task_log import TaskLog
 
@@ -48,40 +47,6 @@ _REASONS = {
 }
 
 
-@dataclass(slots=True)
-class _Sent:
-    """A message on its way.
-
-    Attributes:
-        message: As pushed; its content is shared by the messages of one push.
-        base_version: Version the server had when it sent it.
-        task: Number in the task log, once a node has taken it.
-        upcoming: Its reply, before it has arrived.
-        reply: Once it has arrived.
-        is_over: Answered or given up: the server will not hear of it again.
-        is_ended: Its device is done with it.
-        is_decided: Its task's outcome is known.
-    """
-
-    number: int
-    message: Message
-    client: int
-    bytes_down: int
-    base_version: int
-    expires_s: float
-    task: int | None = None
-    started_s: float = math.inf
-    dropout_s: float = math.inf
-    duration: TaskDuration[float] | None = None
-    work: TaskWork | None = None
-    course: TaskCourse | None = None
-    upcoming: Message | None = None
-    reply: Message | None = None
-    is_over: bool = False
-    is_ended: bool = False
-    is_decided: bool = False
-
-
 class VirtualSuperLink:
     """Messages and nodes of one trial.
 
@@ -94,10 +59,12 @@ class VirtualSuperLink:
         self._nodes = nodes
         self._clients = clients
         self._log = log
-        self._agenda = Agenda()
+        self._agenda: list[Scheduled] = []
         self._now_s = 0.0
-        self._sent: list[_Sent] = []
-        self._open: dict[str, _Sent] = {}
+        self._pushed = 0
+        self._undelivered = 0
+        self._sent: dict[int, SentMessage] = {}
+        self._open: dict[str, SentMessage] = {}
         self._queues: dict[int, deque[int]] = {}
         self._busy: dict[int, int] = {}
         self._polling: set[int] = set()
@@ -113,11 +80,12 @@ class VirtualSuperLink:
     @property
     def pushed(self) -> int:
         """Messages accepted so far."""
-        return len(self._sent)
+        return self._pushed
 
+    @property
     def undelivered(self) -> int:
-        """Messages no node has taken."""
-        return sum(sent.task is None for sent in self._sent)
+        """Messages given up without a node having taken them."""
+        return self._undelivered
 
     def now_s(self) -> float:
         """Virtual seconds since the run began."""
@@ -138,11 +106,15 @@ class VirtualSuperLink:
     def _accept(
         self, message: Message, base_version: int, contents: dict[int, tuple[Message, int]]
     ) -> str:
-        number = len(self._sent)
+        number = self._pushed
         digest = hashlib.sha256(f"{self._run_id}|{number}".encode()).hexdigest()
         message.metadata.__dict__["_message_id"] = digest
         client = self._nodes.client_of(message.metadata.dst_node_id)
-        if client is None or validate_message(message, is_reply_message=False):
+        if (
+            client is None
+            or message.has_error()
+            or validate_message(message, is_reply_message=False)
+        ):
             return ""
         known = contents.get(id(message.content))
         if known is None:
@@ -150,14 +122,15 @@ class VirtualSuperLink:
             contents[id(message.content)] = known
         expires_s = message.metadata.created_at - EPOCH_S + message.metadata.ttl
         own = copied_message(message, known[0].content)
-        sent = _Sent(number, own, client, known[1], base_version, expires_s)
-        self._sent.append(sent)
+        sent = SentMessage(number, own, client, known[1], base_version, expires_s)
+        self._pushed += 1
+        self._sent[number] = sent
         self._open[digest] = sent
         self._queues.setdefault(client, deque()).append(number)
-        self._agenda.add(max(expires_s, self._now_s), EventKind.EXPIRED, number)
+        self._schedule(max(expires_s, self._now_s), EventKind.EXPIRED, number)
         start_s, end_s = self._nodes.window(client, self._now_s)
         if start_s <= self._now_s and end_s < math.inf:
-            self._agenda.add(end_s, EventKind.LEFT, number)
+            self._schedule(end_s, EventKind.LEFT, number)
         if client not in self._busy and client not in self._polling:
             self._poll_next(client)
         return digest
@@ -181,8 +154,7 @@ class VirtualSuperLink:
         elif not self._nodes.is_online(sent.client, self._now_s):
             answer = node_unavailable(sent.message)
         if answer is not None:
-            sent.is_over = True
-            del self._open[message_id]
+            self._close_message(sent)
         return answer
 
     def in_order(self, message_ids: Iterable[str]) -> list[str]:
@@ -194,7 +166,7 @@ class VirtualSuperLink:
 
         return sorted(set(message_ids), key=place)
 
-    def _take_reply(self, sent: _Sent, reply: Message, version: int) -> Message:
+    def _take_reply(self, sent: SentMessage, reply: Message, version: int) -> Message:
         if reply.metadata.created_at + reply.metadata.ttl < EPOCH_S + self._now_s:
             self._decide(sent, Outcome.INTERRUPTED, "ttl")
             return reply_unavailable(sent.message)
@@ -205,12 +177,17 @@ class VirtualSuperLink:
 
     def next_event_s(self) -> float:
         """When something next happens to a message; infinite for never."""
-        return self._agenda.next_s()
+        agenda = self._agenda
+        while agenda and agenda[0].kind is not EventKind.ARRIVED:
+            if agenda[0].sequence in self._sent:
+                break
+            heapq.heappop(agenda)  # of a message that is over
+        return agenda[0].at_s if agenda else math.inf
 
     def advance(self, to_s: float) -> None:
         """Let everything happen up to and including a moment; the clock stops there."""
-        while self._agenda.next_s() <= to_s:
-            scheduled = self._agenda.take()
+        while self.next_event_s() <= to_s:
+            scheduled = heapq.heappop(self._agenda)
             self._now_s = scheduled.at_s
             self._happen(scheduled)
         self._now_s = max(self._now_s, to_s)
@@ -222,9 +199,10 @@ class VirtualSuperLink:
             if not sent.is_ended:
                 self._end(sent, self._course(sent, window_end_s=self._now_s))
                 self._decide(sent, Outcome.OVER_COMMITTED, "run_ended")
-        for sent in self._sent:
-            self._decide(sent, Outcome.OVER_COMMITTED, "not_pulled")
         self._busy.clear()
+        for sent in list(self._sent.values()):
+            self._decide(sent, Outcome.OVER_COMMITTED, "not_pulled")
+            self._close_message(sent)
         self._agenda.clear()
 
     # -- the nodes' side -----------------------------------------------------------------------
@@ -234,7 +212,9 @@ class VirtualSuperLink:
             self._polling.discard(scheduled.sequence)
             self._take_next(scheduled.sequence)
             return
-        sent = self._sent[scheduled.sequence]
+        sent = self._sent.get(scheduled.sequence)
+        if sent is None:
+            return
         is_running = self._busy.get(sent.client) == sent.number
         match scheduled.kind:
             case EventKind.COMPLETED if is_running:
@@ -242,13 +222,17 @@ class VirtualSuperLink:
             case EventKind.TIMER if is_running:
                 self._lose(sent)
             case EventKind.FAILED if is_running:
-                self._arrive(sent, _sent_at(client_crashed(sent.message), sent, self._now_s))
+                self._arrive(sent, made_at(client_crashed(sent.message), sent, self._now_s))
                 self._free(sent.client, at_once=True)
             case EventKind.LEFT if is_running:
                 self._lose(sent)
                 self._free(sent.client, at_once=False)
+            case EventKind.EXPIRED:
+                if sent.reply is not None:
+                    self._decide(sent, Outcome.OVER_COMMITTED, "not_pulled")
+                self._close_message(sent)
             case _:
-                pass  # a moment at which the server can learn that a node or a message is gone
+                pass  # a moment at which the server can learn that a node has gone
 
     def _poll_next(self, client: int, *, at_once: bool = False) -> None:
         """Let an idle node ask for messages when it next would."""
@@ -258,22 +242,22 @@ class VirtualSuperLink:
             self._polls[client] += 1
         if poll_s < math.inf:
             self._polling.add(client)
-            self._agenda.add(poll_s, EventKind.ARRIVED, client)
+            self._schedule(poll_s, EventKind.ARRIVED, client)
 
     def _take_next(self, client: int) -> None:
         queue = self._queues[client]
         while queue:
-            sent = self._sent[queue.popleft()]
-            if not sent.is_over and sent.expires_s > self._now_s:
+            sent = self._sent.get(queue.popleft())
+            if sent is not None and sent.expires_s > self._now_s:
                 self._start(sent)
                 return
 
     def _free(self, client: int, *, at_once: bool) -> None:
-        del self._busy[client]
+        self._forget_if_done(self._sent[self._busy.pop(client)])
         if self._queues[client]:
             self._poll_next(client, at_once=at_once)
 
-    def _start(self, sent: _Sent) -> None:
+    def _start(self, sent: SentMessage) -> None:
         client, at_s = sent.client, self._now_s
         ordinal = self._taken[client]
         self._taken[client] += 1
@@ -294,7 +278,7 @@ class VirtualSuperLink:
                 sent.bytes_down, speeds, compute_s + run.slept_s, bytes_up
             )
             trained_s = trains_s + sent.duration.train_s
-            sent.upcoming = _sent_at(run.reply, sent, trained_s)
+            sent.upcoming = made_at(run.reply, sent, trained_s)
             if trained_s <= min(window_end_s, at_s + dropout_s):
                 self._clients.keep(client, run.state)
         sent.started_s, sent.dropout_s = at_s, dropout_s
@@ -303,17 +287,17 @@ class VirtualSuperLink:
         self._busy[client] = sent.number
         sent.task = self._log.start(client, sent.base_version, at_s, sent.duration, examples)
         if course.completed:
-            self._agenda.add(course.end_s, EventKind.COMPLETED, sent.number)
+            self._schedule(course.end_s, EventKind.COMPLETED, sent.number)
             return
         if course.reason == "dropout":
-            self._agenda.add(course.end_s, EventKind.TIMER, sent.number)
+            self._schedule(course.end_s, EventKind.TIMER, sent.number)
             noticed_s = course.end_s + CRASH_NOTICED_S
             if noticed_s < window_end_s:
-                self._agenda.add(noticed_s, EventKind.FAILED, sent.number)
+                self._schedule(noticed_s, EventKind.FAILED, sent.number)
                 return
-        self._agenda.add(window_end_s, EventKind.LEFT, sent.number)
+        self._schedule(window_end_s, EventKind.LEFT, sent.number)
 
-    def _complete(self, sent: _Sent) -> None:
+    def _complete(self, sent: SentMessage) -> None:
         if sent.course is None or sent.upcoming is None:
             raise AssertionError(sent)
         self._end(sent, sent.course)
@@ -321,7 +305,7 @@ class VirtualSuperLink:
         sent.upcoming = None
         self._free(sent.client, at_once=True)
 
-    def _arrive(self, sent: _Sent, reply: Message) -> None:
+    def _arrive(self, sent: SentMessage, reply: Message) -> None:
         """A reply reaches the SuperLink, which refuses it when its message has expired."""
         if sent.is_over or sent.expires_s <= self._now_s:
             self._decide(sent, Outcome.INTERRUPTED, "ttl")
@@ -331,16 +315,33 @@ class VirtualSuperLink:
             reason = _REASONS.get(reply.error.code, f"error_{reply.error.code}")
             self._decide(sent, Outcome.FAILED, reason)
 
-    def _lose(self, sent: _Sent) -> None:
+    def _lose(self, sent: SentMessage) -> None:
         """A device stops in the middle of a task; its SuperLink is not told."""
         if not sent.is_ended and sent.course is not None:
             self._end(sent, sent.course)
             self._decide(sent, Outcome.INTERRUPTED, sent.course.reason)
             sent.upcoming = None
 
+    # -- what is over --------------------------------------------------------------------------
+
+    def _schedule(self, at_s: float, kind: EventKind, sequence: int) -> None:
+        heapq.heappush(self._agenda, Scheduled(at_s, kind, sequence))
+
+    def _close_message(self, sent: SentMessage) -> None:
+        """Whoever asks for it again is told that it is unknown."""
+        sent.is_over = True
+        self._open.pop(sent.message.metadata.message_id, None)
+        self._forget_if_done(sent)
+
+    def _forget_if_done(self, sent: SentMessage) -> None:
+        """Let go of a message, and the arrays in it, when neither server nor node needs it."""
+        is_running = self._busy.get(sent.client) == sent.number
+        if sent.is_over and not is_running and self._sent.pop(sent.number, None) is not None:
+            self._undelivered += sent.task is None
+
     # -- the task log --------------------------------------------------------------------------
 
-    def _course(self, sent: _Sent, window_end_s: float) -> TaskCourse:
+    def _course(self, sent: SentMessage, window_end_s: float) -> TaskCourse:
         if sent.duration is None or sent.work is None:
             raise AssertionError(sent)
         return task_course(
@@ -351,34 +352,16 @@ class VirtualSuperLink:
             dropout_s=sent.dropout_s,
         )
 
-    def _end(self, sent: _Sent, course: TaskCourse) -> None:
+    def _end(self, sent: SentMessage, course: TaskCourse) -> None:
         if sent.task is None:
             raise AssertionError(sent)
         sent.is_ended = True
         self._log.end(sent.task, course.end_s, course.bytes_down, course.bytes_up)
 
     def _decide(
-        self, sent: _Sent, outcome: Outcome, reason: str, version: int | None = None
+        self, sent: SentMessage, outcome: Outcome, reason: str, version: int | None = None
     ) -> None:
         """The first outcome of a task is its outcome."""
         if sent.task is not None and not sent.is_decided:
             sent.is_decided = True
             self._log.decide(sent.task, outcome, reason, version)
-
-
-def is_training(message: Message) -> bool:
-    """Whether a message, or the one it replies to, asks for training."""
-    category: str = message.metadata.message_type.partition(".")[0]
-    return category == MessageType.TRAIN
-
-
-def _sent_at(reply: Message, sent: _Sent, at_s: float) -> Message:
-    """A reply as if made at a moment: it was made before its duration was known."""
-    metadata, asked = reply.metadata, sent.message.metadata
-    made_at, metadata.created_at = metadata.created_at, EPOCH_S + at_s
-    expires_at = asked.created_at + asked.ttl
-    if metadata.ttl >= expires_at - made_at - MESSAGE_TTL_TOLERANCE:  # the app asked for no less
-        metadata.ttl = expires_at - metadata.created_at
-    digest = hashlib.sha256(f"{asked.message_id}|reply".encode()).hexdigest()
-    metadata.__dict__["_message_id"] = digest
-    return reply

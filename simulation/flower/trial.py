@@ -145,7 +145,7 @@ def run_flower_trial(
         rounds.metric_name(),
         rounds.metric_source(),
         link.pushed,
-        link.undelivered(),
+        link.undelivered,
         Counter(link.client_errors),
         {name: array.numpy() for name, array in arrays.items()},
     )

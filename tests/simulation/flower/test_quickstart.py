@@ -172,9 +172,9 @@ def test_processes_agree_whatever_order_their_sets_have(worlds):
 
 
 def test_a_thousand_nodes_train_for_three_rounds(worlds):
-    trial = worlds.run(QUICKSTART, [[ALWAYS]] * 1000)
+    trial = worlds.run(QUICKSTART, [[ALWAYS]] * 1000, ("fraction-evaluate=0.1",))
     assert trial.trajectory["updates"].to_pylist() == [0, 1000, 1000, 1000]
-    assert len(trial.tasks) == 6000  # evaluation as well
+    assert len(trial.tasks) == 3300
     assert trial.trajectory["metric"].to_pylist()[-1] > 0.9
 
 
