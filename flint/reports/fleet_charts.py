@@ -14,6 +14,7 @@ from flint.reports.chart import (
     grouped_numbers,
     panels,
     virtual_time_axis,
+    whole_numbers,
 )
 from flint.reports.colours import light
 from flint.reports.intervals import (
@@ -29,7 +30,6 @@ from flint.reports.trials import Spread, Trial, numeric_columns
 from flint.reports.wording import (
     said_bytes,
     said_duration,
-    said_list,
     said_metric_name,
     said_number,
     said_share,
@@ -50,38 +50,38 @@ def availability_chart(runs: Sequence[ShownRun]) -> Chart:
         return Chart(key, title, "Neither availability nor any task was recorded.")
     end_s = max(run.end_s for run in runs)
     unit, edges = unit_of(end_s), interval_edges(end_s, at_most=240)
-    figure, axes = panels(2, 1, height_in=4.4, sharex=True)
-    data: dict[str, list[object]] = {
-        name: [] for name in ("run", "from_s", "to_s", "available", "in_flight")
-    }
     longest = max(known, key=lambda run: run.run.availability.num_rows, default=None)
     is_same = longest is not None and all(
         run.run.availability.equals(longest.run.availability[: run.run.availability.num_rows])
         for run in known
     )
+    count = bool(known) + bool(started)
+    figure, axes = panels(count, 1, height_in=0.4 + 2.0 * count, sharex=True)
+    data: dict[str, list[object]] = {
+        name: [] for name in ("run", "from_s", "to_s", "available", "in_flight")
+    }
     for run in runs:
         available = _available(run, edges)
         in_flight = np.mean([_in_flight(trial, edges) for trial in run.trials], axis=0)
         is_over = edges[:-1] >= run.end_s
         middle = (edges[:-1] + edges[1:]) / 2 / unit.seconds
-        if run in known and not (is_same and run is not longest):
+        if run is longest or (run in known and not is_same):
             _curve(axes[0], middle, available, run, is_only=len(runs) == 1)
         if run in started:
-            _curve(axes[1], middle[~is_over], in_flight[~is_over], run, is_only=len(runs) == 1)
+            _curve(axes[-1], middle[~is_over], in_flight[~is_over], run, is_only=len(runs) == 1)
         data["run"] += [run.run.run_id] * middle.size
         data["from_s"] += edges[:-1].tolist()
         data["to_s"] += edges[1:].tolist()
         data["available"] += available.tolist()
         data["in_flight"] += in_flight.tolist()
-    titles = (_FLEET_PANELS[0] + (_SAME if is_same and len(known) > 1 else ""), _FLEET_PANELS[1])
-    for panel, name, having in zip(axes, titles, (known, started), strict=True):
-        panel.set_title(name)
+    if known:
+        axes[0].set_title(_AVAILABLE + (_SAME if is_same and len(known) > 1 else ""))
+    if started:
+        axes[-1].set_title("Tasks in flight")
+    for panel in axes:
         panel.set_ylim(bottom=0)
-        grouped_numbers(panel.yaxis)
-        if not having:
-            panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center")
-    virtual_time_axis(axes[0], unit, end_s, label=False)
-    virtual_time_axis(axes[1], unit, end_s)
+        whole_numbers(panel.yaxis)
+        virtual_time_axis(panel, unit, end_s, label=panel is axes[-1])
     legend_of_runs(figure, runs)
     of_runs = [(run.label, _fleet_sentence(run)) for run in runs]
     several = any(len(run.trials) > 1 for run in runs)
@@ -92,7 +92,7 @@ def availability_chart(runs: Sequence[ShownRun]) -> Chart:
 
 
 _SAME = ", the same for all runs"
-_FLEET_PANELS = ("Clients available (inside a window of their trace)", "Tasks in flight")
+_AVAILABLE = "Clients available (inside a window of their trace)"
 
 
 def _curve(panel: Any, x: Reals, y: Reals, run: ShownRun, *, is_only: bool) -> None:  # noqa: ANN401 - matplotlib's
@@ -125,7 +125,9 @@ def _in_flight(trial: Trial, edges: Reals) -> Reals:
 def _fleet_sentence(run: ShownRun) -> str:
     told = []
     available = numeric_columns(run.run.availability)["available"]
-    if available.size:
+    if not available.size:
+        told.append("how many clients were available is not recorded")
+    else:
         told.append(
             f"between {said_number(available.min())} and {said_number(available.max())} clients "
             f"available (mean {said_number(round(float(available.mean())))})"
@@ -136,7 +138,9 @@ def _fleet_sentence(run: ShownRun) -> str:
         peak = max(peak_in_flight(t.tasks["started_s"], t.tasks["ended_s"]) for t in tasks)
         mean = busy.mean if busy else 0.0
         told.append(f"{said_number(mean)} tasks in flight on average, at most {peak:,}")
-    return f"{said_list(told)}." if told else "not recorded."
+    else:
+        told.append("no task was started")
+    return f"{'; '.join(told)}."
 
 
 def _mean_in_flight(trial: Trial) -> float:
@@ -251,8 +255,8 @@ def tiers_chart(runs: Sequence[ShownRun]) -> Chart:
     having = [(run, tiers) for run, tiers in having if tiers]
     if not having:
         return Chart(key, title, "Devices of these runs are in no tiers of speed.")
-    measured = [run for run, tiers in having if any(t["metric"] for t in tiers.values())]
-    figure, axes = panels(1, 2, height_in=3.0)
+    measured = [r for r, tiers in having if any(t["metric"] is not None for t in tiers.values())]
+    figure, axes = panels(1, 1 + bool(measured), height_in=3.0)
     data: dict[str, list[object]] = {
         n: [] for n in ("run", "tier", "metric", "clients_share", "tasks_share", "succeeded_share")
     }
@@ -274,14 +278,12 @@ def tiers_chart(runs: Sequence[ShownRun]) -> Chart:
         panel.tick_params(axis="x", labelcolor=light("ink"), length=0)
         grouped_numbers(panel.yaxis)
     name = said_metric_name(next((run.run.metric_name for run in measured), None))
-    axes[0].set_title(f"{sentence(name)} on the clients of a tier")
-    axes[0].margins(y=0.25)
-    if not measured:
-        axes[0].text(0.5, 0.5, "not measured", transform=axes[0].transAxes, ha="center")
-        axes[0].set_yticks([])
-    axes[1].set_title("% of all clients, tasks and successful tasks")
-    axes[1].set_ylim(bottom=0)
-    _tier_legend(axes[1])
+    if measured:
+        axes[0].set_title(f"{sentence(name)} on the clients of a tier")
+        axes[0].margins(y=0.25)
+    axes[-1].set_title("% of all clients, tasks and successful tasks")
+    axes[-1].set_ylim(bottom=0)
+    _tier_legend(axes[-1])
     legend_of_runs(figure, [run for run, _ in having])
     of_runs = [(run.label, _tier_sentence(run, tiers)) for run, tiers in having]
     reading = (
@@ -324,15 +326,15 @@ def _draw_tier(
         )  # fmt: skip
     tasks, succeeded, clients = (found[f"{n}_share"] for n in ("tasks", "succeeded", "clients"))
     if tasks is not None:
-        axes[1].bar(x, 100 * tasks.mean, width=width * 0.86, color=colour, alpha=0.75)
+        axes[-1].bar(x, 100 * tasks.mean, width=width * 0.86, color=colour, alpha=0.75)
     if succeeded is not None:
-        axes[1].plot(
+        axes[-1].plot(
             [x], [100 * succeeded.mean], marker="D", markersize=4.5, color=light("ink"),
             markerfacecolor=light("paper"), linestyle="",
         )  # fmt: skip
     if clients is not None:
         half = width * 0.46
-        axes[1].plot([x - half, x + half], [100 * clients.mean] * 2, color=light("ink"))
+        axes[-1].plot([x - half, x + half], [100 * clients.mean] * 2, color=light("ink"))
 
 
 def _tier_legend(panel: Any) -> None:  # noqa: ANN401 - matplotlib's

@@ -1,11 +1,13 @@
 """The figures that head a report, one run at a time, over its trials."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from flint.reports.intervals import Reals
 from flint.reports.run_data import RunData
 from flint.reports.trials import Spread, Trial, less_is_better
 from flint.reports.wording import OUTCOMES
@@ -86,30 +88,55 @@ def trial_figures(trial: Trial, metric_name: str | None) -> dict[str, Any]:
 
 
 def _from_tables(trial: Trial) -> dict[str, Any]:
-    """What the trajectory says at its end, for runs whose summary does not."""
+    """What the tables say, for runs whose summary does not.
+
+    Sums are those over the tasks, which also know of what ended after the last version; where no
+    tasks are recorded, those of the trajectory's last row.
+    """
     columns, measured = trial.trajectory, trial.measured["metric"]
-
-    def last(name: str) -> float | None:
-        known = columns[name][np.isfinite(columns[name])]
-        return float(known[-1]) if known.size else None
-
-    def hours(seconds: float | None) -> float | None:
-        return seconds / 3600.0 if seconds is not None else None
-
-    counts = {name: last(name) for name in OUTCOMES}
-    return {
-        "virtual_hours": hours(last("virtual_s")),
-        "aggregations": last("version"),
-        "metric": float(measured[-1]) if measured.size else None,
+    figures = {
+        "virtual_hours": _hours(_last(columns["virtual_s"])),
+        "aggregations": _last(columns["version"]),
+        "metric": _last(measured),
         "best_metric": None,
-        "tasks_started": last("tasks_started"),
-        "device_hours": hours(last("device_s")),
-        "wasted_device_hours": hours(last("wasted_device_s")),
-        "bytes_down": last("bytes_down"),
-        "bytes_up": last("bytes_up"),
         "wall_s": None,
-        "outcomes": {name: count for name, count in counts.items() if count is not None},
     }
+    if not trial.outcome.size:
+        counts = {name: _last(columns[name]) for name in OUTCOMES}
+        return figures | {
+            "tasks_started": _last(columns["tasks_started"]),
+            "device_hours": _hours(_last(columns["device_s"])),
+            "wasted_device_hours": _hours(_last(columns["wasted_device_s"])),
+            "bytes_down": _last(columns["bytes_down"]),
+            "bytes_up": _last(columns["bytes_up"]),
+            "outcomes": {name: count for name, count in counts.items() if count is not None},
+        }
+    tasks, succeeded = trial.tasks, trial.outcome == OUTCOMES.index("succeeded")
+    return figures | {
+        "tasks_started": float(trial.outcome.size),
+        "device_hours": _hours(_sum(tasks["device_s"])),
+        "wasted_device_hours": _hours(_sum(np.where(succeeded, 0.0, tasks["device_s"]))),
+        "bytes_down": _sum(tasks["bytes_down"]),
+        "bytes_up": _sum(tasks["bytes_up"]),
+        "outcomes": {
+            name: float(np.count_nonzero(trial.outcome == code))
+            for code, name in enumerate(OUTCOMES)
+        },
+    }
+
+
+def _last(column: Reals) -> float | None:
+    known = column[np.isfinite(column)]
+    return float(known[-1]) if known.size else None
+
+
+def _sum(column: Reals) -> float | None:
+    known = column[np.isfinite(column)]
+    return math.fsum(known) if known.size else None
+
+
+def _hours(seconds: float | None) -> float | None:
+    return seconds / 3600.0 if seconds is not None else None
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

@@ -21,6 +21,7 @@ from flint.reports.wording import said_duration, said_metric_name, said_number, 
 
 _ROWS_BESIDE = 2000
 _MARKED_POINTS = 30
+_MANY_POINTS = 300
 
 
 def metric_chart(runs: Sequence[ShownRun]) -> Chart:
@@ -30,7 +31,7 @@ def metric_chart(runs: Sequence[ShownRun]) -> Chart:
     if not measured:
         return Chart(key, title, "No version's metric was measured, so there is no curve.")
     name = " / ".join(sorted({said_metric_name(run.run.metric_name) for run in measured}))
-    unit = unit_of(max(run.end_s for run in runs))
+    unit = unit_of(_last_version_s(runs))
     figure, axes = panels(2, 2, height_in=5.0, sharey=True)
     against = (
         ("virtual_s", unit.seconds, f"virtual time, {unit.name}"),
@@ -47,7 +48,7 @@ def metric_chart(runs: Sequence[ShownRun]) -> Chart:
         panel.set_xlabel(label)
         panel.set_xlim(left=0)
         grouped_numbers(panel.yaxis)
-    virtual_time_axis(axes[0], unit, max(run.end_s for run in measured))
+    virtual_time_axis(axes[0], unit, _last_version_s(runs))
     whole_numbers(axes[1].xaxis)
     grouped_numbers(axes[2].xaxis)
     grouped_numbers(axes[3].xaxis)
@@ -80,26 +81,29 @@ def loss_chart(runs: Sequence[ShownRun]) -> Chart:
     }
     if not shown["loss"] and not shown["train_loss"]:
         return Chart(key, title, "No loss was recorded, so there is no curve.")
-    unit = unit_of(max(run.end_s for run in runs))
-    figure, axes = panels(1, 2, height_in=2.8)
-    titles = ("Central evaluation", "On the devices' own records, after local training")
-    for panel, (column, having), name in zip(axes, shown.items(), titles, strict=True):
-        panel.set_title(name)
+    unit = unit_of(_last_version_s(runs))
+    having_any = {column: having for column, having in shown.items() if having}
+    figure, axes = panels(1, len(having_any), height_in=2.8)
+    end_s = _last_version_s(runs)
+    for panel, (column, having) in zip(axes, having_any.items(), strict=True):
+        panel.set_title(_LOSSES[column])
         for run in having:
             curves = [_known(trial, column) for trial in run.trials]
             curves = [(x / unit.seconds, y) for x, y in curves if x.size]
             _draw_trials(panel, curves, run.style)
-        if not having:
-            panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center")
-        virtual_time_axis(panel, unit, max(run.end_s for run in runs))
+        virtual_time_axis(panel, unit, end_s)
         grouped_numbers(panel.yaxis)
     axes[0].set_ylabel("loss")
     legend_of_runs(figure, runs)
-    description = "Loss against virtual time: central evaluation, and after local training."
+    description = "Loss against virtual time, of versions and of updates after local training."
     reading = (
-        "Left: on the central evaluation set. Right: mean over the updates of an aggregation, each "
-        "on its own device's records, after local training; it flatters where devices hold few."
+        "The loss after local training is the mean over the updates of an aggregation, each on its "
+        "own device's records; it flatters where devices hold few."
+        if shown["train_loss"]
+        else "The loss after local training was not recorded."
     )
+    if not shown["loss"]:
+        reading += " No version's loss was measured."
     return Chart(
         key,
         title,
@@ -109,6 +113,18 @@ def loss_chart(runs: Sequence[ShownRun]) -> Chart:
         finished(figure, key, title, description),
         _beside(runs, "loss", "train_loss"),
     )
+
+
+_LOSSES = {
+    "loss": "Of versions, as evaluated",
+    "train_loss": "On the devices' own records, after local training",
+}
+
+
+def _last_version_s(runs: Sequence[ShownRun]) -> float:
+    """When the last version was stored, of any run; tasks may have ended later."""
+    stored = [t.trajectory["virtual_s"] for run in runs for t in run.trials]
+    return max((float(s[-1]) for s in stored if s.size), default=0.0)
 
 
 def _measured_where(runs: Sequence[ShownRun]) -> str:
@@ -129,6 +145,7 @@ def _draw_trials(panel: Axes, curves: Sequence[tuple[Reals, Reals]], style: RunS
             linestyle=style.dash,
             marker="o" if x.size <= _MARKED_POINTS else "",
             markersize=2.6,
+            linewidth=1.6 if x.size <= _MANY_POINTS else 0.9,
         )
         return
     for x, y in curves:

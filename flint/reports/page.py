@@ -47,6 +47,7 @@ _CHARTS = (
     tiers_chart,
     bytes_chart,
 )
+_RUNS_IN_WORDS = 4
 # Nothing is fetched, and nothing in a name could be: browsers hold the page to it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -247,7 +248,10 @@ def _section(chart: Chart) -> Html:
         told = f"{sentence(chart.of_runs[0][1])} {chart.reading}"
         content.append(element("p", told.strip()))
     else:
-        content.append(_each(chart.of_runs) if chart.of_runs else "")
+        each = _each(chart.of_runs) if chart.of_runs else ""
+        if len(chart.of_runs) > _RUNS_IN_WORDS:
+            each = element("details", element("summary", "Each run in words"), each)
+        content.append(each)
         content.append(element("p", chart.reading) if chart.reading else "")
     if chart.svg is not None:
         content.append(element("figure", element("div", chart.svg, class_="drawing")))

@@ -48,6 +48,7 @@ COLUMNS: Mapping[str, pa.Schema] = {
             ("download_s", _REAL),
             ("train_s", _REAL),
             ("upload_s", _REAL),
+            ("device_s", _REAL),
             ("outcome", _TEXT),
             ("bytes_down", _WHOLE),
             ("bytes_up", _WHOLE),

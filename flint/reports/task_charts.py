@@ -33,6 +33,7 @@ from flint.reports.wording import (
 _SHOWN_OUTCOMES = (*OUTCOMES, "unknown")
 _DURATION_BINS = 48
 _STALENESS_BARS = 40
+_SHOWN_PERCENTILE = 99.0
 _NO_TASKS = "No task was started, so there is nothing to show."
 
 
@@ -74,7 +75,7 @@ def outcomes_chart(runs: Sequence[ShownRun]) -> Chart:
         data["from_s"] += edges[:-1].tolist()
         data["to_s"] += edges[1:].tolist()
         virtual_time_axis(panel, unit, end_s)
-        grouped_numbers(panel.yaxis)
+        whole_numbers(panel.yaxis)
     axes[0].set_ylabel(f"tasks ended per {width}")
     outcome_legend(figure, codes)
     of_runs = [(run.label, _outcome_sentence(run)) for run in runs]
@@ -115,7 +116,7 @@ def duration_chart(runs: Sequence[ShownRun]) -> Chart:
         panel.set_ylim(top=1.16 * max(float(below.max()), 1.0))  # room for the median's label
         _mark_median(panel, durations[outcome == 0])
         _duration_axis(panel, edges)
-        grouped_numbers(panel.yaxis)
+        whole_numbers(panel.yaxis)
         panel.set_xlabel("from start to end of a task (logarithmic)")
     axes[0].set_ylabel("tasks")
     outcome_legend(figure, codes)
@@ -140,8 +141,12 @@ def staleness_chart(runs: Sequence[ShownRun]) -> Chart:
     of_runs = [(run.label, _staleness_sentence(staleness)) for run, staleness in found]
     if most == 0:
         return Chart(key, title, "", of_runs)
-    width = -(-(most + 1) // _STALENESS_BARS)
-    edges = np.arange(0, most + 1 + width, width) - 0.5
+    # A long tail goes into the last bar, so that the rest can be told apart.
+    shown_to = most
+    if most >= _STALENESS_BARS:
+        shown_to = int(max(np.percentile(staleness, _SHOWN_PERCENTILE) for _, staleness in having))
+    width = -(-(shown_to + 1) // _STALENESS_BARS)
+    edges = np.arange(0, shown_to + 1 + width, width) - 0.5
     figure, (panel,) = panels(1, 1, height_in=2.6)
     data: dict[str, list[object]] = {
         "run": [],
@@ -151,7 +156,7 @@ def staleness_chart(runs: Sequence[ShownRun]) -> Chart:
     }
     share = 0.86 / len(having)
     for place, (run, staleness) in enumerate(having):
-        count, _ = np.histogram(staleness, edges)
+        count, _ = np.histogram(np.minimum(staleness, edges[-1] - 0.5), edges)
         left = edges[:-1] + width * (0.07 + share * place)
         panel.bar(
             left,
@@ -162,9 +167,10 @@ def staleness_chart(runs: Sequence[ShownRun]) -> Chart:
         )
         data["run"] += [run.run.run_id] * count.size
         data["staleness_from"] += (edges[:-1] + 0.5).astype(int).tolist()
-        data["staleness_to"] += (edges[1:] - 0.5).astype(int).tolist()
+        data["staleness_to"] += [*(edges[1:-1] - 0.5).astype(int).tolist(), most]
         data["updates"] += count.tolist()
-    panel.set_xlabel("versions behind when aggregated")
+    tail = f"; the last bar is {edges[-2] + 0.5:,.0f} and more" if most > edges[-1] else ""
+    panel.set_xlabel(f"versions behind when aggregated{tail}")
     panel.set_ylabel("% of aggregated updates")
     panel.set_xlim(edges[0], edges[-1])
     whole_numbers(panel.xaxis)

@@ -195,6 +195,7 @@ class _Trial:
                     row["bytes_up"] = 0
                 if ended > self.now:
                     row["ended_s"] = max(self.now, row["started_s"])
+                    row["device_s"] = row["ended_s"] - row["started_s"]
             self.running = []
         measured = self.version % evaluate_every == 0
         learnt = 0.41 - 0.27 * np.exp(-self.version / 35)

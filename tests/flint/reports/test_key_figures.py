@@ -1,5 +1,6 @@
 """Figures at the head of a report, against sums over the tasks."""
 
+import dataclasses
 import math
 import statistics
 
@@ -12,7 +13,6 @@ from tests.flint.reports.synthetic_runs import (
     empty_run,
     make_run,
     plausible_run,
-    task_row,
     trajectory_row,
 )
 
@@ -61,14 +61,23 @@ def test_a_run_without_a_summary_gets_its_figures_from_the_trajectory():
         trajectory_row(2, 7200.0, metric=0.4, tasks_started=6, succeeded=4, failed=2,
                        device_s=7200.0, wasted_device_s=1800.0, bytes_up=10, bytes_down=20),
     ]  # fmt: skip
-    tasks = [task_row(1, 0.0, 10.0)]
-    figures = figures_of(make_run(trajectory=trajectory, tasks=tasks, summary={}))
+    figures = figures_of(make_run(trajectory=trajectory, summary={}))
     assert figures.virtual_hours.mean == 2.0
     assert figures.aggregations.mean == 2
     assert (figures.metric.mean, figures.best_metric.mean) == (0.4, 0.5)
     assert figures.succeeded_share.mean == pytest.approx(4 / 6)
     assert (figures.device_hours.mean, figures.wasted_share.mean) == (2.0, 0.25)
     assert (figures.bytes_up.mean, figures.bytes_down.mean) == (10, 20)
+
+
+def test_without_a_summary_sums_are_those_over_the_tasks(run):
+    bare = dataclasses.replace(run, summary={"metric_name": "auprc"})
+    with_summary, without = figures_of(run), figures_of(bare)
+    assert without.tasks_started == with_summary.tasks_started
+    assert without.outcomes == with_summary.outcomes
+    assert without.bytes_up == with_summary.bytes_up
+    assert without.device_hours.mean == pytest.approx(with_summary.device_hours.mean)
+    assert without.wasted_share.mean == pytest.approx(with_summary.wasted_share.mean)
 
 
 def test_the_best_loss_is_the_least_whatever_the_summary_says():

@@ -318,6 +318,7 @@ def test_runs_of_one_name_are_told_apart(fedavg):
         ("flower app", "out of <memory>"),
         ("empty beside", "Not every run measured a metric."),
         ("empty beside", "no task was started."),
+        ("one task", "How many clients were available is not recorded"),
     ],
 )
 def test_what_is_absent_is_said_in_a_sentence(pages, kind, sentence):
@@ -371,6 +372,7 @@ def large_run(count=100_000, versions=5_000):
             "download_s": (ended - started) * 0.1,
             "train_s": (ended - started) * 0.7,
             "upload_s": (ended - started) * 0.2,
+            "device_s": ended - started,
             "outcome": outcome,
             "bytes_down": np.full(count, 750_000),
             "bytes_up": np.where(outcome == "succeeded", 750_000, 0),
