@@ -150,8 +150,7 @@ class NodeFleet(ABC):
         self._start_tasks()
         if self._running and self.now_s() >= self._next_pull_s:
             limit = 2 * self._parameter_bytes() + _REPLY_MARGIN_BYTES
-            for reply in self._nodes.pull(list(self._running), max_reply_bytes=limit):
-                self._on_reply(reply)
+            self._take_in(self._nodes.pull(list(self._running), max_reply_bytes=limit))
             self._next_pull_s = self.now_s() + self._poll_s
             self._end_overdue()
             self._start_tasks()
@@ -222,6 +221,11 @@ class NodeFleet(ABC):
             return chosen
 
     # -- replies ---------------------------------------------------------------------------------
+
+    def _take_in(self, replies: Sequence[NodeReply]) -> None:
+        """Replies that have arrived together."""
+        for reply in replies:
+            self._on_reply(reply)
 
     def _on_reply(self, reply: NodeReply) -> None:
         with self._lock:

@@ -54,6 +54,10 @@ class NodeSlots:
             del self._online[node_id]
             self._online[node_id] = None
 
+    def online(self) -> tuple[int, ...]:
+        """Nodes that were online at the last look, busy or idle."""
+        return tuple(self._online)
+
     def capacity(self) -> int:
         """Idle nodes, less the slots that wait for one."""
         return max(0, len(self._idle()) - self._waiting())

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.flower_records import ARRAYS, CONFIG, TaskKey
@@ -12,7 +12,8 @@ from server.coordination.selection import shuffle_seed
 from server.coordination.tasks import Grant
 from server.flower.node_messages import ConfigValue, NodeTask
 
-Parameters = Mapping[str, NDArray[np.float32]]
+Parameters = Mapping[str, NDArray[Any]]
+"""Arrays of a version by name, in wire order; float32 but for somebody else's ClientApp."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def read_update(
             f"the task was about {base_version}",
         )
     metrics = reply.values.get(METRICS, {})
-    num_examples = _example_count(metrics.get(MetricKey.NUM_EXAMPLES))
+    num_examples = example_count(metrics.get(MetricKey.NUM_EXAMPLES), MetricKey.NUM_EXAMPLES)
     if isinstance(num_examples, Rejection):
         return num_examples
     update = pb.Update(
@@ -92,7 +92,7 @@ def read_update(
         loss_before=_number(metrics.get(MetricKey.LOSS_BEFORE)),
         loss_after=_number(metrics.get(MetricKey.LOSS_AFTER)),
     )
-    for array in _in_wire_order(reply.arrays.get(ARRAYS, ()), base):
+    for array in in_wire_order(reply.arrays.get(ARRAYS, ()), base):
         update.delta.tensors.append(_tensor(array, base.get(array.name)))
     train_s = _number(metrics.get(MetricKey.TRAIN_S))
     return NodeUpdate(
@@ -101,7 +101,7 @@ def read_update(
     )
 
 
-def _in_wire_order(
+def in_wire_order(
     arrays: Sequence[NodeArray], base: Mapping[str, NDArray[np.float32]]
 ) -> Sequence[NodeArray]:
     """The order in which a node lists its arrays means nothing, as long as they are the model's."""
@@ -120,14 +120,18 @@ def _tensor(array: NodeArray, base: NDArray[np.float32] | None) -> pb.Tensor:
     return pb.Tensor(name=array.name, dtype=array.dtype, shape=array.shape, data=data)
 
 
-def _example_count(claimed: object) -> int | Rejection:
-    """The claim as an int64; the gate judges it."""
+def example_count(claimed: object, key: str) -> int | Rejection:
+    """The claim as an int64; the gate judges it.
+
+    Args:
+        key: Name of the metric that makes it.
+    """
     if isinstance(claimed, float) and claimed.is_integer():
         claimed = int(claimed)
     if isinstance(claimed, bool) or not isinstance(claimed, int):
         return Rejection(
             RejectionReason.MALFORMED,
-            f"metric {MetricKey.NUM_EXAMPLES} is {str(claimed)[:40]!r}; it must be a whole number",
+            f"metric {key} is {str(claimed)[:40]!r}; it must be a whole number",
         )
     if claimed not in _INT64:
         above = claimed > 0
