@@ -6,7 +6,7 @@ aggregate needs them: what is interrupted, stale or over-committed is never trai
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -79,10 +79,11 @@ class VirtualFleet:
         self._frozen: dict[str, Released] = {}
         self._tasks = np.zeros(len(clients), np.int64)
         self._last_update_s = self._last_release_s = 0.0
+        self._ends: Counter[str] = Counter()
 
     @property
     def in_flight(self) -> int:
-        """Tasks running on devices, also those that come too late to count."""
+        """Tasks running, also those too late to count or dropped out of without a word."""
         return len(self._running)
 
     @property
@@ -214,10 +215,8 @@ class VirtualFleet:
                 self._complete(self._running.pop(scheduled.sequence))
             case EventKind.LEFT:
                 self._leave(self._running[scheduled.sequence])
-            case EventKind.EXPIRED:
+            case _:
                 self._expire(self._running.pop(scheduled.sequence))
-            case kind:
-                raise ValueError(f"the virtual fleet schedules no {kind.name}")
 
     def _check_in(self, client: int) -> None:
         slots = self._grants.open_slots() if self._version >= 0 else 0
@@ -277,6 +276,7 @@ class VirtualFleet:
                 return
             self._held[task.number] = task
             self._last_update_s = self._now_s
+            self._ends.clear()
             self._news.append(TaskCompleted(self._now_s, self._training.reference(task)))
 
     def _leave(self, task: VirtualTask) -> None:
@@ -321,6 +321,7 @@ class VirtualFleet:
         self._tell_end(task, outcome, reason, code)
 
     def _tell_end(self, task: VirtualTask, outcome: Outcome, reason: str, code: int = 0) -> None:
+        self._ends[reason] += 1
         self._news.append(
             TaskEnded(
                 self._now_s,
@@ -357,6 +358,7 @@ class VirtualFleet:
             "tasks": self._tasks,
             "last_update_s": self._last_update_s,
             "last_release_s": self._last_release_s,
+            "ends": dict(self._ends),
         }
 
     def restore(self, job: OpenJob, state: Mapping[str, Any]) -> None:
@@ -375,6 +377,7 @@ class VirtualFleet:
         self._tasks = state["tasks"].copy()
         self._last_update_s = state["last_update_s"]
         self._last_release_s = state["last_release_s"]
+        self._ends = Counter(state["ends"])
 
     def _use(self, opened: OpenJob) -> None:
         self._training.use(opened.job, ContentGate.of(opened.job, opened.model))
@@ -382,14 +385,16 @@ class VirtualFleet:
 
     def _exhausted(self, at_s: float) -> FleetExhausted:
         if at_s < math.inf:
-            outcomes = ", ".join(f"{n} {o}" for o, n in self._log.totals.outcomes.items())
+            ends = ", ".join(f"{n} by {reason}" for reason, n in self._ends.most_common())
             return FleetExhausted(
-                f"no update has arrived for {_STALLED_AFTER_S / 86_400:.0f} virtual days (tasks so "
-                f"far: {outcomes or 'none'}); lower what a task asks of a device, or raise "
-                "client.task_timeout_s"
+                f"no update has arrived for {_STALLED_AFTER_S / 86_400:.0f} virtual days (tasks "
+                f"that ended meanwhile: {ends or 'none'}); lower what a task asks of a device, or "
+                "raise client.task_timeout_s"
             )
+        hours = self._clients.hours
+        within = "" if hours.is_always else ", within participation.state.allowed_hours"
         return FleetExhausted(
             f"after {self._now_s / 3600.0:.1f} virtual hours no client can check in any more: the "
-            "availability trace has ended, within participation.state.allowed_hours; set "
-            "availability.repeat_every_s to begin it anew"
+            f"availability trace has ended{within}; set availability.repeat_every_s to begin it "
+            "anew"
         )

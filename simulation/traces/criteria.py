@@ -40,6 +40,11 @@ class DailyHours:
         start, end = (each.hour * 3600.0 + each.minute * 60.0 for each in parse_hours(hours))
         return cls(start, (end - start) % DAY_S or DAY_S)
 
+    @property
+    def is_always(self) -> bool:
+        """Whether every hour is allowed."""
+        return self.length_s >= DAY_S
+
     def next_allowed(self, t: float) -> float:
         """First moment from ``t`` on inside the window."""
         since_start_s = (t - self.start_s) % DAY_S
@@ -47,7 +52,7 @@ class DailyHours:
 
     def allowed_end(self, t: float) -> float:
         """Until when the window open at ``t`` lasts; infinite if every hour is allowed."""
-        if self.length_s >= DAY_S:
+        if self.is_always:
             return math.inf
         return t - (t - self.start_s) % DAY_S + self.length_s
 
