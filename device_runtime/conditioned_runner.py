@@ -170,6 +170,7 @@ class ConditionedRunner(DeviceRunner):
                 bytes_down=update.bytes_down,
                 bytes_up=bytes_up,
             ),
+            session_course=self._courses.end(update.task_id),
         )
         del self._transfers[update.task_id]
         self._store.forget(update.task_id)

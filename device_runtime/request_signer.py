@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from device_runtime import identity
+from device_runtime.compression import KNOWN_CODECS
 from device_runtime.device_store import DeviceStore, Enrolment, PendingUpdate
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
@@ -129,6 +130,7 @@ class RequestSigner:
                 )
                 for update in pending
             ],
+            codecs=KNOWN_CODECS,
         )
         enrolment = self._enrolment_or_refuse()
         identity.sign_check_in(
@@ -140,13 +142,16 @@ class RequestSigner:
         )
         return request
 
-    def upload_request(self, update: PendingUpdate, payload: bytes) -> pb.UploadRequest:
-        """Hand in a kept update."""
+    def upload_request(
+        self, update: PendingUpdate, payload: bytes, session_course: str = ""
+    ) -> pb.UploadRequest:
+        """Hand in a kept update; ``session_course`` says how the attempt went so far."""
         request = pb.UploadRequest(
             task_token=update.task_token,
             payload_sha256=update.payload_sha256,
             contract_sha256=update.contract_sha256,
             payload=payload,
+            session_course=session_course,
             cost=pb.DeviceCost(
                 train_s=update.train_s,
                 cpu_s=update.cpu_s,

@@ -28,6 +28,7 @@ from device_runtime.participation import (
 )
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.request_signer import DeviceDescription, EnrolmentRefused, RequestSigner
+from device_runtime.session_shape import DOWNLOADED, TRAINED, TRAINING, UPLOADING, SessionCourses
 from device_runtime.task_fault import TaskFault
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class DeviceRunner:
         self._signer = RequestSigner(store, description, clock)
         self._known = KnownPolicy.stored(store.policy_json())
         self._lease: LeasedTask | None = None
+        self._courses = SessionCourses()
         self._report: pb.ReportOutcomeRequest | None = None
         self._failures = 0
         self._task_failures = 0
@@ -172,6 +174,7 @@ class DeviceRunner:
         if self._past_deadline(lease):
             return self._leave_task(_Outcome.INTERRUPTED, "deadline")
         lease.prepare(self._examples)
+        self._courses.note(lease.task.task_id, DOWNLOADED)
         self._failures = 0
         self._phase = self._train
         return 0.0
@@ -184,9 +187,11 @@ class DeviceRunner:
             return self._leave_task(outcome, decision.reason_code)
         if self._past_deadline(lease):
             return self._leave_task(_Outcome.INTERRUPTED, "deadline")
+        self._courses.note(lease.task.task_id, TRAINING)
         if lease.train(self._pacing.slice_s):
             update, payload = lease.update()
             self._store.keep(update, payload)
+            self._courses.note(update.task_id, TRAINED)
             self._counts["trained"] += 1
             self._lease = None
             self._phase = self._upload
@@ -206,7 +211,8 @@ class DeviceRunner:
             self._counts["damaged"] += 1
             self._store.forget(update.task_id)
             return 0.0
-        response = self._gateway.upload(self._signer.upload_request(update, payload))
+        course = self._courses.note(update.task_id, UPLOADING)
+        response = self._gateway.upload(self._signer.upload_request(update, payload, course))
         self._counts["bytes_up"] += len(payload)
         return self._after_upload(update, response)
 
@@ -244,6 +250,7 @@ class DeviceRunner:
     def _accept(self, task: pb.Task, satisfied: KnownPolicy | None) -> float:
         self._checked_in_twice = False
         self._counts["leased"] += 1
+        self._courses.begin(task.task_id)
         policy = satisfied.policy if satisfied else ParticipationPolicy()
         self._lease = self._take(task, policy)
         if satisfied is None:
@@ -262,6 +269,7 @@ class DeviceRunner:
                 continue
             if settlement.state == pb.Settlement.UPLOAD_AGAIN:
                 self._counts["upload_again"] += 1
+                self._courses.begin(task_id)
                 self._store.mark_answered(task_id, answered=False)
             elif settlement.state in (pb.Settlement.COMMITTED, pb.Settlement.DROPPED):
                 committed = settlement.state == pb.Settlement.COMMITTED
@@ -276,6 +284,7 @@ class DeviceRunner:
             self._counts["retry_later"] += 1
             return max(come_back_s, self._back_off())
         self._failures = self._task_failures = 0
+        self._courses.end(update.task_id)
         outcome = _FINAL_VERDICTS.get(response.verdict)
         if outcome is None:
             # Accepted, or a verdict newer than this runtime: the next check-in settles it.
@@ -321,7 +330,11 @@ class DeviceRunner:
         lease = self._held_lease()
         self._counts[_Outcome.Outcome.Name(outcome).lower()] += 1
         self._report = pb.ReportOutcomeRequest(
-            task_token=lease.task.token, outcome=outcome, reason=reason, cost=lease.cost()
+            task_token=lease.task.token,
+            outcome=outcome,
+            reason=reason,
+            cost=lease.cost(),
+            session_course=self._courses.end(lease.task.task_id),
         )
         self._lease = None
         self._phase = self._send_report

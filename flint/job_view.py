@@ -10,6 +10,7 @@ from feature_catalog.jobs import JobQueue, JobRow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 ENDED = frozenset({"finished", "stopped", "failed"})
 _POLL_S = 0.5
@@ -94,8 +95,27 @@ def render(row: JobRow) -> "RenderableType":
     reasons = sorted(progress.get("reasons", {}).items(), key=lambda item: -item[1])
     for name, count in reasons[:_MAX_REASONS]:
         counts.add_row(f"  [dim]{name}[/]", f"[dim]{count:,}[/]")
-    body = Group(facts, counts) if counts.row_count else facts
+    tables = [table for table in (counts, _sessions(progress)) if table.row_count]
+    body = Group(facts, *tables)
     return Panel(body, title=f"{row.name} [dim]{row.job_id}[/]", title_align="left", expand=False)
+
+
+def _sessions(progress: Mapping[str, Any]) -> "Table":
+    """How far devices' attempts came, the most frequent first."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("session")
+    table.add_column("attempts", justify="right")
+    table.add_column("share", justify="right")
+    sessions: Mapping[str, int] = progress.get("sessions", {})
+    total = sum(sessions.values())
+    by_count = sorted(sessions.items(), key=lambda item: (-item[1], item[0]))
+    for shape, count in by_count[:_MAX_REASONS]:
+        table.add_row(Text(shape), f"{count:,}", f"{count / total:.1%}")
+    return table
 
 
 def _watch(queue: JobQueue, row: JobRow, on_change: Callable[[JobRow], None]) -> JobRow:

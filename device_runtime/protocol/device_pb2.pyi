@@ -170,20 +170,22 @@ class BlobChunk(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
 
 class UploadRequest(_message.Message):
-    __slots__ = ("proof", "task_token", "payload_sha256", "contract_sha256", "payload", "cost")
+    __slots__ = ("proof", "task_token", "payload_sha256", "contract_sha256", "payload", "cost", "session_course")
     PROOF_FIELD_NUMBER: _ClassVar[int]
     TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    SESSION_COURSE_FIELD_NUMBER: _ClassVar[int]
     proof: DeviceProof
     task_token: bytes
     payload_sha256: bytes
     contract_sha256: bytes
     payload: bytes
     cost: DeviceCost
-    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ...) -> None: ...
+    session_course: str
+    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ..., session_course: _Optional[str] = ...) -> None: ...
 
 class UploadResponse(_message.Message):
     __slots__ = ("verdict", "reason_code", "reason", "come_back_after_s")
@@ -214,7 +216,7 @@ class UploadResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[UploadResponse.Verdict, str]] = ..., reason_code: _Optional[int] = ..., reason: _Optional[str] = ..., come_back_after_s: _Optional[float] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
-    __slots__ = ("task_token", "outcome", "reason", "cost")
+    __slots__ = ("task_token", "outcome", "reason", "cost", "session_course")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OUTCOME_UNSPECIFIED: _ClassVar[ReportOutcomeRequest.Outcome]
@@ -229,11 +231,13 @@ class ReportOutcomeRequest(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    SESSION_COURSE_FIELD_NUMBER: _ClassVar[int]
     task_token: bytes
     outcome: ReportOutcomeRequest.Outcome
     reason: str
     cost: DeviceCost
-    def __init__(self, task_token: _Optional[bytes] = ..., outcome: _Optional[_Union[ReportOutcomeRequest.Outcome, str]] = ..., reason: _Optional[str] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ...) -> None: ...
+    session_course: str
+    def __init__(self, task_token: _Optional[bytes] = ..., outcome: _Optional[_Union[ReportOutcomeRequest.Outcome, str]] = ..., reason: _Optional[str] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ..., session_course: _Optional[str] = ...) -> None: ...
 
 class ReportOutcomeResponse(_message.Message):
     __slots__ = ("come_back_after_s",)

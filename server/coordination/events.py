@@ -56,6 +56,19 @@ class UpdatesRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsEnded:
+    """Attempts of devices ended.
+
+    Attributes:
+        shape: How far they came and how they ended, see `device_runtime.session_shape`.
+    """
+
+    at_s: float
+    shape: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class TasksLost:
     """A gateway died: its running tasks and uncommitted updates must be asked for again."""
 
@@ -63,4 +76,4 @@ class TasksLost:
     task_ids: tuple[str, ...]
 
 
-Event = TaskCompleted | TaskEnded | TaskStarted | UpdatesRefused | TasksLost
+Event = TaskCompleted | TaskEnded | TaskStarted | UpdatesRefused | SessionsEnded | TasksLost

@@ -1,11 +1,11 @@
 """Who watches a job in production: the catalog's live progress, and everyone together."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from feature_catalog.jobs import JobQueue
-from server.coordination.events import Event
+from server.coordination.events import Event, SessionsEnded
 from server.coordination.progress import Aggregation, JobObserver, JobProgress
 
 _REPORT_EVERY_S = 1.0
@@ -13,16 +13,23 @@ _RATE_WINDOW_S = 10.0
 
 
 class CatalogProgress:
-    """Writes a job's progress to the catalog about once a second, for `flint job --follow`."""
+    """Writes a job's progress to the catalog about once a second, for `flint job --follow`.
+
+    Attempts of devices are counted on from what an earlier coordinator wrote; of one that was
+    killed, those of its last second are missing.
+    """
 
     def __init__(self, jobs: JobQueue, job_id: str) -> None:
         self._jobs = jobs
+        self._sessions = Counter(jobs.get(job_id).progress.get("sessions", {}))
         self._job_id = job_id
         self._reported_s = 0.0
         self._updates: deque[tuple[float, int]] = deque()
 
     def on_event(self, event: Event) -> None:
-        """Nothing: counts are in the progress."""
+        """Count attempts by shape; other counts are in the progress."""
+        if isinstance(event, SessionsEnded):
+            self._sessions[event.shape] += event.count
 
     def on_aggregation(self, aggregation: Aggregation) -> None:
         """Nothing: counts are in the progress."""
@@ -56,6 +63,7 @@ class CatalogProgress:
                 "elapsed_s": round(totals.elapsed_s, 3),
                 "outcomes": dict(totals.outcomes),
                 "reasons": dict(totals.reasons),
+                "sessions": dict(self._sessions),
             },
         )
 

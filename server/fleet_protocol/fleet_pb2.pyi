@@ -149,18 +149,28 @@ class Hello(_message.Message):
     def __init__(self, gateway_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., capacity: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("snapshot", "leased", "completed", "ended", "refusals")
+    __slots__ = ("snapshot", "leased", "completed", "ended", "refusals", "sessions")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     LEASED_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     snapshot: bool
     leased: _containers.RepeatedCompositeFieldContainer[Leased]
     completed: _containers.RepeatedCompositeFieldContainer[Completed]
     ended: _containers.RepeatedCompositeFieldContainer[Ended]
     refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
-    def __init__(self, snapshot: _Optional[bool] = ..., leased: _Optional[_Iterable[_Union[Leased, _Mapping]]] = ..., completed: _Optional[_Iterable[_Union[Completed, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
+    sessions: _containers.RepeatedCompositeFieldContainer[Sessions]
+    def __init__(self, snapshot: _Optional[bool] = ..., leased: _Optional[_Iterable[_Union[Leased, _Mapping]]] = ..., completed: _Optional[_Iterable[_Union[Completed, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Sessions, _Mapping]]] = ...) -> None: ...
+
+class Sessions(_message.Message):
+    __slots__ = ("shape", "count")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    shape: str
+    count: int
+    def __init__(self, shape: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason_code", "count")

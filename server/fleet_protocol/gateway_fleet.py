@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import grpc
 
-from server.coordination.events import Event, TasksLost, UpdatesRefused
+from device_runtime.session_shape import SHAPES
+from server.coordination.events import Event, SessionsEnded, TasksLost, UpdatesRefused
 from server.coordination.fleet import OpenJob, Released
 from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
@@ -312,6 +313,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._events.put(ended_event(ended, now_s))
         for refusal in progress.refusals:
             self._events.put(UpdatesRefused(now_s, refusal.reason_code, refusal.count))
+        for sessions in progress.sessions:
+            if sessions.shape in SHAPES:  # a gateway of another version may know more of them
+                self._events.put(SessionsEnded(now_s, sessions.shape, sessions.count))
         self._send(
             link,
             pb.CoordinatorMessage(acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)),

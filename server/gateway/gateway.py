@@ -69,6 +69,7 @@ class Gateway:
                 mint,
                 PaceSteering(check_ins_per_s=settings.check_ins_per_s),
                 count_tasks=metrics.count_tasks,
+                count_session=metrics.count_session,
             )
             metrics.read_gauges_from(self.state.counts)
             intake = UpdateIntake(

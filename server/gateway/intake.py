@@ -41,6 +41,7 @@ class UpdateIntake:
         upload: UploadEnvelope,
         cost: TaskCost,
         now_s: float,
+        course: str = "",
     ) -> pb.UploadResponse:
         """Answer one upload; the response lacks only a time to come back.
 
@@ -50,6 +51,7 @@ class UpdateIntake:
             upload: What it sent.
             cost: What it says the task cost it.
             now_s: Server's clock.
+            course: How far it says its attempt came.
 
         Raises:
             AggregatorLost: If the aggregator's process is gone; nothing was counted.
@@ -63,7 +65,8 @@ class UpdateIntake:
         if self._state.must_ask_store(claims):
             stored = self._outcomes.find(claims.task_id)
         with self._barrier.upload():
-            decision = self._state.admit(claims, upload.payload_sha256, stored, cost, now_s)
+            digest = upload.payload_sha256
+            decision = self._state.admit(claims, digest, stored, cost, now_s, course)
             if isinstance(decision, Admitted):
                 return self._gate_and_fold(decision, upload, cost)
         if isinstance(decision, Rejection):

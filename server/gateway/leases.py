@@ -4,6 +4,7 @@ import heapq
 from dataclasses import dataclass
 
 from device_runtime.protocol import device_pb2 as device_pb
+from device_runtime.session_shape import CHECKED_IN
 from server.gateway.tokens import TaskClaims
 
 
@@ -16,12 +17,14 @@ class Lease:
         task: As handed out, to be handed out again if the answer was lost; None for a task of a
             lost gateway, known from its token alone.
         uploading: Its update is being gated and folded right now; it cannot expire meanwhile.
+        course: How far its device came with it, as it says (`device_runtime.session_shape`).
     """
 
     claims: TaskClaims
     deadline_s: float
     task: device_pb.Task | None
     uploading: bool = False
+    course: str = CHECKED_IN
 
 
 class LeaseBook:

@@ -22,6 +22,12 @@ class GatewayMetrics:
             ("outcome", "reason"),
             registry=self.registry,
         )
+        self._sessions = Counter(
+            "flint_gateway_sessions_total",
+            "Attempts of devices that ended, by how far they came (docs/operations.md)",
+            ("shape",),
+            registry=self.registry,
+        )
         transferred = Counter(
             "flint_gateway_bytes_total",
             "Bytes of blobs (down) and of updates (up)",
@@ -52,6 +58,10 @@ class GatewayMetrics:
             "Newest model version of the open job",
             registry=self.registry,
         )
+
+    def count_session(self, shape: str) -> None:
+        """Note an attempt that ended."""
+        self._sessions.labels(shape).inc()
 
     def count_tasks(self, outcome: str, reason: str, count: int) -> None:
         """Note tasks that ended."""

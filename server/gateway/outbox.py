@@ -21,7 +21,7 @@ class Outbox:
     """Changes gather into one `Progress` until it is taken; taken ones are kept until acknowledged.
 
     Memory is bounded by the slots the coordinator grants: each leased task leaves at most two
-    changes, and refusals are counted by reason.
+    changes, and refusals and attempts are counted by reason and shape.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class Outbox:
         self._listener: Callable[[], None] | None = None
         self._gathering = pb.Progress()
         self._refusals: Counter[RejectionReason] = Counter()
+        self._sessions: Counter[str] = Counter()
         self._unacknowledged: list[SequencedProgress] = []
         self._sequence = 0
 
@@ -60,12 +61,21 @@ class Outbox:
             self._refusals[reason] += 1
         self._changed()
 
+    def session(self, shape: str) -> None:
+        """An attempt of a device ended."""
+        with self._lock:
+            self._sessions[shape] += 1
+        self._changed()
+
     def take(self) -> SequencedProgress | None:
         """Everything gathered since the last call, as the next message; None when nothing was."""
         with self._lock:
             for reason, count in self._refusals.items():
                 self._gathering.refusals.add(reason_code=int(reason), count=count)
             self._refusals.clear()
+            for shape, count in self._sessions.items():
+                self._gathering.sessions.add(shape=shape, count=count)
+            self._sessions.clear()
             if not self._gathering.ByteSize():
                 return None
             taken = SequencedProgress(self._next_sequence(), self._gathering)
@@ -92,6 +102,7 @@ class Outbox:
         with self._lock:
             self._gathering = pb.Progress()
             self._refusals.clear()
+            self._sessions.clear()
             self._unacknowledged.clear()
 
     def _next_sequence(self) -> int:

@@ -14,6 +14,7 @@ from device_runtime.errors import FlintError
 from device_runtime.identity import is_device_public_key, verify_enrol
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol import device_pb2_grpc
+from device_runtime.session_shape import admitted_course
 from feature_catalog.blobs import MissingBlob
 from feature_catalog.devices import InvalidEnrolmentToken
 from server.aggregation.process import AggregatorLost
@@ -227,7 +228,8 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         outcome, otherwise = _OUTCOMES[request.outcome]
         reason = self._reasons.admit(request.reason) if request.reason else otherwise
         cost = _cost(request.cost, bytes_up=0)
-        self._state.end_task(claims, outcome, reason, cost, self._clock())
+        course = admitted_course(request.session_course)
+        self._state.end_task(claims, outcome, reason, cost, self._clock(), course)
         return pb.ReportOutcomeResponse(
             come_back_after_s=self._state.come_back_after_s(claims.device_id)
         )
@@ -257,6 +259,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
                 self._clock(),
             )
         except OutcomesUnreachable as error:
+                admitted_course(request.session_course),
             log.error("%s", error)
             return retry_later()
         except AggregatorLost as error:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 
 from device_runtime.protocol import device_pb2 as device_pb
+from device_runtime.session_shape import ERROR, INTERRUPTED, REFUSED, UNHEARD
 from server.coordination.selection import takes_task
 from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as fleet_pb
@@ -16,7 +17,14 @@ from server.gateway.opened_job import OpenedJob
 from server.gateway.outbox import Outbox, SequencedProgress
 from server.gateway.pace import PaceSteering
 from server.gateway.population import Population
-from server.gateway.task_book import FREE, JOB_ENDED, CountTasks, TaskBook, TaskCost
+from server.gateway.task_book import (
+    FREE,
+    JOB_ENDED,
+    CountSession,
+    CountTasks,
+    TaskBook,
+    TaskCost,
+)
 from server.gateway.tokens import TaskClaims, TokenMint
 from server.update_gate.envelope import check_other_digest
 from server.update_gate.rejections import Rejection, RejectionReason
@@ -43,6 +51,7 @@ class GatewayState:
         *,
         capacity: int = CAPACITY,
         count_tasks: CountTasks = lambda *_: None,
+        count_session: CountSession = lambda _: None,
         new_task_id: Callable[[], str] = lambda: f"t-{secrets.token_hex(12)}",
     ) -> None:
         self.boot_id = boot_id
@@ -52,7 +61,7 @@ class GatewayState:
         self._mint = mint
         self._new_task_id = new_task_id
         self._count_tasks = count_tasks
-        self._tasks = TaskBook(self.outbox, count_tasks)
+        self._tasks = TaskBook(self.outbox, count_tasks, count_session)
         self._grants = GrantBook()
         self._population = Population(pace)
         self._job: OpenedJob | None = None
@@ -267,6 +276,7 @@ class GatewayState:
         now_s: float,
     ) -> Admitted | Held | Answer | Rejection | TryLater:
         """Decide on an upload whose token is genuine and the sender's own, its bytes unread.
+        course: str = "",
 
         Args:
             claims: Of its token.
@@ -276,6 +286,7 @@ class GatewayState:
             now_s: Server's clock.
 
         Returns:
+            course: How far the device says the attempt came.
             `Admitted` to go on; `Held` or an `Answer` for a task that has its answer (the first
             one, to the same digest) or comes too late; a `Rejection` that leaves every task as it
             is.
@@ -292,6 +303,7 @@ class GatewayState:
                 return TryLater.UPLOAD_RUNNING
             late = self._end_if_late(lease, payload_sha256, cost)
             if late is not None:
+            lease.course = course
                 return late
             if self._job is None:
                 return TryLater.NO_JOB_OPEN
@@ -313,7 +325,8 @@ class GatewayState:
             answer = Answer(
                 Outcome.REJECTED, rejection.detail, int(rejection.reason), payload_sha256
             )
-            self._tasks.end(admitted.lease, answer, rejection.reason.name.lower(), cost)
+            reason = rejection.reason.name.lower()
+            self._tasks.end(admitted.lease, answer, reason, cost, session_end=REFUSED)
             return answer
 
     def break_off(self, admitted: Admitted) -> None:
@@ -328,14 +341,22 @@ class GatewayState:
             self._count_tasks("refused", reason.name.lower(), 1)
 
     def end_task(
-        self, claims: TaskClaims, outcome: Outcome, reason: str, cost: TaskCost, now_s: float
+        self,
+        claims: TaskClaims,
+        outcome: Outcome,
+        reason: str,
+        cost: TaskCost,
+        now_s: float,
+        course: str = "",
     ) -> None:
         """A device ends its leased task without an update; repeats and late words are ignored."""
         with self._lock:
             self._tasks.expire(now_s)
             lease = self._tasks.leases.of_task(claims.task_id)
             if lease is not None and not lease.uploading:
-                self._tasks.end(lease, Answer(outcome, reason), reason, cost)
+                lease.course = course
+                ending = ERROR if outcome is Outcome.FAILED else INTERRUPTED
+                self._tasks.end(lease, Answer(outcome, reason), reason, cost, session_end=ending)
 
     # -- time and measures ---------------------------------------------------------------------
 
@@ -388,7 +409,8 @@ class GatewayState:
         else:
             return None
         answer = Answer(outcome, reason, payload_sha256=payload_sha256)
-        self._tasks.end(lease, answer, reason, cost)
+        ending = REFUSED if payload_sha256 else UNHEARD
+        self._tasks.end(lease, answer, reason, cost, session_end=ending)
         return answer
 
     def _lease(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from device_runtime.session_shape import TAKEN, UNHEARD
 from server.coordination.tasks import Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as pb
 from server.gateway.answers import Answer, AnswerBook
@@ -11,6 +12,9 @@ from server.gateway.outbox import Outbox
 
 CountTasks = Callable[[str, str, int], None]
 """Told of tasks that ended: outcome, reason, how many."""
+
+CountSession = Callable[[str], None]
+"""Told of an attempt that ended: its shape, see `device_runtime.session_shape`."""
 
 JOB_ENDED = "job_ended"
 
@@ -34,10 +38,13 @@ class TaskBook:
     Not safe for several threads; its owner holds a lock.
     """
 
-    def __init__(self, outbox: Outbox, count_tasks: CountTasks) -> None:
+    def __init__(
+        self, outbox: Outbox, count_tasks: CountTasks, count_session: CountSession
+    ) -> None:
         self.leases = LeaseBook()
         self._outbox = outbox
         self._count = count_tasks
+        self._count_session = count_session
         self._folded: dict[str, pb.Completed] = {}
         self._released: dict[str, tuple[str, ...]] = {}
         self._answers = AnswerBook()
@@ -67,8 +74,17 @@ class TaskBook:
         )
         self._folded[reference.task_id] = message
         self._outbox.completed(message)
+        self._end_session(lease, TAKEN)
 
-    def end(self, lease: Lease, answer: Answer, reason: str, cost: TaskCost = FREE) -> None:
+    def end(
+        self,
+        lease: Lease,
+        answer: Answer,
+        reason: str,
+        cost: TaskCost = FREE,
+        *,
+        session_end: str = UNHEARD,
+    ) -> None:
         """A task ended without counting.
 
         Args:
@@ -76,6 +92,7 @@ class TaskBook:
             answer: What its device is told, now and at every repeat.
             reason: Short code under which it is counted.
             cost: Claimed by the device.
+            session_end: How its device's attempt ended, see `device_runtime.session_shape`.
         """
         claims = lease.claims
         self.leases.remove(lease)
@@ -98,6 +115,7 @@ class TaskBook:
             ]
         )
         self._count(answer.outcome, reason, 1)
+        self._end_session(lease, session_end)
 
     def expire(self, now_s: float) -> None:
         """End every leased task whose deadline has passed."""
@@ -193,6 +211,11 @@ class TaskBook:
             leased=[_leased(lease) for lease in self.leases.all()],
             completed=self._folded.values(),
         )
+
+    def _end_session(self, lease: Lease, ending: str) -> None:
+        shape = lease.course + ending
+        self._outbox.session(shape)
+        self._count_session(shape)
 
 
 def _leased(lease: Lease) -> pb.Leased:

@@ -21,6 +21,7 @@ PROGRESS = {
     "elapsed_s": 3725.0,
     "outcomes": {"succeeded": 2400, "stale": 3, "rejected": 0},
     "reasons": {"max_staleness": 3},
+    "sessions": {"-v[]+^": 2400, "-v[!": 797, "-v[]+#": 3},
 }
 ROW = JobRow(
     job_id="j-1",
@@ -48,6 +49,15 @@ def test_the_panel_shows_what_matters_and_leaves_out_what_did_not_happen():
     for part in ("0.4123 (version 10)", "2,400 (21.4/s)", "58", "1:02:05", "max_staleness"):
         assert part in text
     assert "rejected" not in text
+
+
+def test_the_panel_shows_how_far_attempts_came_the_most_frequent_first():
+    rows = [line.split() for line in shown(ROW).splitlines() if "%" in line]
+    assert [row[1:4] for row in rows] == [
+        ["-v[]+^", "2,400", "75.0%"],
+        ["-v[!", "797", "24.9%"],
+        ["-v[]+#", "3", "0.1%"],
+    ]
 
 
 def test_a_job_that_waits_has_a_panel_too():

@@ -45,6 +45,7 @@ class Desk:
     def __init__(self, boot_id: str = "boot-1", outcomes: StoredOutcomes | None = None) -> None:
         self.now_s = 1000.0
         self.counted: Counter[tuple[str, str]] = Counter()
+        self.sessions: Counter[str] = Counter()
         self.outcomes = outcomes or StoredOutcomes()
         self.aggregator = MeanAggregator()
         self.mint = TokenMint(KEY)
@@ -54,6 +55,7 @@ class Desk:
             self.mint,
             PaceSteering(check_ins_per_s=200),
             count_tasks=self._count,
+            count_session=self._count_session,
             new_task_id=lambda: f"{boot_id}-t{next(numbers)}",
         )
         barrier = FoldBarrier()
@@ -70,6 +72,9 @@ class Desk:
 
     def _count(self, outcome: str, reason: str, number: int) -> None:
         self.counted[(outcome, reason)] += number
+
+    def _count_session(self, shape: str) -> None:
+        self.sessions[shape] += 1
 
     # -- as the coordinator ----------------------------------------------------------------------
 
@@ -154,6 +159,7 @@ class Desk:
         device_id: str = "d1",
         contract: bytes = CONTRACT,
         digest: bytes | None = None,
+        course: str = "",
     ) -> device_pb.UploadResponse:
         return self.intake.take(
             device_id,
@@ -161,6 +167,7 @@ class Desk:
             UploadEnvelope(digest or sha256_of(payload), contract, payload),
             TaskCost(train_s=2.0, bytes_down=7, bytes_up=len(payload)),
             self.now_s,
+            course,
         )
 
     def settle(self, task: device_pb.Task, payload: bytes) -> device_pb.Settlement:
