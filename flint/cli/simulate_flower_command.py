@@ -41,6 +41,13 @@ def simulate_flower(
             help="The app's own settings, as `flwr run` takes them; may be repeated.",
         ),
     ] = None,
+    local_epochs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How often the app passes over its examples in a task, for the time it takes.",
+        ),
+    ] = 1,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Repetitions. Default: the environment's.")
     ] = None,
@@ -73,7 +80,7 @@ def simulate_flower(
         note(sentence)
     with open_catalog(resolve_home(home)) as catalog:
         resolver = CatalogInputs(environment.parent, catalog.environment_inputs)
-        dry_run = prepare_flower_run(app, world, resolver, seed)
+        dry_run = prepare_flower_run(app, world, resolver, seed, local_epochs)
         runs = catalog.simulation_runs
         row = runs.create(new_flower_run(dry_run, trials or world.trials))
         note(f"run {row.run_id} of {app.name}: {len(dry_run.records)} nodes")

@@ -16,6 +16,9 @@ from simulation.flower.random_state import seed_of, seeded
 from simulation.flower.virtual_time import on_clock
 from simulation.random_streams import RandomStreams
 
+TERMINATED = 143
+"""Exit code of a process that is asked to end (SIGTERM): not the app's doing."""
+
 _READING_S = 1e-6
 
 
@@ -110,6 +113,8 @@ class ClientRuns:
                 reason = f"{type(raised)}:<'{raised}'>"
                 reply = error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
             except SystemExit as left:
+                if left.code == TERMINATED:
+                    raise
                 error = f"SystemExit: {left}"
                 reply = client_crashed(message)
         if not isinstance(reply, Message) or not (reply.has_content() or reply.has_error()):

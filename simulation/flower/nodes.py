@@ -33,11 +33,13 @@ class Nodes:
 
     Attributes:
         dropout_per_hour: Hazard of losing a task for reasons no trace tells.
+        local_epochs: How often a task of training passes over its examples.
     """
 
     world: World
     devices: ClientDevices
     dropout_per_hour: float
+    local_epochs: int
     streams: RandomStreams
 
     def __len__(self) -> int:
@@ -95,8 +97,8 @@ class Nodes:
             self.streams["per_example_s"].uniform(client, ordinal),
         )
         if category == MessageType.EVALUATE:
-            per_example_s /= FEDSCALE_TRAINING_FACTOR
-        return per_example_s * examples
+            return per_example_s / FEDSCALE_TRAINING_FACTOR * examples
+        return per_example_s * (self.local_epochs * examples)
 
     def dropout_s(self, client: int, ordinal: int) -> float:
         """Seconds of work after which the task is lost; infinite without a hazard."""

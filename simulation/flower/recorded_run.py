@@ -39,9 +39,17 @@ OnProgress = Callable[[int, Progress], None]
 
 
 def prepare_flower_run(
-    app: FlowerApp, environment: Environment, resolver: InputResolver, seed: int
+    app: FlowerApp,
+    environment: Environment,
+    resolver: InputResolver,
+    seed: int,
+    local_epochs: int = 1,
 ) -> FlowerDryRun:
     """Read an environment's traces and put a client of the app on each device of its population.
+
+    Args:
+        local_epochs: How often the app passes over its examples in a task of training: its replies
+            say how many examples there are, not how often each was used.
 
     Raises:
         InvalidEnvironmentValue: If ``population.clients`` is missing: an app does not say it.
@@ -56,7 +64,7 @@ def prepare_flower_run(
     records = np.ones(clients, np.int64)
     world = load_world(environment, resolver)
     mapping, devices = populate(world, environment, records)
-    return FlowerDryRun(app, environment, world, mapping, devices, records, seed)
+    return FlowerDryRun(app, environment, world, mapping, devices, records, seed, local_epochs)
 
 
 def notes(environment: Environment) -> list[str]:
@@ -78,6 +86,7 @@ def new_flower_run(dry_run: FlowerDryRun, trials: int) -> NewSimulationRun:
         "serverapp": app.server,
         "clientapp": app.client,
         "run_config": app.run_config,
+        "local_epochs": dry_run.local_epochs,
         "code_sha256": _code_sha256(app.folder),
     }
     found = {"python": platform.python_version()}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device_runtime.errors import FlintError
 from simulation.environment import Environment
 from simulation.flower.app_folder import FlowerApp, imported, told
-from simulation.flower.client_runs import ClientRuns, DeviceClock
+from simulation.flower.client_runs import TERMINATED, ClientRuns, DeviceClock
 from simulation.flower.grid import VirtualGrid
 from simulation.flower.nodes import Nodes
 from simulation.flower.random_state import seed_of, seeded
@@ -47,6 +47,7 @@ class FlowerDryRun:
         mapping: Which client lives on which traced device.
         records: One for each client: what a client holds is the app's affair.
         seed: Of every draw but those of the population.
+        local_epochs: How often the app passes over its examples in a task of training.
     """
 
     app: FlowerApp
@@ -56,6 +57,7 @@ class FlowerDryRun:
     devices: ClientDevices
     records: NDArray[np.int64]
     seed: int
+    local_epochs: int = 1
 
     def count_available(self, times_s: NDArray[np.float64]) -> NDArray[np.int64]:
         """Clients inside a window at each virtual time, shape of ``times_s``."""
@@ -114,6 +116,7 @@ def run_flower_trial(
         dry_run.world,
         dry_run.devices,
         dropout.hazard_per_hour if dropout is not None else 0.0,
+        dry_run.local_epochs,
         streams,
     )
     run = _run_of(app, dry_run.seed, trial)
@@ -161,6 +164,8 @@ def _run_server(app: FlowerApp, server: ServerApp, grid: VirtualGrid, run_id: in
     except Exception as error:
         raise _failed(app, grid, error) from error
     except SystemExit as error:
+        if error.code == TERMINATED:
+            raise
         if error.code not in {None, 0}:
             raise _failed(app, grid, error) from error
 

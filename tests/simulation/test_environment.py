@@ -166,7 +166,7 @@ def test_bad_yaml_and_missing_files_are_one_sentence(tmp_path):
         load_environment(tmp_path / "none.yaml")
     path = tmp_path / "environment.yaml"
     path.write_text(SMALLEST)
-    assert load_environment(path).dataset == "clicks.parquet"
+    assert load_environment(path).dataset.source == "clicks.parquet"
 
 
 def test_files_are_found_beside_the_environment_and_digested(tmp_path):

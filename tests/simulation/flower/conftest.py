@@ -135,11 +135,13 @@ class Worlds:
         overrides: Sequence[str] = (),
         *,
         seed: int = 0,
+        local_epochs: int = 1,
         **world: Any,
     ) -> FlowerDryRun:
         environment = parse_environment(self.environment(spans, **world))
         resolver = FileInputs(self.folder)
-        return prepare_flower_run(read_flower_app(app, overrides), environment, resolver, seed)
+        read = read_flower_app(app, overrides)
+        return prepare_flower_run(read, environment, resolver, seed, local_epochs)
 
     def run(
         self,

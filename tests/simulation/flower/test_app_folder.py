@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -159,6 +160,17 @@ def test_a_server_that_raises_is_told_with_its_line_and_time(worlds, write_app):
 def test_a_server_that_exits_without_an_error_has_ended(worlds, write_app):
     trial = worlds.run(write_app("raise SystemExit(0)"), [[ALWAYS]])
     assert len(trial.trajectory) == 1
+
+
+def test_a_request_to_end_ends_the_run_also_from_within_a_client(worlds, write_app):
+    asked = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0)"
+    ask = "grid.send_and_receive([ask(node) for node in grid.get_node_ids()])"
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(SystemExit):
+            worlds.run(write_app(ask, asked), [[ALWAYS]])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_grid_used_from_a_thread_is_refused(worlds, write_app):

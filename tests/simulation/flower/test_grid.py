@@ -61,6 +61,16 @@ def test_a_reply_takes_download_training_and_upload(worlds, write_app):
         assert row["device_s"] == pytest.approx(whole_s)
 
 
+def test_training_in_epochs_takes_as_many_times_as_long(worlds, write_app):
+    app = write_app("""
+        (node,) = grid.get_node_ids()
+        for kind in ("train", "evaluate"):
+            grid.send_and_receive([ask(node, kind=kind)])
+    """)
+    trial = worlds.run(app, [[ALWAYS]], local_epochs=5)
+    assert trial.tasks["train_s"].to_pylist() == pytest.approx([5.0, 1 / 3])
+
+
 def test_a_device_that_leaves_is_answered_for_by_the_superlink(worlds, write_app):
     app = write_app(ONE_ROUND)
     trial = worlds.run(app, [[(0, 20)], [(0, 2000)]], per_example_s=10.0)
