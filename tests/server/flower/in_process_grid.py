@@ -1,19 +1,17 @@
 """A `Grid` without a SuperLink: nodes are functions, and replies come after so many looks."""
 
 import itertools
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 Answer = Callable[[Message], Message | None]
 
-NODE_UNAVAILABLE, MESSAGE_UNAVAILABLE = 5, 3
+NODE_UNAVAILABLE = 5
 
 
 @dataclass
@@ -38,7 +36,7 @@ class _Pending:
 
 
 class InProcessGrid(Grid):
-    """Node ids are 10, 11, ...; ``events`` says in which order messages went and came."""
+    """Node ids are 10, 11, ... in the order given."""
 
     def __init__(self, nodes: Iterable[Node | Answer]) -> None:
         TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
@@ -160,12 +158,3 @@ def shrinking(client: int) -> Answer:
         return reply(message, arrays, {"num-examples": 5 + 3 * client, "loss": float(client)})
 
     return answer
-
-
-@pytest.fixture
-def same_draws():
-    """Python's own generator, from which Flower draws nodes, put back afterwards."""
-    state = random.getstate()
-    random.seed(7)
-    yield
-    random.setstate(state)

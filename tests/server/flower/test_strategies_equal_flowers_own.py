@@ -171,14 +171,7 @@ def test_no_node_trains_twice_in_a_round():
 
 
 def test_arrays_keep_the_dtypes_the_app_gave_them():
-    initial = ArrayRecord(
-        {
-            name: array
-            for name, array in ArrayRecord(
-                [np.full(2, 0.25), np.array(7), np.full(3, 0.5, np.float16)]
-            ).items()
-        }
-    )
+    initial = ArrayRecord([np.full(2, 0.25), np.array(7), np.full(3, 0.5, np.float16)])
     grid = InProcessGrid([stepping(2.0), stepping(4.0)])
     strategy = FedBuff(buffer_size=2, concurrency=2, poll_interval_s=0.001, fraction_evaluate=0)
     arrays = strategy.start(grid, initial, 1).arrays.to_numpy_ndarrays()
