@@ -212,3 +212,15 @@ def test_random_numbers_are_seeded_and_go_on_afterwards():
     assert (random.random(), np.random.random()) == expected
     with seeded(11):
         assert (random.random(), np.random.random()) == first
+
+
+def test_torchs_generator_is_seeded_too():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(3)
+    with seeded(11):
+        first = torch.rand(2).tolist()
+    assert torch.rand(2).tolist() == expected
+    with seeded(11):
+        assert torch.rand(2).tolist() == first
