@@ -17,7 +17,7 @@ from flint.reports.chart import (
 from flint.reports.intervals import Reals, thinned
 from flint.reports.shown_run import ShownRun, legend_of_runs
 from flint.reports.trials import Trial, mean_curve
-from flint.reports.wording import said_duration, said_metric_name, said_number, unit_of
+from flint.reports.wording import said_duration, said_list, said_metric_name, said_number, unit_of
 
 _ROWS_BESIDE = 2000
 _MARKED_POINTS = 30
@@ -32,32 +32,25 @@ def metric_chart(runs: Sequence[ShownRun]) -> Chart:
         return Chart(key, title, "No version's metric was measured, so there is no curve.")
     name = " / ".join(sorted({said_metric_name(run.run.metric_name) for run in measured}))
     unit = unit_of(_last_version_s(runs))
-    figure, axes = panels(2, 2, height_in=5.0, sharey=True)
-    against = (
-        ("virtual_s", unit.seconds, f"virtual time, {unit.name}"),
-        ("version", 1.0, "model version (aggregations)"),
-        ("tasks_started", 1.0, "tasks started"),
-        ("device_s", 3600.0, "device hours"),
-    )
-    for panel, (column, divisor, label) in zip(axes, against, strict=True):
+    against = [given for given in _AGAINST if _is_known(measured, given[0])]
+    rows = -(-len(against) // 2)
+    figure, axes = panels(rows, 2, height_in=0.4 + 2.3 * rows, sharey=True)
+    for panel in axes[len(against) :]:
+        panel.set_visible(False)
+    for panel, (column, divisor, label) in zip(axes, against, strict=False):
         for run in measured:
-            curves = [
-                (trial.measured[column] / divisor, trial.measured["metric"]) for trial in run.trials
-            ]
-            _draw_trials(panel, curves, run.style)
+            curves = [_curve(trial, column, divisor or unit.seconds) for trial in run.trials]
+            _draw_trials(panel, [curve for curve in curves if curve[0].size], run.style)
         panel.set_xlabel(label)
         panel.set_xlim(left=0)
         grouped_numbers(panel.yaxis)
+        (whole_numbers if column == "version" else grouped_numbers)(panel.xaxis)
     virtual_time_axis(axes[0], unit, _last_version_s(runs))
-    whole_numbers(axes[1].xaxis)
-    grouped_numbers(axes[2].xaxis)
-    grouped_numbers(axes[3].xaxis)
     for panel in axes[::2]:
         panel.set_ylabel(name)
     legend_of_runs(figure, measured)
-    description = (
-        f"{name} of model versions against virtual time, version, tasks started and device hours."
-    )
+    said = said_list(["virtual time", *(label for _, _, label in against[1:])])
+    description = f"{name} of model versions against {said}."
     reading = _measured_where(measured)
     if any(len(run.trials) > 1 for run in measured):
         reading += " Bold: mean over trials; band: their range; thin: each trial."
@@ -135,8 +128,30 @@ def _measured_where(runs: Sequence[ShownRun]) -> str:
     return "Measured centrally." if "clients" not in sources else ""
 
 
+# Column, what divides it (None: the unit of virtual time), and what the axis says.
+_AGAINST = (
+    ("virtual_s", None, "virtual time"),
+    ("version", 1.0, "model version (aggregations)"),
+    ("tasks_started", 1.0, "tasks started"),
+    ("device_s", 3600.0, "device hours"),
+)
+
+
+def _is_known(runs: Sequence[ShownRun], column: str) -> bool:
+    """Whether a column says more than nothing; time and version always do."""
+    values = [trial.measured[column] for run in runs for trial in run.trials]
+    return column in {"virtual_s", "version"} or any(np.any(each > 0) for each in values)
+
+
+def _curve(trial: Trial, column: str, divisor: float) -> tuple[Reals, Reals]:
+    known = np.isfinite(trial.measured[column])
+    return trial.measured[column][known] / divisor, trial.measured["metric"][known]
+
+
 def _draw_trials(panel: Axes, curves: Sequence[tuple[Reals, Reals]], style: RunStyle) -> None:
     """One trial: its line. Several: each thin, their range as a band, their mean bold."""
+    if not curves:
+        return
     if len(curves) == 1:
         x, y = curves[0]
         panel.plot(

@@ -1,5 +1,6 @@
 """Where a report goes: a file that appears whole or not at all."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -43,4 +44,5 @@ def write_page(path: Path, html: str) -> None:
             f"{path} cannot be written ({error.strerror}); give another --output"
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
