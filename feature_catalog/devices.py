@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.orm import Session
 
 from device_runtime.errors import FlintError
+from feature_catalog.audit_log import AuditAction, append_entry
 from feature_catalog.schema import DeviceRecord, EnrolmentTokenRecord
 
 _TOKEN_BYTES = 32
@@ -52,6 +53,13 @@ class DeviceRegistry:
         }
         with self._engine.begin() as connection:
             connection.execute(insert(EnrolmentTokenRecord).values(values))
+            append_entry(
+                connection,
+                AuditAction.ENROLMENT_TOKEN_MADE,
+                # Enough to tell tokens apart, and no way back to the token.
+                f"token {_digest(token).hex()[:12]}",
+                {"max_devices": max_devices, "valid_for_s": valid_for_s},
+            )
         return token
 
     def enrol(

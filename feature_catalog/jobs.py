@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from device_runtime.errors import FlintError
+from feature_catalog.audit_log import COORDINATOR, AuditAction, append_entry
 from feature_catalog.database import LEADER_LOCK
 from feature_catalog.schema import JobRecord
 
 JobStatus = Literal["queued", "running", "finished", "stopped", "failed"]
+_OPEN = frozenset({"queued", "running"})
 _LEADER_POLL_S = 0.2
 
 
@@ -78,6 +81,9 @@ class JobQueue:
                     job_id=job_id, name=name, job_json=job_json, flower_run_id=flower_run_id
                 )
             )
+            digest = hashlib.sha256(job_json.encode()).hexdigest()
+            told = {"name": name, "job_sha256": digest}
+            append_entry(connection, AuditAction.JOB_SUBMITTED, job_id, told)
         return job_id
 
     def set_flower_run(self, job_id: str, run_id: int) -> None:
@@ -106,7 +112,7 @@ class JobQueue:
         try:
             with Session(self._engine) as session, session.begin():
                 job = self._locked(session, job_id)
-                if job.status not in {"queued", "running"}:
+                if job.status not in _OPEN:
                     raise JobNotClaimable(
                         f"job {job_id} is {job.status} and does not run again; submit it anew"
                     )
@@ -130,7 +136,7 @@ class JobQueue:
             UnknownJob: If there is no such job.
         """
         with Session(self._engine) as session, session.begin():
-            _end(session, self._locked(session, job_id), status, detail)
+            _end(session, self._locked(session, job_id), status, detail, actor=COORDINATOR)
 
     def request_stop(self, job_id: str) -> JobRow:
         """Ask for a job's end; returns the job as it is then.
@@ -143,9 +149,12 @@ class JobQueue:
         """
         with Session(self._engine) as session, session.begin():
             job = self._locked(session, job_id)
+            if job.status in _OPEN and not job.stop_requested:
+                connection = session.connection()
+                append_entry(connection, AuditAction.JOB_STOP_REQUESTED, job_id)
             job.stop_requested = True
             if job.status == "queued":
-                _end(session, job, "stopped", "stopped before it started")
+                _end(session, job, "stopped", "stopped before it started", actor=None)
         return self.get(job_id)
 
     def stop_requested(self, job_id: str) -> bool:
@@ -254,8 +263,13 @@ def leader_lock(engine: Engine, wait_s: float = 30.0) -> Iterator[LeaderLock]:
             connection.invalidate()
 
 
-def _end(session: Session, job: JobRecord, status: JobStatus, detail: str) -> None:
-    if job.status in {"queued", "running"}:
+def _end(
+    session: Session, job: JobRecord, status: JobStatus, detail: str, *, actor: str | None
+) -> None:
+    if job.status in _OPEN:
+        told = {"status": status, "detail": detail}
+        connection = session.connection()
+        append_entry(connection, AuditAction.JOB_ENDED, job.job_id, told, actor=actor)
         job.status = status
         job.detail = detail
         job.finished_at = session.execute(select(func.now())).scalar_one()

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.update_codec import encode_parameters, parameters_from_blob
+from feature_catalog.audit_log import AuditAction, append_entry
 from feature_catalog.blobs import BlobStore
 from feature_catalog.model_files import ModelFormat, read_model_file, write_model_file
 from feature_catalog.references import near_matches, split_reference
@@ -321,8 +322,17 @@ class ModelStore:
         """
         version = self.resolve(f"{name}@{number}")
         with self._engine.begin() as connection:
+            before = connection.execute(
+                select(ModelLine.production_number).where(ModelLine.name == name).with_for_update()
+            ).scalar_one()
             connection.execute(
                 update(ModelLine).where(ModelLine.name == name).values(production_number=number)
+            )
+            append_entry(
+                connection,
+                AuditAction.MODEL_PROMOTED,
+                f"{name}@{number}",
+                {"before": before, "parameters_sha256": version.parameters_sha256.hex()},
             )
         return version
 

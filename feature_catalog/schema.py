@@ -295,3 +295,20 @@ class EnvironmentInputRecord(Base):
     suffix: Mapped[str]
     statistics: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class AuditRecord(Base):
+    """One change: who, when, what. Triggers refuse to update or delete it.
+
+    Attributes:
+        actor: ``user@host``, or ``coordinator``.
+    """
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), index=True)
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))

@@ -18,6 +18,7 @@ import typer
 
 from device_runtime.errors import FlintError
 from flint.cli import (
+    audit_command,
     dataset_commands,
     demo_command,
     device_commands,
@@ -60,6 +61,7 @@ simulate_command.register(app)
 simulate_flower_command.register(app)
 report_command.register(app)
 demo_command.register(app)
+audit_command.register(app)
 error_pages.register(app)
 
 
