@@ -1,6 +1,6 @@
 """The comparison of reality and dry-run: its arithmetic, and the world both sides live in."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -16,13 +16,18 @@ from simulation.world import load_world
 
 @pytest.fixture(scope="module")
 def truth():
-    path = Path(__file__).parent.parent / "benchmarks" / "truth.py"
-    spec = importlib.util.spec_from_file_location("truth", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["truth"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["truth"]
+    """The benchmark's modules, which are scripts beside each other and no package."""
+    folder = str(Path(__file__).parent.parent / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module("truth_figures")
+    finally:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def world(truth):
+    return importlib.import_module("truth_world")
 
 
 def figures(truth, **changes):
@@ -66,12 +71,25 @@ def test_an_outcome_only_the_dry_run_has_is_wrong_altogether_unless_it_is_rare(t
     assert "share_stale" not in truth.relative_errors(figures(truth), rare)
 
 
-def test_the_world_has_tasks_of_seconds_and_windows_that_end(truth, tmp_path):
-    path = truth.write_world(tmp_path, "truth@1", seed=5)
+def test_the_dry_run_is_the_mean_of_its_trials(truth):
+    trials = [
+        figures(truth, bytes_up=600, metric=0.2),
+        figures(truth, bytes_up=1000, metric=0.4),
+    ]
+    mean = truth.mean_of(trials)
+    assert truth.relative_errors(figures(truth), mean)["bytes_up"] == 0
+    assert mean.metric == pytest.approx(0.3)
+    deviations = truth.deviations(trials)
+    assert deviations["bytes_up"] == pytest.approx(np.std([600, 1000], ddof=1) / 800)
+    assert deviations["bytes_down"] == 0
+
+
+def test_the_world_has_tasks_of_seconds_and_windows_that_end(world, tmp_path):
+    path = world.write_world(tmp_path, "truth@1", seed=5)
     environment = load_environment(path)
     trace = load_world(environment, FileInputs(tmp_path)).trace
-    assert len(trace) == truth.DEVICES
-    records = np.random.default_rng(1).integers(20, 151, truth.DEVICES)
+    assert len(trace) == world.DEVICES
+    records = np.random.default_rng(1).integers(20, 151, world.DEVICES)
     imposed = conditions_of_environment(path, FileInputs(tmp_path), records)
     model_bytes = 753_000
     for count, conditions in zip(records, imposed, strict=True):
@@ -82,7 +100,7 @@ def test_the_world_has_tasks_of_seconds_and_windows_that_end(truth, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["fedbuff", "fedavg"])
-def test_the_jobs_are_valid(truth, tmp_path, strategy):
-    job = load_job(truth.write_job(tmp_path, strategy, "truth@1", 4.0))
+def test_the_jobs_are_valid(world, tmp_path, strategy):
+    job = load_job(world.write_job(tmp_path, strategy, "truth@1", 4.0))
     assert job.strategy.name == strategy
     assert job.stop.max_hours == pytest.approx(4 / 60)
