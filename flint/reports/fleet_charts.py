@@ -127,6 +127,8 @@ def _fleet_sentence(run: ShownRun) -> str:
     available = numeric_columns(run.run.availability)["available"]
     if not available.size:
         told.append("how many clients were available is not recorded")
+    elif available.min() == available.max():
+        told.append(f"{said_number(available.max())} clients available throughout")
     else:
         told.append(
             f"between {said_number(available.min())} and {said_number(available.max())} clients "
@@ -224,7 +226,9 @@ def bytes_chart(runs: Sequence[ShownRun]) -> Chart:
         virtual_time_axis(panel, unit, end_s)
     legend_of_runs(figure, runs)
     of_runs = [(run.label, _bytes_sentence(run)) for run in having]
-    reading = f"The curves are means per {width}, so the busiest minute lies above them."
+    reading = f"The curves are means per {width}."
+    if edges[1] - edges[0] > _PEAK_WINDOW_S:
+        reading += " The busiest minute lies above them."
     description = "Bytes per second to and from devices against virtual time."
     svg = finished(figure, key, title, description)
     return Chart(key, title, reading, of_runs, description, svg, data)
@@ -290,6 +294,8 @@ def tiers_chart(runs: Sequence[ShownRun]) -> Chart:
         "Clients are ranked by the median speed of their device model and cut into thirds; those "
         "of one model stay together, so the thirds need not be equal."
     )
+    if not measured:
+        reading += " The metric was not measured by tier."
     description = "Metric of each tier of devices, and its share of clients and tasks."
     svg = finished(figure, key, title, description)
     return Chart(key, title, reading, of_runs, description, svg, data)
