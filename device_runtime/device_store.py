@@ -4,7 +4,7 @@
 pending updates, readable by its owner only. An update's bytes lie beside it in ``updates/``: to
 write 0.75 MB there and read it back costs 0.4 ms, as an SQLite blob 3.9 ms, and the write-ahead log
 then needs a checkpoint, with its fsyncs, every few tasks. A file torn by a power cut does not match
-its digest and is not used.
+its digest and is not used. What compressed updates leave out lies there too (`ResidualStore`).
 """
 
 import fcntl
@@ -16,11 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from device_runtime.errors import FlintError
 from device_runtime.identity import DeviceKey
 from device_runtime.participation import UserSettings
+from device_runtime.residual import ResidualStore
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_RESIDUAL = """
+CREATE TABLE residual (
+    one INTEGER PRIMARY KEY CHECK (one = 1), job_id TEXT NOT NULL, file TEXT NOT NULL);
+"""
 _SCHEMA = """
 CREATE TABLE identity (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -43,6 +51,7 @@ CREATE TABLE pending_updates (
 INSERT INTO settings (one, opted_out) VALUES (1, 0);
 INSERT INTO gateway (one) VALUES (1);
 """
+_UPGRADES = {1: _RESIDUAL}
 _HISTORY_LIMIT = 1000
 
 
@@ -106,6 +115,7 @@ class DeviceStore:
                 f"{folder} is not a device folder this process can use ({error}); "
                 "give a writable folder, or delete this one to enrol as a new device"
             ) from error
+        self._residual = ResidualStore(self._database, self._updates)
         self._key = self._load_key()
         self._lock: int | None = None
 
@@ -208,14 +218,22 @@ class DeviceStore:
             "SELECT task_id, job_id, outcome FROM participations ORDER BY finished_at_s DESC"
         ).fetchall()
 
-    def keep(self, update: PendingUpdate, payload: bytes) -> None:
-        """Keep an update: bytes first, then the row that names them."""
+    def keep(
+        self, update: PendingUpdate, payload: bytes, unsent: NDArray[np.float32] | None = None
+    ) -> None:
+        """Keep an update: bytes first, then the row that names them.
+
+        Args:
+            unsent: What it leaves out of its own training, with error feedback; ``(parameters,)``.
+        """
         path = self._payload_path(update.task_id)
         draft = path.with_suffix(".new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
         draft.replace(path)
+        if unsent is not None:
+            self._residual.keep(path, unsent)
         self._database.execute(
             "INSERT OR REPLACE INTO pending_updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -231,6 +249,8 @@ class DeviceStore:
                 update.bytes_down,
             ),
         )
+        if unsent is not None:
+            self._residual.keep_few([self._payload_path(u.task_id) for u in self.pending()])
 
     def pending(self) -> list[PendingUpdate]:
         """Updates kept, oldest first."""
@@ -254,13 +274,43 @@ class DeviceStore:
         )
 
     def forget(self, task_id: str) -> None:
-        """Delete a kept update: row first, then its bytes. Unknown tasks are ignored."""
+        """Delete a kept update that was not counted, and with it what it left out.
+
+        Row first, then its bytes. Unknown tasks are ignored.
+        """
         self._database.execute("DELETE FROM pending_updates WHERE task_id = ?", (task_id,))
-        self._payload_path(task_id).unlink(missing_ok=True)
+        self._delete_files(task_id)
+
+    def settle(self, update: PendingUpdate, *, counted: bool) -> None:
+        """Delete a kept update; if it was counted, what it left out goes on to the next one."""
+        if not counted:
+            self.forget(update.task_id)
+            return
+        path = self._payload_path(update.task_id)
+        self._residual.count(update.job_id, update.task_id, path)
+        self._delete_files(update.task_id)
+
+    def residual(self, job_id: str, size: int) -> NDArray[np.float32] | None:
+        """What the job's updates have left out so far, shape ``(size,)``; None if nothing."""
+        pending = [self._payload_path(u.task_id) for u in self.pending() if u.job_id == job_id]
+        return self._residual.of(job_id, size, pending)
+
+    def keep_residual_of(self, job_id: str) -> None:
+        """Let go of what updates of any other job left out."""
+        self._residual.forget_others(job_id)
+
+    def forget_residual(self) -> None:
+        """Let go of all that any update left out."""
+        self._residual.forget_all([self._payload_path(u.task_id) for u in self.pending()])
 
     def _row(self, query: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._database.execute(query).fetchone()
         return row
+
+    def _delete_files(self, task_id: str) -> None:
+        path = self._payload_path(task_id)
+        path.unlink(missing_ok=True)
+        self._residual.forget(path)
 
     def _payload_path(self, task_id: str) -> Path:
         # Task ids come from outside: their digest is a safe file name.
@@ -278,7 +328,8 @@ class DeviceStore:
 
     def _remove_orphans(self) -> None:
         """Delete bytes whose row was never written, or is gone: the process died in between."""
-        kept = {self._payload_path(update.task_id) for update in self.pending()}
+        payloads = [self._payload_path(update.task_id) for update in self.pending()]
+        kept = {*payloads, *self._residual.files(payloads)}
         for path in self._updates.iterdir():
             if path not in kept:
                 path.unlink(missing_ok=True)
@@ -292,7 +343,13 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA cache_size = -64")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
+        database.executescript(
+            f"BEGIN; {_SCHEMA} {_RESIDUAL} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"
+        )
+    elif version in _UPGRADES:
+        database.executescript(
+            f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"
+        )
     elif version != _SCHEMA_VERSION:
         raise sqlite3.DatabaseError(f"device schema {version}, this runtime has {_SCHEMA_VERSION}")
     return database

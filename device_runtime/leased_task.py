@@ -1,20 +1,33 @@
 """A task in a device's hands: from its blobs to an update ready to be uploaded."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from device_runtime.blob_cache import BlobCache
+from device_runtime.compression import UpdateCodec, compress
 from device_runtime.device_store import PendingUpdate
+from device_runtime.encoded_tensors import EncodedTensor, all_decoded
 from device_runtime.examples import ExampleSource
 from device_runtime.gateway_client import GatewayClient
 from device_runtime.loaded_models import LoadedModels
+from device_runtime.manifest import ParameterSpec
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.task_fault import FAULTS, TaskFault
-from device_runtime.training import TrainingSession, peak_memory_bytes
+from device_runtime.training import TrainingResult, TrainingSession, peak_memory_bytes
 from device_runtime.training_plan import TrainingPlan
-from device_runtime.update_codec import encode_update, sha256_of
+from device_runtime.update_codec import (
+    encode_compressed_update,
+    encode_update,
+    flatten,
+    sha256_of,
+    unflatten,
+)
 
 
 @dataclass(slots=True)
@@ -32,15 +45,31 @@ class SharedParts:
 
 
 class LeasedTask:
-    """One task, while this device holds its lease."""
+    """One task, while this device holds its lease.
+
+    Attributes:
+        feeds_back: Whether what its update leaves out is to be kept; known once it is prepared.
+        carried: What earlier updates of the job left out, to be sent with this one's; shape
+            ``(parameters,)``, or None for nothing.
+        unsent: What this one leaves out, less what was carried; None unless `feeds_back`.
+    """
 
     def __init__(self, task: pb.Task, policy: ParticipationPolicy, shared: SharedParts) -> None:
         self.task = task
         self.policy = policy
         self.started = False
+        self.feeds_back = False
+        self.carried: NDArray[np.float32] | None = None
+        self.unsent: NDArray[np.float32] | None = None
+        self._codec: UpdateCodec | None = None
         self._shared = shared
         self._session: TrainingSession | None = None
         self._bytes_down = 0
+
+    @property
+    def parameter_count(self) -> int:
+        """Scalars of its model, once it is prepared."""
+        return sum(parameter.size for parameter in self._prepared().manifest.parameters)
 
     def prepare(self, examples: ExampleSource) -> None:
         """Fetch what is not cached, load it, and set up the training.
@@ -58,6 +87,8 @@ class LeasedTask:
             )
             plan = TrainingPlan.from_message(self.task.plan)
             plan.check(engine.manifest)
+            self._codec = plan.codec
+            self.feeds_back = plan.codec is not None and plan.codec.error_feedback
             base = self._shared.models.parameters(
                 self.task.parameters_sha256, engine.manifest, self._obtain
             )
@@ -90,13 +121,7 @@ class LeasedTask:
         result = session.result()
         if not result.is_finite:
             raise TaskFault("not_finite", "training diverged")
-        payload = encode_update(
-            session.manifest.parameters,
-            result.delta,
-            num_examples=result.num_examples,
-            loss_before=result.loss_before,
-            loss_after=result.loss_after,
-        )
+        payload = self._encoded(session.manifest.parameters, result)
         pending = PendingUpdate(
             task_id=self.task.task_id,
             job_id=self.task.job_id,
@@ -120,6 +145,38 @@ class LeasedTask:
             peak_memory_bytes=peak_memory_bytes(),
             bytes_down=self._bytes_down,
         )
+
+    def _encoded(self, parameters: Sequence[ParameterSpec], result: TrainingResult) -> bytes:
+        if self._codec is None:
+            return encode_update(
+                parameters,
+                result.delta,
+                num_examples=result.num_examples,
+                loss_before=result.loss_before,
+                loss_after=result.loss_after,
+            )
+        return encode_compressed_update(
+            parameters,
+            self._compressed(parameters, result.delta, self._codec),
+            num_examples=result.num_examples,
+            loss_before=result.loss_before,
+            loss_after=result.loss_after,
+        )
+
+    def _compressed(
+        self,
+        parameters: Sequence[ParameterSpec],
+        delta: Sequence[NDArray[np.float32]],
+        codec: UpdateCodec,
+    ) -> Sequence[EncodedTensor]:
+        seed = self.task.plan.shuffle_seed
+        if not self.feeds_back:
+            return compress(delta, codec, seed=seed)
+        learned = flatten(delta)
+        whole = learned if self.carried is None else learned + self.carried
+        tensors = compress(unflatten(parameters, whole), codec, seed=seed)
+        self.unsent = learned - all_decoded(tensors)
+        return tensors
 
     def _prepared(self) -> TrainingSession:
         if self._session is None:

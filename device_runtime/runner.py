@@ -37,6 +37,8 @@ _Verdict = pb.UploadResponse
 
 # Of what a job asks, only the network still matters once the training is done.
 _HOLDS_BACK_UPLOAD = frozenset({"opted_out", "user_hours", "user_battery", "network"})
+# An update too long or not finite may be so for what it carried: docs/errors/FLN-2105.md, -2106.md.
+_RESIDUAL_TO_BLAME = frozenset({2105, 2106})
 _FINAL_VERDICTS = {
     _Verdict.COMMITTED: "committed",
     _Verdict.STALE: "stale",
@@ -189,8 +191,10 @@ class DeviceRunner:
             return self._leave_task(_Outcome.INTERRUPTED, "deadline")
         self._courses.note(lease.task.task_id, TRAINING)
         if lease.train(self._pacing.slice_s):
+            if lease.feeds_back:
+                lease.carried = self._store.residual(lease.task.job_id, lease.parameter_count)
             update, payload = lease.update()
-            self._store.keep(update, payload)
+            self._store.keep(update, payload, lease.unsent)
             self._courses.note(update.task_id, TRAINED)
             self._counts["trained"] += 1
             self._lease = None
@@ -251,6 +255,7 @@ class DeviceRunner:
         self._checked_in_twice = False
         self._counts["leased"] += 1
         self._courses.begin(task.task_id)
+        self._store.keep_residual_of(task.job_id)
         policy = satisfied.policy if satisfied else ParticipationPolicy()
         self._lease = self._take(task, policy)
         if satisfied is None:
@@ -262,10 +267,10 @@ class DeviceRunner:
         return LeasedTask(task, policy, self._shared)
 
     def _settle(self, response: pb.CheckInResponse, pending: list[PendingUpdate]) -> None:
-        job_ids = {update.task_id: update.job_id for update in pending}
+        kept = {update.task_id: update for update in pending}
         for settlement in response.settlements:
             task_id = settlement.task_id
-            if task_id not in job_ids:
+            if task_id not in kept:
                 continue
             if settlement.state == pb.Settlement.UPLOAD_AGAIN:
                 self._counts["upload_again"] += 1
@@ -275,8 +280,8 @@ class DeviceRunner:
                 committed = settlement.state == pb.Settlement.COMMITTED
                 outcome = "committed" if committed else "dropped"
                 self._counts[outcome] += 1
-                self._store.forget(task_id)
-                self._record(task_id, job_ids[task_id], outcome)
+                self._store.settle(kept[task_id], counted=committed)
+                self._record(task_id, kept[task_id].job_id, outcome)
 
     def _after_upload(self, update: PendingUpdate, response: pb.UploadResponse) -> float:
         come_back_s = self._pacing.as_told(response.come_back_after_s)
@@ -291,7 +296,9 @@ class DeviceRunner:
             outcome = "accepted"
             self._store.mark_answered(update.task_id, answered=True)
         else:
-            self._store.forget(update.task_id)
+            self._store.settle(update, counted=response.verdict == _Verdict.COMMITTED)
+        if response.reason_code in _RESIDUAL_TO_BLAME:
+            self._store.forget_residual()
         if response.reason_code:
             self._counts[f"rejected_{response.reason_code}"] += 1
             _log.warning("update refused, %d: %s", response.reason_code, response.reason)
@@ -345,6 +352,7 @@ class DeviceRunner:
         if decision.reason_code == "opted_out":
             for update in self._store.pending():
                 self._store.forget(update.task_id)
+            self._store.forget_residual()
             self._lease = None
             self._phase = self._check_in
         return self._pacing.after_recheck(self._jitter)

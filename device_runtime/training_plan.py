@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.compression import UnknownCodec, UpdateCodec
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.protocol import device_pb2 as pb
@@ -25,6 +26,7 @@ class TrainingPlan:
         max_records: Newest local records to train on, at most.
         proximal_mu: Strength of FedProx's proximal term; 0 leaves it out.
         shuffle_seed: See `epoch_order`.
+        codec: How the update is encoded; None is plain float32.
     """
 
     local_epochs: int
@@ -33,10 +35,15 @@ class TrainingPlan:
     learning_rate: float
     proximal_mu: float
     shuffle_seed: int
+    codec: UpdateCodec | None = None
 
     @classmethod
     def from_message(cls, message: pb.TrainingPlan) -> Self:
-        """The plan a leased task carries."""
+        """The plan a leased task carries.
+
+        Raises:
+            UnsuitablePlan: If it asks for an update codec this runtime does not have.
+        """
         return cls(
             local_epochs=message.local_epochs,
             batch_size=message.batch_size,
@@ -44,6 +51,7 @@ class TrainingPlan:
             learning_rate=message.learning_rate,
             proximal_mu=message.proximal_mu,
             shuffle_seed=message.shuffle_seed,
+            codec=_codec(message),
         )
 
     def check(self, manifest: ArtifactManifest) -> None:
@@ -62,6 +70,18 @@ class TrainingPlan:
                 f"the task asks for a proximal term ({self.proximal_mu}), which its artefact does "
                 "not have; submit the job again to build one that does"
             )
+
+
+def _codec(message: pb.TrainingPlan) -> UpdateCodec | None:
+    if not message.HasField("codec"):
+        return None
+    try:
+        return UpdateCodec.from_message(message.codec)
+    except UnknownCodec as error:
+        raise UnsuitablePlan(
+            f"the task asks for an update encoding this device cannot make ({error}); update the "
+            "app, or train without client.compression"
+        ) from error
 
 
 def epoch_order(count: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:

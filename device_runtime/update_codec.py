@@ -1,7 +1,8 @@
 """Updates and parameters as bytes: protobuf ``Update`` and ``TensorList`` of ``device.proto``.
 
 Decoding is for bytes from outside: what a tensor declares is checked against the bytes it carries,
-and its array is a view of them.
+and its array is a view of them. Parameters are always plain float32; an update's tensors may be in
+any encoding of `device_runtime.encoded_tensors`.
 """
 
 import hashlib
@@ -13,8 +14,18 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from device_runtime.encoded_tensors import (
+    INT8_BLOCK,
+    EncodedTensor,
+    Float16Values,
+    Float32Values,
+    Int8Values,
+    SparseTensor,
+    Values,
+)
 from device_runtime.manifest import ParameterSpec
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.sparse_positions import decode_gaps, encode_gaps
 
 MAX_TENSORS = 4096
 MAX_RANK = 8
@@ -24,24 +35,75 @@ class MalformedPayload(ValueError):
     """The bytes are not a serialised message of the expected kind, or contradict themselves."""
 
 
+class InvalidScales(ValueError):
+    """An int8 tensor's scales are not one for each block, finite and at least 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class WireTensor:
     """One received array, not yet checked against any model.
 
     Attributes:
         dtype: As declared, e.g. ``"float32"``.
-        shape: As declared.
-        data: Little-endian C-order bytes; their length fits dtype and shape.
+        shape: As declared, also of a sparse tensor.
+        data: Little-endian C-order bytes; their length fits dtype and shape, in a sparse tensor a
+            whole number of values that is not above the shape's.
+        scales: Of an int8 tensor; not looked at yet.
+        gaps: Of a sparse tensor, None for others; not looked at yet.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+    scales: bytes = b""
+    gaps: bytes | None = None
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it carries some of its values only."""
+        return self.gaps is not None
+
+    @property
+    def value_count(self) -> int:
+        """How many values it carries (valid only for a dtype that is known)."""
+        return len(self.data) // _ITEM_BYTES[self.dtype]
 
     def array(self) -> NDArray[np.float32]:
-        """View the bytes as float32 of the declared shape (valid only when dtype is float32)."""
+        """View the bytes as float32 of the declared shape (valid only for a dense float32 one)."""
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+    def encoded(self) -> EncodedTensor:
+        """The values as they are encoded, views of the bytes.
+
+        For a tensor whose dtype and shape are a model's: positions take memory by what it carries.
+
+        Raises:
+            InvalidGaps: If a sparse tensor's positions are not that.
+            InvalidScales: If an int8 tensor's scales are not that.
+        """
+        values = self._values()
+        if self.gaps is None:
+            return values
+        size = math.prod(self.shape)
+        return SparseTensor(size, decode_gaps(self.gaps, values.size, size), values)
+
+    def _values(self) -> Values:
+        if self.dtype == "float32":
+            return Float32Values(np.frombuffer(self.data, "<f4"))
+        if self.dtype == "float16":
+            return Float16Values(np.frombuffer(self.data, "<f2"))
+        codes = np.frombuffer(self.data, np.int8)
+        blocks = -(-codes.size // INT8_BLOCK)
+        if len(self.scales) != 4 * blocks:
+            raise InvalidScales(
+                f"{codes.size} int8 values need {blocks} scales of 4 bytes; "
+                f"there are {len(self.scales)} bytes"
+            )
+        scales = np.frombuffer(self.scales, "<f4")
+        if not (np.isfinite(scales) & (scales >= 0)).all():
+            raise InvalidScales("a scale is negative, infinite or NaN")
+        return Int8Values(codes, scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +161,32 @@ def encode_update(
     return message.SerializeToString(deterministic=True)
 
 
+def encode_compressed_update(
+    parameters: Sequence[ParameterSpec],
+    tensors: Sequence[EncodedTensor],
+    *,
+    num_examples: int,
+    loss_before: float,
+    loss_after: float,
+) -> bytes:
+    """Serialise an update that `device_runtime.compression.compress` gave.
+
+    Raises:
+        ValueError: If a tensor is not of its parameter's size.
+    """
+    message = pb.Update(num_examples=num_examples, loss_before=loss_before, loss_after=loss_after)
+    for parameter, tensor in zip(parameters, tensors, strict=True):
+        if tensor.size != parameter.size:
+            raise ValueError(f"{parameter.name} has {parameter.size} values, not {tensor.size}")
+        sent = message.delta.tensors.add(name=parameter.name, shape=parameter.shape)
+        if isinstance(tensor, SparseTensor):
+            sent.gaps = encode_gaps(tensor.positions)
+            _write_values(sent, tensor.values)
+        else:
+            _write_values(sent, tensor)
+    return message.SerializeToString(deterministic=True)
+
+
 def decode_parameters(payload: bytes) -> tuple[WireTensor, ...]:
     """Parse a ``TensorList``.
 
@@ -138,7 +226,7 @@ def parameters_from_blob(
         MalformedPayload: If names, order, shapes or dtypes differ from ``parameters``.
     """
     tensors = decode_parameters(payload)
-    found = [(t.name, t.shape, t.dtype) for t in tensors]
+    found = [(t.name, t.shape, f"sparse {t.dtype}" if t.is_sparse else t.dtype) for t in tensors]
     wanted = [(p.name, p.shape, "float32") for p in parameters]
     if found != wanted:
         raise MalformedPayload(f"parameters are {found}, the model has {wanted}")
@@ -187,11 +275,32 @@ def _wire_tensors(message: pb.TensorList) -> tuple[WireTensor, ...]:
         shape = tuple(int(d) for d in tensor.shape[: MAX_RANK + 1])
         if len(shape) > MAX_RANK:
             raise MalformedPayload(f"tensor of rank {len(tensor.shape)}; at most {MAX_RANK}")
-        item_bytes = _ITEM_BYTES.get(tensor.dtype)
         data = tensor.data  # every access of a bytes field copies it
-        if item_bytes is not None and len(data) != math.prod(shape) * item_bytes:
+        gaps = tensor.gaps if tensor.HasField("gaps") else None
+        if not _fits(len(data), tensor.dtype, shape, is_sparse=gaps is not None):
             raise MalformedPayload(
                 f"tensor declares shape {shape} of {tensor.dtype} but carries {len(data)} bytes"
             )
-        tensors.append(WireTensor(tensor.name, tensor.dtype, shape, data))
+        tensors.append(WireTensor(tensor.name, tensor.dtype, shape, data, tensor.scales, gaps))
     return tuple(tensors)
+
+
+def _fits(data_bytes: int, dtype: str, shape: tuple[int, ...], *, is_sparse: bool) -> bool:
+    item_bytes = _ITEM_BYTES.get(dtype)
+    if item_bytes is None:
+        return True
+    whole_bytes = math.prod(shape) * item_bytes
+    if is_sparse:
+        return data_bytes <= whole_bytes and data_bytes % item_bytes == 0
+    return data_bytes == whole_bytes
+
+
+def _write_values(tensor: pb.Tensor, values: Values) -> None:
+    match values:
+        case Float32Values(array):
+            tensor.dtype, tensor.data = "float32", np.ascontiguousarray(array, "<f4").tobytes()
+        case Float16Values(array):
+            tensor.dtype, tensor.data = "float16", np.ascontiguousarray(array, "<f2").tobytes()
+        case Int8Values(codes, scales):
+            tensor.dtype, tensor.data = "int8", codes.tobytes()
+            tensor.scales = np.ascontiguousarray(scales, "<f4").tobytes()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from device_runtime.compression import MAX_FRACTION, UpdateCodec
 from device_runtime.participation import ParticipationPolicy
 
 
@@ -35,10 +36,56 @@ class ClientOptimizer(_Block):
         return self.learning_rate * self.schedule.decay ** (base_version // self.schedule.every)
 
 
+class NoCompression(_Block):
+    """Updates are sent as plain float32."""
+
+    name: Literal["none"] = "none"
+
+    @property
+    def codec(self) -> UpdateCodec | None:
+        """None: plain float32."""
+        return None
+
+
+class QuantisedUpdates(_Block):
+    """Every value of an update in 16 or 8 bits (`device_runtime.compression`)."""
+
+    name: Literal["float16", "int8"]
+
+    @property
+    def codec(self) -> UpdateCodec | None:
+        """As devices are asked for it."""
+        return UpdateCodec(self.name)
+
+
+class TopKUpdates(_Block):
+    """Only the values of an update that are largest in magnitude (`device_runtime.compression`).
+
+    Attributes:
+        fraction: Share of the model's parameters that is sent.
+        values: Encoding of the values that are sent.
+        error_feedback: Whether a device adds what it left out to its next update.
+    """
+
+    name: Literal["top_k"]
+    fraction: float = Field(gt=0, le=MAX_FRACTION)
+    values: Literal["float32", "float16", "int8"] = "float16"
+    error_feedback: bool = True
+
+    @property
+    def codec(self) -> UpdateCodec | None:
+        """As devices are asked for it."""
+        return UpdateCodec(self.name, self.fraction, self.values, self.error_feedback)
+
+
+Compression = Annotated[NoCompression | QuantisedUpdates | TopKUpdates, Field(discriminator="name")]
+
+
 class ClientTraining(_Block):
     """What one task does on one device.
 
     Attributes:
+        compression: How its update is encoded; devices that cannot send plain float32.
         task_timeout_s: A leased task without an answer ends as interrupted after this long.
         proximal_mu: Strength of FedProx's proximal term; 0 leaves it out.
     """
@@ -47,6 +94,7 @@ class ClientTraining(_Block):
     batch_size: int = Field(default=20, ge=1, le=4096)
     max_records: int = Field(default=500, ge=1, le=1_000_000)
     optimizer: ClientOptimizer
+    compression: Compression = NoCompression()
     proximal_mu: float = Field(default=0.0, ge=0)
     task_timeout_s: float = Field(default=600.0, gt=0)
 

@@ -46,16 +46,18 @@ class EnrolResponse(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., credential: _Optional[bytes] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("proof", "runtime_version", "satisfied_policy_sha256", "pending")
+    __slots__ = ("proof", "runtime_version", "satisfied_policy_sha256", "pending", "codecs")
     PROOF_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
     SATISFIED_POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     proof: DeviceProof
     runtime_version: int
     satisfied_policy_sha256: bytes
     pending: _containers.RepeatedCompositeFieldContainer[PendingUpdate]
-    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., runtime_version: _Optional[int] = ..., satisfied_policy_sha256: _Optional[bytes] = ..., pending: _Optional[_Iterable[_Union[PendingUpdate, _Mapping]]] = ...) -> None: ...
+    codecs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., runtime_version: _Optional[int] = ..., satisfied_policy_sha256: _Optional[bytes] = ..., pending: _Optional[_Iterable[_Union[PendingUpdate, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PendingUpdate(_message.Message):
     __slots__ = ("task_id", "payload_sha256", "task_token")
@@ -136,20 +138,34 @@ class Task(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
-    __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed")
+    __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed", "codec")
     LOCAL_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     PROXIMAL_MU_FIELD_NUMBER: _ClassVar[int]
     SHUFFLE_SEED_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
     local_epochs: int
     batch_size: int
     max_records: int
     learning_rate: float
     proximal_mu: float
     shuffle_seed: int
-    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_records: _Optional[int] = ..., learning_rate: _Optional[float] = ..., proximal_mu: _Optional[float] = ..., shuffle_seed: _Optional[int] = ...) -> None: ...
+    codec: UpdateCodec
+    def __init__(self, local_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_records: _Optional[int] = ..., learning_rate: _Optional[float] = ..., proximal_mu: _Optional[float] = ..., shuffle_seed: _Optional[int] = ..., codec: _Optional[_Union[UpdateCodec, _Mapping]] = ...) -> None: ...
+
+class UpdateCodec(_message.Message):
+    __slots__ = ("name", "fraction", "values", "error_feedback")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    fraction: float
+    values: str
+    error_feedback: bool
+    def __init__(self, name: _Optional[str] = ..., fraction: _Optional[float] = ..., values: _Optional[str] = ..., error_feedback: _Optional[bool] = ...) -> None: ...
 
 class FetchBlobRequest(_message.Message):
     __slots__ = ("task_token", "blob_sha256", "offset")
@@ -260,16 +276,20 @@ class DeviceCost(_message.Message):
     def __init__(self, train_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "data")
+    __slots__ = ("name", "dtype", "shape", "data", "scales", "gaps")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SCALES_FIELD_NUMBER: _ClassVar[int]
+    GAPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    scales: bytes
+    gaps: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., scales: _Optional[bytes] = ..., gaps: _Optional[bytes] = ...) -> None: ...
 
 class TensorList(_message.Message):
     __slots__ = ("tensors",)

@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.encoded_tensors import (
+    EncodedTensor,
+    Float32Values,
+    SparseTensor,
+    chunks,
+    values_of,
+)
 from server.aggregation.aggregator import Envelope, PartialSum
 from server.coordination.tasks import Release, UpdateReference
 from server.job import Job
@@ -95,7 +102,7 @@ class MeanAggregator:
             if known is not None:
                 return known
             bucket = self._bucket(envelope.base_version, opened.parameter_count)
-            add_scaled(bucket.total, gated.tensors, reference.weight, self._scratch)
+            add_encoded(bucket.total, gated.tensors, reference.weight, self._scratch)
             bucket.weight += reference.weight
             self._remember(bucket, reference)
         return reference
@@ -189,17 +196,33 @@ def add_scaled(
         weight: Factor on all of them.
         scratch: Shape ``(chunk,)``; its size sets the chunk.
     """
-    offset, chunk = 0, scratch.size
+    add_encoded(total, [Float32Values(tensor) for tensor in tensors], weight, scratch)
+
+
+def add_encoded(
+    total: NDArray[np.float32],
+    tensors: Sequence[EncodedTensor],
+    weight: float,
+    scratch: NDArray[np.float32],
+) -> None:
+    """`add_scaled` for tensors as they were sent; of a sparse one only what it carries is touched.
+
+    Args:
+        scratch: Shape ``(chunk,)``, a multiple of `INT8_BLOCK`.
+    """
+    offset = 0
     for tensor in tensors:
-        for start in range(0, tensor.size, chunk):
-            values = tensor[start : start + chunk]
-            target = total[offset + start : offset + start + values.size]
-            if weight == 1.0:
-                np.add(target, values, out=target)
-            else:
-                scaled = scratch[: values.size]
+        target = total[offset : offset + tensor.size]
+        for start, values in chunks(values_of(tensor), scratch):
+            part = slice(start, start + values.size)
+            scaled = values
+            if weight != 1.0:
+                scaled = scratch[: values.size]  # maybe where the values are
                 np.multiply(values, np.float32(weight), out=scaled)
-                np.add(target, scaled, out=target)
+            if isinstance(tensor, SparseTensor):
+                target[tensor.positions[part]] += scaled
+            else:
+                np.add(target[part], scaled, out=target[part])
         offset += tensor.size
 
 

@@ -1,5 +1,6 @@
 """The open job, as a gateway needs it to hand out tasks."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
@@ -56,10 +57,23 @@ class OpenedJob:
         """What a task on this base version may fetch."""
         return parameters_sha256, self.artifact_sha256, self.manifest_sha256
 
-    def task(self, claims: TaskClaims, token: bytes, parameters_sha256: bytes) -> device_pb.Task:
-        """The task a device is handed. Its plan depends on job, task id and base version only."""
+    def task(
+        self,
+        claims: TaskClaims,
+        token: bytes,
+        parameters_sha256: bytes,
+        codecs: Collection[str] = (),
+    ) -> device_pb.Task:
+        """The task a device is handed.
+
+        Its plan depends on job, task id and base version; and a device that does not know the
+        job's update codec is asked for plain float32.
+
+        Args:
+            codecs: Update codecs the device knows.
+        """
         client = self.job.client
-        return device_pb.Task(
+        task = device_pb.Task(
             task_id=claims.task_id,
             token=token,
             job_id=self.job_id,
@@ -78,3 +92,7 @@ class OpenedJob:
             ),
             deadline_ms=claims.deadline_ms,
         )
+        codec = client.compression.codec
+        if codec is not None and codec.name in codecs:
+            task.plan.codec.CopyFrom(codec.to_message())
+        return task

@@ -50,6 +50,7 @@ _DEFAULT_LIMITS = TransferLimits()
 _CHUNK_BYTES = 512 * 1024
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
 _MOST_PENDING = 16
+_MOST_CODECS = 16
 _LONGEST_TEXT = 200
 _MOST_UINT = 2**53
 _MOST_TASK_S = 7 * 24 * 3600.0
@@ -165,6 +166,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             request.satisfied_policy_sha256,
             {update.task_id for update in pending},
             now_s,
+            request.codecs[:_MOST_CODECS],
         )
         return pb.CheckInResponse(
             settlements=settlements,

@@ -164,6 +164,7 @@ class GatewayState:
         satisfied_policy_sha256: bytes,
         pending_task_ids: Collection[str],
         now_s: float,
+        codecs: Collection[str] = (),
     ) -> CheckInAnswer:
         """Lease a task to a device, or say when to come back.
 
@@ -176,6 +177,7 @@ class GatewayState:
             satisfied_policy_sha256: Digest of the policy it satisfies now.
             pending_task_ids: Tasks whose updates it keeps.
             now_s: Server's clock.
+            codecs: Update codecs it knows.
         """
         with self._lock:
             self._check_ins += 1
@@ -203,7 +205,7 @@ class GatewayState:
                 check_in=ordinal,
             ):
                 return CheckInAnswer(later_s)
-            return CheckInAnswer(later_s, task=self._lease(job, grant, device_id, now_s))
+            return CheckInAnswer(later_s, task=self._lease(job, grant, device_id, now_s, codecs))
 
     def come_back_after_s(self, device_id: str) -> float:
         """When a device that has just ended a task should check in."""
@@ -414,7 +416,12 @@ class GatewayState:
         return answer
 
     def _lease(
-        self, job: OpenedJob, grant: OpenGrant, device_id: str, now_s: float
+        self,
+        job: OpenedJob,
+        grant: OpenGrant,
+        device_id: str,
+        now_s: float,
+        codecs: Collection[str],
     ) -> device_pb.Task | None:
         base_version = max(self._models) if grant.base_version is None else grant.base_version
         parameters_sha256 = self._models.get(base_version)
@@ -432,7 +439,7 @@ class GatewayState:
             int(deadline_s * 1000),
             job.blobs(parameters_sha256),
         )
-        task = job.task(claims, self._mint.task_token(claims), parameters_sha256)
+        task = job.task(claims, self._mint.task_token(claims), parameters_sha256, codecs)
         self._tasks.lease(Lease(claims, deadline_s, task))
         return task
 

@@ -1,4 +1,8 @@
-"""The content half of the update gate: what an update says, checked where its plaintext lives."""
+"""The content half of the update gate: what an update says, checked where its plaintext lives.
+
+Of a compressed update the encoded form is checked and its values are decoded a chunk at a time, so
+that what a device sends never becomes more memory than it sent.
+"""
 
 import math
 import threading
@@ -9,23 +13,39 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.compression import UpdateCodec
+from device_runtime.encoded_tensors import (
+    CHUNK,
+    EncodedTensor,
+    Float32Values,
+    Values,
+    chunks,
+    values_of,
+)
 from device_runtime.manifest import ParameterSpec
-from device_runtime.update_codec import MalformedPayload, WireTensor, WireUpdate, decode_update
+from device_runtime.sparse_positions import InvalidGaps
+from device_runtime.update_codec import (
+    InvalidScales,
+    MalformedPayload,
+    WireTensor,
+    WireUpdate,
+    decode_update,
+)
 from server.job import Job
 from server.update_gate.rejections import Rejection, RejectionReason
 
 SUMMABLE_NORM = 1e30
 """Largest ``c_i * norm`` that is ever added to a float32 sum: 10^8 of them stay finite."""
 
-_CHUNK = 8_192  # 96 KiB with its float64 copy; above 10,000 OpenBLAS would start threads
 _SHOWN = 3
 
 
 class _Scratch(threading.local):
-    """One float64 chunk a thread."""
+    """One chunk a thread; above 10,000 values OpenBLAS would start threads for a dot product."""
 
     def __init__(self) -> None:
-        self.chunk = np.empty(_CHUNK, np.float64)
+        self.chunk = np.empty(CHUNK, np.float64)
+        self.values = np.empty(CHUNK, np.float32)
 
 
 _scratch = _Scratch()
@@ -53,12 +73,12 @@ class GatedUpdate:
     """An update that may be counted.
 
     Attributes:
-        tensors: Delta in wire order, each raveled; views of the received bytes.
-        norm: L2 norm over all parameters.
+        tensors: Delta in wire order, each raveled, as encoded; views of the received bytes.
+        norm: L2 norm over all parameters, of the decoded values.
         loss_before: NaN when the device sent none that is finite.
     """
 
-    tensors: tuple[NDArray[np.float32], ...]
+    tensors: tuple[EncodedTensor, ...]
     num_examples: int
     norm: float
     loss_before: float
@@ -73,11 +93,13 @@ class ContentGate:
         parameters: Names and shapes in wire order.
         max_norm: Largest L2 norm; norm 0 is legal.
         max_claimed_examples: Largest example count.
+        codec: What devices are asked for; plain float32 is taken from anyone.
     """
 
     parameters: tuple[ParameterSpec, ...]
     max_norm: float
     max_claimed_examples: int
+    codec: UpdateCodec | None = None
 
     @classmethod
     def of(cls, job: Job, model: WireModel) -> Self:
@@ -88,6 +110,7 @@ class ContentGate:
             model.parameters,
             summable if limit is None else min(limit, summable),
             job.max_claimed_examples,
+            job.client.compression.codec,
         )
 
     def check(self, payload: bytes) -> GatedUpdate | Rejection:
@@ -103,12 +126,15 @@ class ContentGate:
         rejection = self._check_structure(update.tensors) or self._check_examples(update)
         if rejection is not None:
             return rejection
-        tensors = tuple(np.frombuffer(t.data, dtype="<f4") for t in update.tensors)
-        squares = sum_of_squares(tensors)
+        tensors = _encoded(update.tensors)
+        if isinstance(tensors, Rejection):
+            return tensors
+        sent = [values_of(tensor) for tensor in tensors]
+        squares = _sum_of_squares(sent)
         # A float32 squared is at most 1.2e77, so the float64 sum is finite exactly when every
         # value is: one pass finds both the norm and what is not finite.
         if not math.isfinite(squares):
-            return Rejection(RejectionReason.NOT_FINITE, _name_not_finite(update.tensors, tensors))
+            return Rejection(RejectionReason.NOT_FINITE, _name_not_finite(update.tensors, sent))
         norm = math.sqrt(squares)
         if norm > self.max_norm:
             return Rejection(
@@ -134,15 +160,45 @@ class ContentGate:
                 f"the model has {_listed([p.name for p in wanted])} in this order",
             )
         for tensor, parameter in zip(tensors, wanted, strict=True):
-            if tensor.dtype != "float32":
+            if tensor.dtype not in self._dtypes:
                 return Rejection(
                     RejectionReason.WRONG_DTYPE,
-                    f"{parameter.name} is {tensor.dtype[:20]!r}; it must be 'float32'",
+                    f"{parameter.name} is {tensor.dtype[:20]!r}; it must be "
+                    f"{' or '.join(map(repr, self._dtypes))}",
                 )
             if tensor.shape != parameter.shape:
                 return Rejection(
                     RejectionReason.WRONG_SHAPE,
                     f"{parameter.name} has shape {tensor.shape}; it must be {parameter.shape}",
+                )
+        return self._check_encoding(tensors)
+
+    @property
+    def _dtypes(self) -> tuple[str, ...]:
+        if self.codec is None or self.codec.value_encoding == "float32":
+            return ("float32",)
+        return "float32", self.codec.value_encoding
+
+    def _check_encoding(self, tensors: Sequence[WireTensor]) -> Rejection | None:
+        """Whether sparse tensors are asked for, and carry no more than was asked for."""
+        sparse = [tensor for tensor in tensors if tensor.is_sparse]
+        is_asked_for = self.codec is not None and self.codec.is_sparse
+        quantised = [t for t in tensors if t.dtype != "float32" and not t.is_sparse]
+        unlike = quantised if is_asked_for else sparse
+        if unlike:
+            found, wanted = ("dense", "sparse") if is_asked_for else ("sparse", "dense")
+            return Rejection(
+                RejectionReason.WRONG_ENCODING,
+                f"{unlike[0].name} is a {found} tensor of {unlike[0].dtype}; the job asks for "
+                f"{wanted} ones",
+            )
+        if self.codec is not None and sparse:
+            most = self.codec.sent_of(sum(parameter.size for parameter in self.parameters))
+            sent = sum(tensor.value_count for tensor in sparse)
+            if sent > most:
+                return Rejection(
+                    RejectionReason.WRONG_ENCODING,
+                    f"update carries {sent} values; the job asks for at most {most}",
                 )
         return None
 
@@ -161,6 +217,15 @@ class ContentGate:
         return None
 
 
+def _encoded(tensors: Sequence[WireTensor]) -> tuple[EncodedTensor, ...] | Rejection:
+    try:
+        return tuple(tensor.encoded() for tensor in tensors)
+    except InvalidGaps as error:
+        return Rejection(RejectionReason.BAD_POSITIONS, str(error))
+    except InvalidScales as error:
+        return Rejection(RejectionReason.BAD_SCALES, str(error))
+
+
 def sum_of_squares(tensors: Sequence[NDArray[np.float32]]) -> float:
     """Sum of squares over all arrays in float64, in one pass of cache-sized chunks.
 
@@ -169,20 +234,28 @@ def sum_of_squares(tensors: Sequence[NDArray[np.float32]]) -> float:
     Args:
         tensors: Arrays of shape ``(size,)``.
     """
+    return _sum_of_squares([Float32Values(tensor) for tensor in tensors])
+
+
+def _sum_of_squares(tensors: Sequence[Values]) -> float:
     scratch, total = _scratch.chunk, 0.0
-    with np.errstate(invalid="ignore"):  # a signalling NaN from outside is a NaN, no fault of ours
+    # A signalling NaN from outside is a NaN, and a scale may lead out of float32: no fault of ours.
+    with np.errstate(invalid="ignore", over="ignore"):
         for tensor in tensors:
-            for start in range(0, tensor.size, _CHUNK):
-                values = tensor[start : start + _CHUNK]
+            for _, values in chunks(tensor, _scratch.values):
                 chunk = scratch[: values.size]
                 np.copyto(chunk, values)
                 total += float(chunk.dot(chunk))
     return total
 
 
-def _name_not_finite(declared: Sequence[WireTensor], tensors: Sequence[NDArray[np.float32]]) -> str:
+def _name_not_finite(declared: Sequence[WireTensor], tensors: Sequence[Values]) -> str:
     for wire, tensor in zip(declared, tensors, strict=True):
-        bad = int(np.count_nonzero(~np.isfinite(tensor)))
+        with np.errstate(invalid="ignore", over="ignore"):
+            bad = sum(
+                int(np.count_nonzero(~np.isfinite(values)))
+                for _, values in chunks(tensor, _scratch.values)
+            )
         if bad:
             return f"{wire.name} holds {bad} values that are NaN or infinite"
     return "sum of squares is not finite"

@@ -26,6 +26,9 @@ class RejectionReason(IntEnum):
     NORM_EXCEEDED = 2106
     NON_POSITIVE_EXAMPLES = 2107
     TOO_MANY_EXAMPLES = 2108
+    WRONG_ENCODING = 2109
+    BAD_POSITIONS = 2110
+    BAD_SCALES = 2111
 
 
 @dataclass(frozen=True, slots=True)

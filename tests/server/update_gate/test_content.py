@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_runtime.encoded_tensors import decoded
 from device_runtime.protocol import device_pb2 as pb
 from server.update_gate.content import SUMMABLE_NORM, ContentGate, GatedUpdate, sum_of_squares
 from server.update_gate.rejections import Rejection, RejectionReason
@@ -45,7 +46,7 @@ def test_an_honest_update_passes_with_its_values_norm_and_losses():
     assert gated.num_examples == 7
     assert (gated.loss_before, gated.loss_after) == (0.7, 0.5)
     for tensor, expected in zip(gated.tensors, delta, strict=True):
-        np.testing.assert_array_equal(tensor, expected.ravel())
+        np.testing.assert_array_equal(decoded(tensor), expected.ravel())
     flat = np.concatenate([d.ravel() for d in delta]).astype(np.float64)
     assert gated.norm == pytest.approx(np.linalg.norm(flat), rel=1e-14)
 
