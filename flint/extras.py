@@ -10,7 +10,7 @@ _EXTRAS = {
     "keras": "modeling",
     "sklearn": "demo",
     "scipy": "demo",
-    "matplotlib": "demo",
+    "matplotlib": "simulation",
 }
 
 
