@@ -96,6 +96,10 @@ class ClientAppFleet(NodeFleet):
                 noted_s = self.now_s()
             time.sleep(_AWAIT_NODES_S)
 
+    def busy_nodes(self) -> frozenset[int]:
+        """Nodes with a task under way."""
+        return frozenset(task.node_id for task in self._running.values())
+
     def open(self, job: OpenJob) -> None:
         """Start a job."""
         with self._lock:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import (
     aggregate_metricrecords,
@@ -97,6 +96,7 @@ class CoordinatedStrategy(Strategy):
     evaluate_metrics_aggr_fn: MetricsAggregation | None = None
     poll_interval_s: float = 0.5
     totals: JobTotals = field(default=JobTotals(), init=False, repr=False)
+    _run: StrategyRun | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._job(num_rounds=1, timeout=1.0)
@@ -117,15 +117,6 @@ class CoordinatedStrategy(Strategy):
                 f"{self._called('server_learning_rate', self.server_learning_rate)} beside a "
                 "server_optimizer; give the learning rate to the server_optimizer"
             )
-        self._evaluation = FlowerFedAvg(
-            fraction_evaluate=self.fraction_evaluate or 1.0,  # of 0 it warns; nobody is asked then
-            min_evaluate_nodes=self.min_evaluate_nodes,
-            min_available_nodes=self.min_evaluate_nodes,
-            weighted_by_key=self.weighted_by_key,
-            arrayrecord_key=self.arrayrecord_key,
-            configrecord_key=self.configrecord_key,
-            evaluate_metrics_aggr_fn=self.evaluate_metrics_aggr_fn,
-        )
 
     # -- what a strategy says --------------------------------------------------------------------
 
@@ -160,24 +151,57 @@ class CoordinatedStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Evaluate messages for nodes drawn as by Flower's FedAvg, none when too few are online."""
-        if self.fraction_evaluate == 0:
+        """Evaluate messages for nodes drawn as by Flower's FedAvg, none when too few are online.
+
+        Where a round waits for its evaluation, nodes that still train are asked only if there are
+        not enough others.
+        """
+        online = list(grid.get_node_ids())
+        least = self.min_evaluate_nodes
+        if self.fraction_evaluate == 0 or len(online) < least:
+            if self.fraction_evaluate > 0:
+                log.info(
+                    "configure_evaluate: skipped, %d nodes are online (minimum required: %d)",
+                    len(online),
+                    least,
+                )
             return []
-        online = len(list(grid.get_node_ids()))
-        if online < self.min_evaluate_nodes:
-            log.info(
-                "configure_evaluate: skipped, %d nodes are online (minimum required: %d)",
-                online,
-                self.min_evaluate_nodes,
-            )
-            return []
-        return self._evaluation.configure_evaluate(server_round, arrays, config, grid)
+        busy = frozenset[int]() if self.evaluates_beside_training else self._busy_nodes()
+        idle = [node_id for node_id in online if node_id not in busy]
+        candidates = idle if len(idle) >= least else online
+        wanted = max(int(len(online) * self.fraction_evaluate), least)
+        chosen = random.sample(candidates, min(wanted, len(candidates)))
+        log.info("configure_evaluate: Sampled %s nodes (out of %s)", len(chosen), len(online))
+        config["server-round"] = server_round
+        content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
+        return [Message(content, node_id, MessageType.EVALUATE) for node_id in chosen]
 
     def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
+        self,
+        server_round: int,  # noqa: ARG002
+        replies: Iterable[Message],
     ) -> MetricRecord | None:
-        """Weighted mean of the metrics, as by Flower's FedAvg."""
-        return self._evaluation.aggregate_evaluate(server_round, replies)
+        """Weighted mean of the metrics, as by Flower's FedAvg.
+
+        Args:
+            replies: Errors, and replies whose metrics can be averaged together.
+        """
+        replies = list(replies)
+        contents = [reply.content for reply in replies if reply.has_content()]
+        log.info(
+            "aggregate_evaluate: Received %s results and %s failures",
+            len(contents),
+            len(replies) - len(contents),
+        )
+        for reply in replies:
+            if reply.has_error():
+                node_id, reason = reply.metadata.src_node_id, reply.error.reason
+                log.info("\t> Received error in reply from node %d: %.200r", node_id, reason)
+        aggregate = self.evaluate_metrics_aggr_fn or aggregate_metricrecords
+        return aggregate(contents, self.weighted_by_key) if contents else None
+
+    def _busy_nodes(self) -> frozenset[int]:
+        return frozenset() if self._run is None else self._run.busy_nodes()
 
     # -- what there is none of -------------------------------------------------------------------
 
@@ -247,7 +271,7 @@ class CoordinatedStrategy(Strategy):
         self.summary()
         log.info("")
         begun_s = time.monotonic()
-        run = StrategyRun(
+        self._run = run = StrategyRun(
             self, grid, job, layout, weights, train_config, evaluate_config, evaluate_fn
         )
         try:
@@ -255,7 +279,7 @@ class CoordinatedStrategy(Strategy):
             if num_rounds > 0:
                 run.train()
         finally:
-            self.totals = run.totals
+            self.totals, self._run = run.totals, None
         log.info("")
         log.info("Strategy execution finished in %.2fs", time.monotonic() - begun_s)
         log.info("Tasks: %s", _counted(self.totals))

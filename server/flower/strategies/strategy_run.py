@@ -101,6 +101,10 @@ class StrategyRun:
         self._runner.finish(reason)
         self._await_evaluations()
 
+    def busy_nodes(self) -> frozenset[int]:
+        """Nodes that still work on a train task."""
+        return self._fleet.busy_nodes()
+
     # -- JobObserver -----------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:

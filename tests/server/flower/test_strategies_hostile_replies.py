@@ -138,7 +138,8 @@ def test_replies_of_other_floats_are_taken_as_numbers():
 
 
 def test_an_update_beyond_the_norm_is_refused():
-    grid = InProcessGrid([stepping(0.1), stepping(0.1), stepping(50.0)])
+    slow = [Node(stepping(0.1), looks=2), Node(stepping(0.1), looks=2)]
+    grid = InProcessGrid([*slow, stepping(50.0)])
     strategy = STRATEGIES["fedbuff"](max_update_norm=10.0)
     result = strategy.start(grid, INITIAL, 1)
     np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], 0.1, rtol=1e-6)

@@ -26,7 +26,7 @@ from server.flower.strategies.errors import (
 from server.flower.strategies.grid_nodes import nodes_of
 from server.job import ServerAdaptive
 from tests.server.coordination.fleet_contract import CLIENTS, FleetContract
-from tests.server.flower.in_process_grid import InProcessGrid, silent, stepping
+from tests.server.flower.in_process_grid import InProcessGrid, Node, silent, stepping
 
 INITIAL = ArrayRecord([np.zeros(2, np.float32)])
 
@@ -228,6 +228,15 @@ def test_an_evaluation_without_an_answer_ends_with_those_there_are():
     strategy = fedavg(fraction_evaluate=1.0)
     result = strategy.start(grid, INITIAL, 1, timeout=0.2)
     assert result.evaluate_metrics_clientapp == {1: MetricRecord({"value": 1.0})}
+
+
+def test_a_round_is_not_evaluated_by_nodes_that_still_train():
+    straggler = Node(stepping(1.0), looks=10**6)
+    grid = InProcessGrid([stepping(1.0), stepping(1.0), straggler])
+    strategy = fedavg(over_commitment=1.5, fraction_evaluate=1.0)
+    result = strategy.start(grid, INITIAL, 2)
+    assert list(result.evaluate_metrics_clientapp) == [1, 2]
+    assert [m.metadata.message_type for m in straggler.received] == ["train"]
 
 
 def test_metrics_are_put_together_as_the_app_asks():
