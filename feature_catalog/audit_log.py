@@ -22,7 +22,8 @@ from sqlalchemy.orm import Session
 from feature_catalog.schema import AuditRecord
 
 COORDINATOR = "coordinator"
-"""Actor of what the server decides by itself."""
+SUPERVISOR = "supervisor"
+"""Actors of what the server does by itself."""
 
 
 class AuditAction(StrEnum):
@@ -45,7 +46,7 @@ class AuditEntry:
     """One change.
 
     Attributes:
-        actor: ``user@host`` of who ran the command, or `COORDINATOR`.
+        actor: ``user@host`` of who ran the command, or `COORDINATOR` or `SUPERVISOR`.
         subject: What was changed: a job's id, a version, a key's or setting's name.
         detail: More of it, as JSON.
     """

@@ -24,6 +24,7 @@ from flint.cli import (
     device_commands,
     error_pages,
     job_commands,
+    key_commands,
     model_commands,
     report_command,
     run_commands,
@@ -62,6 +63,7 @@ simulate_flower_command.register(app)
 report_command.register(app)
 demo_command.register(app)
 audit_command.register(app)
+app.add_typer(key_commands.app, name="keys")
 error_pages.register(app)
 
 

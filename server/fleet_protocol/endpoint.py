@@ -8,6 +8,7 @@ from device_runtime.errors import FlintError
 from server.fleet_protocol import fleet_pb2_grpc
 from server.fleet_protocol.gateway_fleet import GatewayFleet
 from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
+from server.operations.live_certificates import live_server_credentials
 from server.operations.settings import ServerSettings
 
 _MAX_GATEWAYS = 64
@@ -39,15 +40,8 @@ def serve_gateways(fleet: GatewayFleet, settings: ServerSettings) -> grpc.Server
         if settings.insecure:
             server.add_insecure_port(address)
         else:
-            credentials = grpc.ssl_server_credentials(
-                [
-                    (
-                        settings.private_key("coordinator").read_bytes(),
-                        settings.certificate("coordinator").read_bytes(),
-                    )
-                ],
-                root_certificates=settings.ca_certificate.read_bytes(),
-                require_client_auth=True,
+            credentials = live_server_credentials(
+                settings, "coordinator", require_client_certificate=True
             )
             server.add_secure_port(address, credentials)
     except RuntimeError as error:

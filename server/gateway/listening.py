@@ -9,6 +9,7 @@ from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2_grpc
 from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
 from server.gateway.service import DeviceGatewayService
+from server.operations.live_certificates import live_server_credentials
 from server.operations.ports import PortInUse, split_address
 from server.operations.settings import ServerSettings
 
@@ -47,8 +48,7 @@ def serve_devices(service: DeviceGatewayService, settings: ServerSettings) -> gr
         if settings.insecure:
             server.add_insecure_port(address)
         else:
-            pair = (_read(settings.private_key("gateway")), _read(settings.certificate("gateway")))
-            server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            server.add_secure_port(address, _credentials(settings))
     except RuntimeError as error:
         raise PortInUse(
             f"the gateway cannot listen on {address}: port {split_address(address)[1]} is in use "
@@ -81,11 +81,22 @@ def coordinator_channel(settings: ServerSettings) -> grpc.Channel:
     return grpc.secure_channel(settings.coordinator_address, credentials, options)
 
 
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials:
+    try:
+        return live_server_credentials(settings, "gateway")
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UnreadableKeys(
-            f"cannot read {path} ({error.strerror}); start the server with `flint up`, which makes "
-            "keys and certificates, or with --insecure on one machine"
-        ) from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UnreadableKeys:
+    return UnreadableKeys(
+        f"cannot read {error.filename} ({error.strerror}); start the server with `flint up`, which "
+        "makes keys and certificates, or with --insecure on one machine"
+    )

@@ -50,6 +50,7 @@ class ProcessSpec:
         environment: Added to the supervisor's own.
         start_timeout_s: From its start until ``is_ready`` must have said yes.
         stop_timeout_s: From the request to stop until it is killed.
+        reads_once: A file it reads at its start only; it is started anew when that is replaced.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 10.0
+    reads_once: Path | None = None
 
 
 class SupervisedProcess:
@@ -82,6 +84,7 @@ class SupervisedProcess:
         self._restart_at_s = 0.0
         self._back_off_s = _FIRST_BACK_OFF_S
         self._log_start_bytes = 0
+        self._has_read: tuple[int, int] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -92,6 +95,7 @@ class SupervisedProcess:
         """Start it; `tend` sees it become ready."""
         command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self.spec.command]
         self._log_start_bytes = self.log.stat().st_size if self.log.exists() else 0
+        self._has_read = _identity(self.spec.reads_once)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - commands are our own
                 command,
@@ -160,6 +164,12 @@ class SupervisedProcess:
         self._kill()
         self.state = ProcessState.STOPPED
 
+    def must_read_again(self) -> bool:
+        """Whether it serves with a file that was replaced since."""
+        if self.spec.reads_once is None or self.state is not ProcessState.READY:
+            return False
+        return _identity(self.spec.reads_once) != self._has_read
+
     def trim_log(self) -> None:
         """Keep the log bounded: move its content to ``<log>.1`` when it is large."""
         if self.log.exists() and self.log.stat().st_size > _MAX_LOG_BYTES:
@@ -195,3 +205,12 @@ class SupervisedProcess:
             log.seek(max(self._log_start_bytes, self.log.stat().st_size - 16_384))
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:]) or "  (nothing)"
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Changes when a file is replaced; None if there is none."""
+    try:
+        status = path.stat() if path is not None else None
+    except FileNotFoundError:
+        return None
+    return None if status is None else (status.st_ino, status.st_mtime_ns)

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,6 +97,8 @@ class Supervisor:
     Args:
         database: Embedded Postgres to keep up and to stop at the end; None for one of the user's.
         claim: This process's claim on the data directory; taken here when not given.
+        renew: Renews certificates that are due, and is called now and then; says what it renewed.
+        renew_every_s: How often.
     """
 
     def __init__(
@@ -107,8 +109,13 @@ class Supervisor:
         database: Database | None = None,
         claim: HomeClaim | None = None,
         console: Console | None = None,
+        renew: Callable[[], Collection[str]] = tuple,
+        renew_every_s: float = 600.0,
     ) -> None:
         self.settings = settings
+        self._renew = renew
+        self._renew_every_s = renew_every_s
+        self._renewed_s = time.monotonic()
         self._specs = tuple(specs)
         self._database = database
         self._claim = claim
@@ -218,6 +225,7 @@ class Supervisor:
                 self._tend_slowly()
 
     def _tend_slowly(self) -> None:
+        self._tend_certificates()
         for process in self._processes:
             process.trim_log()
         if self._database is not None and not self._database.is_running():
@@ -226,6 +234,23 @@ class Supervisor:
                 self._database.start()
             except FlintError as error:  # tried again in a while; the others wait for it
                 self._console.say(str(error))
+
+    def _tend_certificates(self) -> None:
+        """Renew what is due; start anew who would go on with what was renewed, whoever did so."""
+        if time.monotonic() - self._renewed_s >= self._renew_every_s:
+            self._renewed_s = time.monotonic()
+            try:
+                renewed = self._renew()
+            except (FlintError, OSError) as error:  # tried again in a while; an alert tells
+                self._console.say(f"certificates cannot be renewed: {error}")
+            else:
+                if renewed:
+                    self._console.say(f"renewed certificates: {', '.join(renewed)}")
+        for process in self._processes:
+            if process.must_read_again():
+                self._console.say(f"{process.spec.name} is started anew: its certificate is new")
+                process.stop(self._hurry)
+                process.start()
 
     def _stop_all(self) -> None:
         for process in reversed(self._processes):

@@ -3,13 +3,18 @@
 Everything is EC P-256. The CA's key never leaves ``<home>/secrets``; devices, gateways and
 operators trust ``<home>/tls/ca.crt``. Certificates name what they may do: only the gateway's may
 act as a TLS client, so no other key can pose as a gateway towards the coordinator.
+
+A certificate is renewed when two thirds of its life are over: at every start, and while the server
+runs (`renew_certificates`). Gateway and coordinator take a new one up for their next connection
+(`live_certificates`); SuperLink reads its own at its start and is started anew.
 """
 
 import datetime as dt
 import ipaddress
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -24,10 +29,12 @@ from server.operations.settings import ServerSettings
 ROLES = ("gateway", "coordinator", "superlink")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
+TOKEN_KEY = "token"  # noqa: S105 - a name
+"""What `ensure_keys` calls the token key it made."""
+
 _CA_DAYS = 3650
-_ROLE_DAYS = 397
-_RENEW_CA_DAYS = 365
-_RENEW_ROLE_DAYS = 60
+_ROLE_DAYS = 90
+_RENEWED_AFTER = 2 / 3
 _TOKEN_KEY_BYTES = 32
 _CLIENT_ROLES = frozenset({"gateway"})
 
@@ -38,7 +45,38 @@ class UnusableKeys(FlintError):
     code = "FLN-1212"
 
 
-def ensure_keys(settings: ServerSettings, hostnames: Sequence[str] = ()) -> None:
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """One certificate of the deployment, as an operator sees it.
+
+    Attributes:
+        role: ``"ca"`` or one of `ROLES`.
+        names: Names and addresses it is valid for.
+        renewed_at: When a running server makes a new one.
+    """
+
+    role: str
+    names: tuple[str, ...]
+    valid_from: dt.datetime
+    valid_until: dt.datetime
+
+    @property
+    def renewed_at(self) -> dt.datetime:
+        """When two thirds of its life are over."""
+        return self.valid_from + (self.valid_until - self.valid_from) * _RENEWED_AFTER
+
+
+def read_certificates(settings: ServerSettings) -> tuple[CertificateFacts, ...]:
+    """The certificates there are, the CA's first; damaged files are left out."""
+    paths = {"ca": settings.ca_certificate} | {role: settings.certificate(role) for role in ROLES}
+    return tuple(
+        _facts(role, certificate)
+        for role, path in paths.items()
+        if (certificate := _load_certificate(path)) is not None
+    )
+
+
+def ensure_keys(settings: ServerSettings, hostnames: Sequence[str] = ()) -> tuple[str, ...]:
     """Make what is missing and renew what is about to expire; leave the rest as it is.
 
     Safe to call at every start. A role's certificate is also made anew when it does not name all
@@ -48,20 +86,52 @@ def ensure_keys(settings: ServerSettings, hostnames: Sequence[str] = ()) -> None
     Args:
         hostnames: Names and addresses clients dial besides `LOCAL_NAMES`.
 
+    Returns:
+        What was made: `TOKEN_KEY`, ``"ca"``, roles.
+
     Raises:
         UnusableKeys: If the CA's files or the token key are damaged: mending them silently would
             lock out every enrolled device.
     """
     _private_folder(settings.secrets)
+    made = [] if settings.token_key.exists() else [TOKEN_KEY]
     ensure_token_key(settings)
     if settings.insecure:
-        return
+        return tuple(made)
     settings.ca_certificate.parent.mkdir(parents=True, exist_ok=True)
-    ca_key, ca = _ensure_ca(settings)
-    names = _unique([*LOCAL_NAMES, *hostnames])
+    ca_key, ca, is_new = _ensure_ca(settings)
+    if is_new:
+        made.append("ca")
+    names = [_general_name(name) for name in dict.fromkeys([*LOCAL_NAMES, *hostnames])]
     for role in ROLES:
         if not _is_current(settings, role, ca, names):
             _issue(settings, role, ca_key, ca, names)
+            made.append(role)
+    return tuple(made)
+
+
+def renew_certificates(settings: ServerSettings, now: Collection[str] = ()) -> tuple[str, ...]:
+    """Renew what has lived two thirds of its life, for the same names; for a running server.
+
+    Args:
+        now: Roles, or ``"ca"``, to renew whatever their age.
+
+    Returns:
+        What was made: ``"ca"``, roles.
+
+    Raises:
+        UnusableKeys: If the CA's files are damaged.
+    """
+    if settings.insecure:
+        return ()
+    ca_key, ca, is_new = _ensure_ca(settings, renew="ca" in now)
+    made = ["ca"] if is_new else []
+    for role in ROLES:
+        names = _names_of(settings, role)
+        if role in now or not _is_current(settings, role, ca, names):
+            _issue(settings, role, ca_key, ca, names)
+            made.append(role)
+    return tuple(made)
 
 
 def ensure_token_key(settings: ServerSettings) -> bytes:
@@ -84,14 +154,17 @@ def ensure_token_key(settings: ServerSettings) -> bytes:
     return key
 
 
-def _ensure_ca(settings: ServerSettings) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _ensure_ca(
+    settings: ServerSettings, *, renew: bool = False
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, bool]:
+    """The CA's key and certificate, and whether that certificate is new."""
     key_path, path = settings.private_key("ca"), settings.ca_certificate
     if not key_path.exists() and not path.exists():
         key = ec.generate_private_key(ec.SECP256R1())
         _write_key(key_path, key)
         certificate = _sign_ca(key)
         _write_public(path, certificate)
-        return key, certificate
+        return key, certificate, True
     loaded = _load_key(key_path)
     found = _load_certificate(path)
     if loaded is None or (found is not None and found.public_key() != loaded.public_key()):
@@ -100,10 +173,11 @@ def _ensure_ca(settings: ServerSettings) -> tuple[ec.EllipticCurvePrivateKey, x5
             "or delete both: a new CA is made and devices must be given its certificate"
         )
     key_path.chmod(0o600)
-    if found is None or _expires_within(found, _RENEW_CA_DAYS):
-        found = _sign_ca(loaded)
-        _write_public(path, found)
-    return loaded, found
+    if found is not None and not renew and not _is_due(found):
+        return loaded, found, False
+    found = _sign_ca(loaded)
+    _write_public(path, found)
+    return loaded, found, True
 
 
 def _sign_ca(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
@@ -126,7 +200,7 @@ def _issue(
     role: str,
     ca_key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
-    names: Sequence[str],
+    names: Sequence[x509.GeneralName],
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -138,34 +212,58 @@ def _issue(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False
         )
         .sign(ca_key, hashes.SHA256())
     )
-    # Key before certificate: interrupted in between, the two do not fit and are made anew.
+    # Key before certificate: interrupted in between, the two do not fit and are made anew; a
+    # process that reads them in between keeps what it has.
     _write_key(settings.private_key(role), key)
     _write_public(settings.certificate(role), certificate)
 
 
 def _is_current(
-    settings: ServerSettings, role: str, ca: x509.Certificate, names: Sequence[str]
+    settings: ServerSettings, role: str, ca: x509.Certificate, names: Sequence[x509.GeneralName]
 ) -> bool:
     certificate = _load_certificate(settings.certificate(role))
     key = _load_key(settings.private_key(role))
     if certificate is None or key is None or certificate.public_key() != key.public_key():
         return False
-    if _expires_within(certificate, _RENEW_ROLE_DAYS):
+    if _is_due(certificate):
         return False
     try:
         certificate.verify_directly_issued_by(ca)
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+    except (InvalidSignature, ValueError, TypeError):
         return False
     settings.private_key(role).chmod(0o600)
-    return {_general_name(name) for name in names} <= set(found)
+    return set(names) <= set(_alternative_names(certificate))
+
+
+def _names_of(settings: ServerSettings, role: str) -> list[x509.GeneralName]:
+    """Names of a role's certificate; those of this machine if there is none."""
+    certificate = _load_certificate(settings.certificate(role))
+    names = [] if certificate is None else _alternative_names(certificate)
+    return names or [_general_name(name) for name in LOCAL_NAMES]
+
+
+def _alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+    return list(found.value)
+
+
+def _facts(role: str, certificate: x509.Certificate) -> CertificateFacts:
+    return CertificateFacts(
+        role,
+        tuple(str(name.value) for name in _alternative_names(certificate)),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
 
 
 def _builder(
@@ -204,8 +302,8 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _expires_within(certificate: x509.Certificate, days: int) -> bool:
-    return certificate.not_valid_after_utc < dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+def _is_due(certificate: x509.Certificate) -> bool:
+    return dt.datetime.now(dt.UTC) >= _facts("", certificate).renewed_at
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
@@ -250,7 +348,3 @@ def _write_public(path: Path, certificate: x509.Certificate) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     draft.replace(path)
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))

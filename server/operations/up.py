@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from feature_catalog.audit_log import AuditLog
 from feature_catalog.database import connect, upgrade
 from feature_catalog.embedded import EmbeddedPostgres, database_url
 from server.aggregation.process import aggregator_socket
@@ -27,6 +28,12 @@ from server.operations.processes import ProcessSpec
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import Supervisor
 from server.operations.tls import ensure_keys
+from server.operations.told_changes import (
+    renew_and_tell,
+    settings_before,
+    tell_keys,
+    tell_settings,
+)
 
 DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
 BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
@@ -90,7 +97,14 @@ def run_up(home: Path, options: ServerOptions = _DEFAULTS, *, quiet: bool = Fals
                 database.stop()
             raise
         _announce(settings, console)
-        Supervisor(settings, specs, database=database, claim=claim, console=console).run()
+        Supervisor(
+            settings,
+            specs,
+            database=database,
+            claim=claim,
+            console=console,
+            renew=lambda: renew_and_tell(settings),
+        ).run()
 
 
 def start_up(home: Path, options: ServerOptions = _DEFAULTS) -> Supervisor:
@@ -105,7 +119,12 @@ def start_up(home: Path, options: ServerOptions = _DEFAULTS) -> Supervisor:
     database = embedded_database(home)
     try:
         settings = prepare(home, options)
-        supervisor = Supervisor(settings, server_processes(settings), database=database)
+        supervisor = Supervisor(
+            settings,
+            server_processes(settings),
+            database=database,
+            renew=lambda: renew_and_tell(settings),
+        )
     except AlreadyRunning:
         raise
     except BaseException:
@@ -143,11 +162,6 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
     )
     home.mkdir(parents=True, exist_ok=True)
     url = database_url(home)
-    engine = connect(url)
-    try:
-        upgrade(engine)
-    finally:
-        engine.dispose()
     settings = ServerSettings(
         home=home,
         database_url=url,
@@ -161,9 +175,18 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         aggregator=options.aggregator,
         check_ins_per_s=options.check_ins_per_s,
     )
-    ensure_keys(settings, [*options.hostnames, options.host, options.superlink_host])
-    write_flower_configuration(settings)
-    settings.save()
+    engine = connect(url)
+    try:
+        upgrade(engine)
+        before = settings_before(home)
+        made = ensure_keys(settings, [*options.hostnames, options.host, options.superlink_host])
+        write_flower_configuration(settings)
+        settings.save()
+        audit = AuditLog(engine)
+        tell_settings(audit, before, settings)
+        tell_keys(audit, made)
+    finally:
+        engine.dispose()
     return settings
 
 
@@ -199,6 +222,7 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             lambda: superlink_answers(settings),
             superlink_environment(settings),
             stop_timeout_s=5.0,
+            reads_once=None if settings.insecure else settings.certificate("superlink"),
         ),
         ProcessSpec(
             "coordinator",

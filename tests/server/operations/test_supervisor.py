@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from server.operations.ports import choose_ports, is_accepting
 from server.operations.processes import ProcessFailed, ProcessSpec
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import Supervisor, read_status
+from server.operations.tls import UnusableKeys
 from tests.server.operations.conftest import eventually
 
 pytestmark = pytest.mark.integration
@@ -222,3 +224,53 @@ def test_killing_the_supervisor_outright_leaves_no_orphan(tmp_path):
     eventually(lambda: not any(is_alive(pid) for pid in family))
     with claim_home(tmp_path):
         pass  # the next server may start
+
+
+def test_a_process_that_reads_its_certificate_once_is_started_anew_when_it_is_renewed(
+    supervise, tmp_path
+):
+    certificate = tmp_path / "superlink.crt"
+    certificate.write_text("first")
+    renewals = iter([("superlink",)])
+
+    def renew() -> tuple[str, ...]:
+        renewed = next(renewals, ())
+        if renewed:
+            draft = tmp_path / "new"
+            draft.write_text("second")
+            draft.replace(certificate)
+        return renewed
+
+    said = io.StringIO()
+    once = child_spec("superlink")
+    supervisor = supervise(
+        replace(once, reads_once=certificate),
+        child_spec("gateway"),
+        renew=renew,
+        renew_every_s=0.0,
+        console=Console(quiet=True, stream=said),
+    )
+    superlink, gateway = supervisor.status().processes
+
+    def is_renewed() -> bool:
+        one, other = supervisor.status().processes
+        return one.pid != superlink.pid and one.state == "ready" and other == gateway
+
+    eventually(is_renewed, within_s=30)
+    assert supervisor.status().processes[0].restarts == 0
+    assert "renewed certificates: superlink" in said.getvalue()
+
+
+def test_a_renewal_that_fails_ends_nothing(supervise):
+    def renew() -> tuple[str, ...]:
+        raise UnusableKeys("the CA's key is damaged")
+
+    said = io.StringIO()
+    supervisor = supervise(
+        child_spec("gateway"),
+        renew=renew,
+        renew_every_s=0.0,
+        console=Console(quiet=True, stream=said),
+    )
+    eventually(lambda: "certificates cannot be renewed: the CA's key" in said.getvalue())
+    assert supervisor.status().ready

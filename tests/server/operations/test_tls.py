@@ -7,7 +7,13 @@ from cryptography import x509
 
 from server.operations import tls
 from server.operations.settings import ServerSettings
-from server.operations.tls import UnusableKeys, ensure_keys, ensure_token_key
+from server.operations.tls import (
+    UnusableKeys,
+    ensure_keys,
+    ensure_token_key,
+    read_certificates,
+    renew_certificates,
+)
 
 
 def mode(path: Path) -> int:
@@ -89,19 +95,76 @@ def test_a_second_call_changes_nothing(settings):
     assert after == before
 
 
-def test_a_certificate_about_to_expire_is_renewed(settings, monkeypatch):
+# Certificates begin an hour before they are made, for clocks that differ.
+TWO_THIRDS_OVER_DAYS = 0.49 / 24
+NOT_QUITE_DAYS = 0.51 / 24
+
+
+def fingerprints(settings: ServerSettings) -> dict[str, bytes]:
+    paths = {"ca": settings.ca_certificate} | {r: settings.certificate(r) for r in tls.ROLES}
+    return {role: path.read_bytes() for role, path in paths.items()}
+
+
+@pytest.mark.parametrize("renew", [ensure_keys, renew_certificates])
+def test_certificates_are_renewed_when_two_thirds_of_their_life_are_over(
+    settings, monkeypatch, renew
+):
     with monkeypatch.context() as patch:
-        patch.setattr(tls, "_ROLE_DAYS", 59)
-        ensure_keys(settings)
-    before = settings.certificate("gateway").read_bytes()
-    ensure_keys(settings)
-    assert settings.certificate("gateway").read_bytes() != before
+        patch.setattr(tls, "_ROLE_DAYS", TWO_THIRDS_OVER_DAYS)
+        assert set(ensure_keys(settings)) == {"token", "ca", *tls.ROLES}
+    before = fingerprints(settings)
+    assert renew(settings) == tls.ROLES
+    after = fingerprints(settings)
+    assert after["ca"] == before["ca"]
+    assert all(after[role] != before[role] for role in tls.ROLES)
     handshake(settings, "localhost")
+    assert renew(settings) == ()
+    assert fingerprints(settings) == after
+
+
+def test_certificates_are_not_renewed_before(settings, monkeypatch):
+    monkeypatch.setattr(tls, "_ROLE_DAYS", NOT_QUITE_DAYS)
+    ensure_keys(settings)
+    before = fingerprints(settings)
+    assert renew_certificates(settings) == ()
+    assert fingerprints(settings) == before
+
+
+def test_a_certificate_renewed_while_the_server_runs_is_for_the_same_names(settings):
+    ensure_keys(settings, ["fl.example.com", "10.1.2.3"])
+    assert renew_certificates(settings, ["gateway"]) == ("gateway",)
+    for name in ("fl.example.com", "10.1.2.3", "localhost", "::1"):
+        handshake(settings, name)
+
+
+def test_the_ca_renewed_at_once_keeps_its_key(settings, tmp_path):
+    ensure_keys(settings)
+    handed_out = tmp_path / "ca-of-a-device.crt"
+    handed_out.write_bytes(settings.ca_certificate.read_bytes())
+    assert renew_certificates(settings, ["ca"]) == ("ca",)
+    assert settings.ca_certificate.read_bytes() != handed_out.read_bytes()
+    handshake(settings, "localhost", trust=handed_out)
+
+
+def test_an_operator_sees_what_each_certificate_is_for_and_when_it_is_renewed(settings):
+    ensure_keys(settings, ["fl.example.com"])
+    ca, gateway, *_ = read_certificates(settings)
+    assert (ca.role, ca.names) == ("ca", ())
+    assert (gateway.role, gateway.names[-1]) == ("gateway", "fl.example.com")
+    life = gateway.valid_until - gateway.valid_from
+    assert abs((gateway.renewed_at - gateway.valid_from) / life - 2 / 3) < 1e-9
+    assert 89 < life.days <= 90
+
+
+def test_without_tls_nothing_is_renewed(insecure):
+    ensure_keys(insecure)
+    assert renew_certificates(insecure) == ()
+    assert read_certificates(insecure) == ()
 
 
 def test_renewing_the_ca_leaves_everything_trusted_that_was(settings, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tls, "_CA_DAYS", 364)
+        patch.setattr(tls, "_CA_DAYS", TWO_THIRDS_OVER_DAYS)
         ensure_keys(settings)
     handed_out = tmp_path / "ca-of-a-device.crt"
     handed_out.write_bytes(settings.ca_certificate.read_bytes())
