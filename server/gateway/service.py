@@ -259,9 +259,9 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
                 UploadEnvelope(request.payload_sha256, request.contract_sha256, payload),
                 _cost(request.cost, bytes_up=len(payload)),
                 self._clock(),
+                admitted_course(request.session_course),
             )
         except OutcomesUnreachable as error:
-                admitted_course(request.session_course),
             log.error("%s", error)
             return retry_later()
         except AggregatorLost as error:

@@ -276,9 +276,9 @@ class GatewayState:
         stored: Answer | None,
         cost: TaskCost,
         now_s: float,
+        course: str = "",
     ) -> Admitted | Held | Answer | Rejection | TryLater:
         """Decide on an upload whose token is genuine and the sender's own, its bytes unread.
-        course: str = "",
 
         Args:
             claims: Of its token.
@@ -286,9 +286,9 @@ class GatewayState:
             stored: The task's stored outcome, asked for if `must_ask_store`.
             cost: As the device claims it.
             now_s: Server's clock.
+            course: How far the device says the attempt came.
 
         Returns:
-            course: How far the device says the attempt came.
             `Admitted` to go on; `Held` or an `Answer` for a task that has its answer (the first
             one, to the same digest) or comes too late; a `Rejection` that leaves every task as it
             is.
@@ -303,9 +303,9 @@ class GatewayState:
                 return lease
             if lease.uploading:
                 return TryLater.UPLOAD_RUNNING
+            lease.course = course
             late = self._end_if_late(lease, payload_sha256, cost)
             if late is not None:
-            lease.course = course
                 return late
             if self._job is None:
                 return TryLater.NO_JOB_OPEN
