@@ -10,7 +10,7 @@ is (draw // 2, task, client, client's upper half).
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar, cast, overload
 
 import numpy as np
@@ -46,8 +46,7 @@ def philox4x32(
     """
     # Arrays of uint64 compute as ints do: products of two words fit 64 bits.
     c0, c1, c2, c3 = cast(tuple[int, int, int, int], counter)
-    k0, k1 = key
-    for _ in range(_ROUNDS):
+    for k0, k1 in _round_keys(key):
         product_0 = c0 * _MULTIPLIER_0
         product_1 = c2 * _MULTIPLIER_1
         c0, c1, c2, c3 = (
@@ -56,9 +55,15 @@ def philox4x32(
             (product_0 >> 32) ^ c3 ^ k1,
             product_0 & _WORD,
         )
-        k0 = (k0 + _WEYL_0) & _WORD
-        k1 = (k1 + _WEYL_1) & _WORD
     return cast(tuple[Word, Word, Word, Word], (c0, c1, c2, c3))
+
+
+@cache
+def _round_keys(key: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """The key of each round; a run has few keys and draws millions of times from each."""
+    return tuple(
+        ((key[0] + i * _WEYL_0) & _WORD, (key[1] + i * _WEYL_1) & _WORD) for i in range(_ROUNDS)
+    )
 
 
 @dataclass(frozen=True)

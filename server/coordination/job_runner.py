@@ -91,6 +91,7 @@ class JobRunner:
         self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
         # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
         self._offered: dict[str, int] = {}
+        self._slots_offered = 0  # the sum of these
         self._cancelled: dict[str, None] = {}
         self._grants = 0
         self._granted_in_round = 0
@@ -152,7 +153,7 @@ class JobRunner:
             self._metric_version,
             self._totals(),
             len(self._ledger.running),
-            sum(self._offered.values()),
+            self._slots_offered,
             len(self._ledger.held),
         )
 
@@ -175,6 +176,7 @@ class JobRunner:
         self._before = JobTotals()
         for name in _ROUND_STATE:
             setattr(self, name, state["round"][name])
+        self._slots_offered = sum(self._offered.values())
         self._ledger = TaskLedger.restored(state["ledger"])
 
     # -- beginning and end ---------------------------------------------------------------------
@@ -223,10 +225,10 @@ class JobRunner:
             return f"target {stop.target} reached"
         if stop.max_aggregations is not None and version >= stop.max_aggregations:
             return f"max_aggregations {stop.max_aggregations} reached"
-        totals = self._totals()
-        if stop.max_updates is not None and totals.updates >= stop.max_updates:
+        updates = self._ledger.outcomes[Outcome.SUCCEEDED]
+        if stop.max_updates is not None and updates >= stop.max_updates:
             return f"max_updates {stop.max_updates} reached"
-        if stop.max_hours is not None and totals.elapsed_s >= stop.max_hours * 3600:
+        if stop.max_hours is not None and self._elapsed_s() >= stop.max_hours * 3600:
             return f"max_hours {stop.max_hours} reached"
         return None
 
@@ -237,7 +239,7 @@ class JobRunner:
         self._ledger.end_held(Outcome.OVER_COMMITTED, code)
         self._ledger.end_lost()
         self._store.store_results(self._ledger.take_unsaved())
-        self._offered.clear()
+        self._void_offers()
         self._observer.on_progress(self.progress())
 
     # -- decisions -----------------------------------------------------------------------------
@@ -248,7 +250,7 @@ class JobRunner:
             started_s=self._round_started_s,
             now_s=self._fleet.now_s(),
             granted=self._granted_in_round,
-            offered=sum(self._offered.values()),
+            offered=self._slots_offered,
             running=len(self._ledger.running),
             held=len(self._ledger.held),
             lost=len(self._ledger.lost),
@@ -265,6 +267,7 @@ class JobRunner:
         pinned = self._version.number if self._strategy.pins_base_version else None
         timeout_s = self._strategy.task_timeout_s(self._job.client.task_timeout_s)
         self._offered[grant_id] = count
+        self._slots_offered += count
         self._granted_in_round += count
         self._fleet.grant(Grant(grant_id, count, pinned, timeout_s))
 
@@ -299,6 +302,7 @@ class JobRunner:
         left = self._offered.get(event.grant_id, 0)
         if left > 0:
             self._offered[event.grant_id] = left - 1
+            self._slots_offered -= 1
         if left == 1 and not self._strategy.pins_base_version:
             del self._offered[event.grant_id]
         # A client may have been leased a slot just before the fleet heard of its cancellation.
@@ -411,8 +415,12 @@ class JobRunner:
         for grant_id in self._offered:
             self._fleet.cancel(grant_id, running_too=True)
         self._cancelled.update(dict.fromkeys(self._offered))
-        self._offered.clear()
+        self._void_offers()
         self._ledger.end_running(self._strategy.late_outcome, self._strategy.late_reason)
+
+    def _void_offers(self) -> None:
+        self._offered.clear()
+        self._slots_offered = 0
 
     def _begin_collecting(self) -> None:
         self._granted_in_round = 0
@@ -427,10 +435,13 @@ class JobRunner:
         self._store.record_metrics(self._version.number, metrics)
         self._metric, self._metric_version = metrics["metric"], self._version.number
 
+    def _elapsed_s(self) -> float:
+        return self._before.elapsed_s + self._fleet.now_s() - self._started_s
+
     def _totals(self) -> JobTotals:
         outcomes = self._ledger.outcomes
         return JobTotals(
-            self._before.elapsed_s + self._fleet.now_s() - self._started_s,
+            self._elapsed_s(),
             outcomes[Outcome.SUCCEEDED],
             dict(outcomes),
             dict(self._ledger.reasons),

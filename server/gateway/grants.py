@@ -34,6 +34,7 @@ class GrantBook:
 
     def __init__(self) -> None:
         self._grants: OrderedDict[str, OpenGrant] = OrderedDict()
+        self._slots = 0  # of all grants; asked for at every check-in
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     def add(self, granted: Grant) -> None:
@@ -45,12 +46,13 @@ class GrantBook:
             grant = OpenGrant(granted.grant_id, 0, granted.base_version, granted.task_timeout_s)
             self._grants[granted.grant_id] = grant
         grant.slots += granted.count
+        self._slots += granted.count
 
     def cancel(self, grant_id: str, *, running_too: bool) -> None:
         """Take back what is not leased; with ``running_too`` leased tasks are late from now on."""
         grant = self._grants.get(grant_id)
         if grant is not None:
-            grant.slots = 0
+            self._void(grant)
         if running_too:
             self._grants.pop(grant_id, None)
             self._cancelled[grant_id] = None
@@ -64,21 +66,23 @@ class GrantBook:
     def void_slots(self) -> None:
         """Take back every slot not leased: the coordinator grants them again."""
         for grant in self._grants.values():
-            grant.slots = 0
+            self._void(grant)
 
     def forget_open(self) -> None:
         """Forget what is open; what was cancelled stays cancelled."""
         self._grants.clear()
+        self._slots = 0
 
     def forget_before(self, oldest_live_version: int) -> None:
         """Forget grants pinned to versions that are no longer live."""
         for grant in list(self._grants.values()):
             if grant.base_version is not None and grant.base_version < oldest_live_version:
+                self._void(grant)
                 del self._grants[grant.grant_id]
 
     def open_slots(self) -> int:
         """Slots of all grants."""
-        return sum(grant.slots for grant in self._grants.values())
+        return self._slots
 
     def offer(self, client_id: str) -> OpenGrant | None:
         """The oldest grant this client may take a slot of."""
@@ -90,6 +94,7 @@ class GrantBook:
     def take(self, grant: OpenGrant, client_id: str) -> None:
         """Take one slot of an offered grant."""
         grant.slots -= 1
+        self._slots -= 1
         if grant.base_version is not None:
             grant.clients.add(client_id)
         elif grant.slots == 0:
@@ -97,7 +102,7 @@ class GrantBook:
 
     def clear(self) -> None:
         """Forget all."""
-        self._grants.clear()
+        self.forget_open()
         self._cancelled.clear()
 
     def open_grants(self) -> tuple[OpenGrant, ...]:
@@ -112,7 +117,12 @@ class GrantBook:
         """Take up what a checkpoint holds, in place of everything else."""
         self.clear()
         self._grants.update((grant.grant_id, grant) for grant in open_grants)
+        self._slots = sum(grant.slots for grant in self._grants.values())
         self._cancelled.update((grant_id, None) for grant_id in cancelled)
+
+    def _void(self, grant: OpenGrant) -> None:
+        self._slots -= grant.slots
+        grant.slots = 0
 
     def _takes_part(self, client_id: str, base_version: int | None) -> bool:
         return base_version is not None and any(
