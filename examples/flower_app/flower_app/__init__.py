@@ -1,0 +1,1 @@
+"""A Flower app whose ServerApp trains with FLINT's strategies."""
