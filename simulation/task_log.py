@@ -1,11 +1,15 @@
 """What every task of a run cost and how it ended: one row a task, and the sums over them."""
 
+import math
+from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from server.coordination.tasks import Outcome
 from simulation.durations import TaskDuration
@@ -33,6 +37,20 @@ TASK_SCHEMA = pa.schema(
 """Columns of ``tasks.parquet``; docs/run-record.md explains them."""
 
 
+_KEPT = {
+    **dict.fromkeys(("client", "base_version", "version"), "q"),
+    **dict.fromkeys(("started_s", "ended_s", "download_s", "train_s", "upload_s"), "d"),
+    **dict.fromkeys(("examples", "outcome", "reason", "bytes_down", "bytes_up"), "q"),
+}
+"""Columns kept, with their types; outcome and reason by number."""
+
+_NONE = -1
+"""A whole number that is not known, or none."""
+
+_OUTCOMES = {str(outcome): code for code, outcome in enumerate(Outcome)}
+_SUCCEEDED = _OUTCOMES[Outcome.SUCCEEDED]
+
+
 @dataclass(slots=True)
 class TaskTotals:
     """Sums over tasks, all cumulative.
@@ -54,7 +72,7 @@ class TaskTotals:
 
 
 class TaskLog:
-    """Rows of one trial.
+    """Rows of one trial, column by column: a run may start millions of tasks.
 
     A task's cost is known when its device is done with it, its outcome when the coordinator has
     decided. Either may come first; a row is whole when both are known.
@@ -62,7 +80,8 @@ class TaskLog:
 
     def __init__(self, trial: int) -> None:
         self._trial = trial
-        self._rows: list[dict[str, Any]] = []
+        self._columns: dict[str, array[Any]] = {n: array(kind) for n, kind in _KEPT.items()}
+        self._reasons: dict[str, int] = {}
         self.totals = TaskTotals(0, Counter())
 
     def start(
@@ -75,62 +94,66 @@ class TaskLog:
     ) -> int:
         """Note a task's start; returns its number, from 1."""
         self.totals.started += 1
-        self._rows.append(
-            {
-                "trial": self._trial,
-                "task": self.totals.started,
-                "client": client,
-                "base_version": base_version,
-                "version": None,
-                "started_s": at_s,
-                "ended_s": None,
-                "download_s": duration.download_s,
-                "train_s": duration.train_s,
-                "upload_s": duration.upload_s,
-                "device_s": None,
-                "examples": examples,
-                "outcome": None,
-                "reason": None,
-                "bytes_down": 0,
-                "bytes_up": 0,
-            }
+        row = (
+            *(client, base_version, _NONE, at_s, math.nan),
+            *(duration.download_s, duration.train_s, duration.upload_s),
+            *(examples, _NONE, _NONE, 0, 0),
         )
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
         return self.totals.started
 
     def end(self, task: int, at_s: float, bytes_down: int, bytes_up: int) -> None:
         """Note that a device is done with a task, and what it cost."""
-        row = self._rows[task - 1]
-        device_s = at_s - row["started_s"]
-        row.update(ended_s=at_s, device_s=device_s, bytes_down=bytes_down, bytes_up=bytes_up)
+        columns, row = self._columns, task - 1
+        columns["ended_s"][row] = at_s
+        columns["bytes_down"][row] = bytes_down
+        columns["bytes_up"][row] = bytes_up
+        device_s = self._device_s(row)
         self.totals.device_s += device_s
         self.totals.bytes_down += bytes_down
         self.totals.bytes_up += bytes_up
-        if row["outcome"] not in {None, Outcome.SUCCEEDED}:
+        if columns["outcome"][row] not in {_NONE, _SUCCEEDED}:
             self.totals.wasted_device_s += device_s
 
     def has_ended(self, task: int) -> bool:
         """Whether a device is done with a task."""
-        return self._rows[task - 1]["ended_s"] is not None
+        return not math.isnan(self._columns["ended_s"][task - 1])
 
     def decide(self, task: int, outcome: Outcome, reason: str, version: int | None) -> None:
         """Note what became of a task."""
-        row = self._rows[task - 1]
-        row.update(outcome=str(outcome), reason=reason, version=version)
+        columns, row = self._columns, task - 1
+        columns["outcome"][row] = _OUTCOMES[outcome]
+        columns["reason"][row] = self._reasons.setdefault(reason, len(self._reasons))
+        columns["version"][row] = _NONE if version is None else version
         self.totals.outcomes[str(outcome)] += 1
-        if outcome is not Outcome.SUCCEEDED and row["device_s"] is not None:
-            self.totals.wasted_device_s += row["device_s"]
+        if outcome is not Outcome.SUCCEEDED and self.has_ended(task):
+            self.totals.wasted_device_s += self._device_s(row)
 
     def table(self) -> pa.Table:
         """All rows in order of their start, with the columns of `TASK_SCHEMA`."""
-        return pa.Table.from_pylist(self._rows, TASK_SCHEMA)
+        kept = {name: np.array(column) for name, column in self._columns.items()}
+        count = len(kept["client"])
+        columns: dict[str, pa.Array] = {
+            "trial": pa.array(np.full(count, self._trial, np.int32)),
+            "task": pa.array(np.arange(1, count + 1)),
+            "device_s": _seconds(kept["ended_s"] - kept["started_s"]),
+            "outcome": _texts(list(_OUTCOMES), kept["outcome"]),
+            "reason": _texts(list(self._reasons), kept["reason"]),
+        }
+        for name, values in kept.items():
+            if name not in columns:
+                whole = values.dtype == np.int64
+                columns[name] = _numbers(values) if whole else _seconds(values)
+        return pa.table([columns[name] for name in TASK_SCHEMA.names], schema=TASK_SCHEMA)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        columns = {name: [row[name] for row in self._rows] for name in TASK_SCHEMA.names}
         totals = self.totals
         return {
             "trial": self._trial,
-            "columns": columns,
+            "columns": {name: np.array(column) for name, column in self._columns.items()},
+            "reasons": list(self._reasons),
             "outcomes": dict(totals.outcomes),
             "device_s": totals.device_s,
             "wasted_device_s": totals.wasted_device_s,
@@ -141,16 +164,30 @@ class TaskLog:
     def restored(cls, state: Mapping[str, Any]) -> Self:
         """A log from what `state` returned."""
         log = cls(state["trial"])
-        names, columns = TASK_SCHEMA.names, state["columns"]
-        log._rows = [
-            dict(zip(names, values, strict=True))
-            for values in zip(*(columns[name] for name in names), strict=True)
-        ]
+        for name, column in log._columns.items():
+            column.frombytes(state["columns"][name].tobytes())
+        log._reasons = {reason: code for code, reason in enumerate(state["reasons"])}
         log.totals = TaskTotals(
-            len(log._rows),
+            len(log._columns["client"]),
             Counter(state["outcomes"]),
             state["device_s"],
             state["wasted_device_s"],
             *state["bytes"],
         )
         return log
+
+    def _device_s(self, row: int) -> float:
+        seconds: float = self._columns["ended_s"][row] - self._columns["started_s"][row]
+        return seconds
+
+
+def _numbers(values: NDArray[np.int64]) -> pa.Array:
+    return pa.array(values, mask=values == _NONE)
+
+
+def _seconds(values: NDArray[np.float64]) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
+
+
+def _texts(texts: Sequence[str], codes: NDArray[np.int64]) -> pa.Array:
+    return pa.array(texts, pa.string()).take(_numbers(codes))
