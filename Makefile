@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Flower's own commands start each other by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-FIGURES := $(filter-out record,$(basename $(notdir $(wildcard benchmarks/*.py))))
+# A benchmark is what can be run; record.py runs it, other files are shared.
+FIGURES := $(filter-out record,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \

@@ -129,8 +129,8 @@ def run_for_real(
     """Run a job on devices under conditions; returns its figures, and how busy the machine was."""
     home = deployment.settings.home
     folder = dataset_folder(deployment.settings, dataset)
-    fill_stores(dataset, folder, DEVICES, lambda _: None)
-    with LocalFleet(deployment, folder, DEVICES, processes=2, conditions=conditions) as fleet:
+    devices = fill_stores(dataset, folder, len(conditions), lambda _: None)
+    with LocalFleet(deployment, folder, devices, processes=2, conditions=conditions) as fleet:
         fleet.wait_until_enrolled()
         job_id = submit(deployment, load_job(job), lambda _: None).job_id
         epoch_s = _taken_up_s(deployment, job_id)
