@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!server/fleet_protocol/fleet.proto\x12\x0e\x66lint.fleet.v1\"\xcc\x03\n\x12\x43oordinatorMessage\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12$\n\x04open\x18\n \x01(\x0b\x32\x14.flint.fleet.v1.OpenH\x00\x12-\n\tset_model\x18\x0b \x01(\x0b\x32\x18.flint.fleet.v1.SetModelH\x00\x12&\n\x05grant\x18\x0c \x01(\x0b\x32\x15.flint.fleet.v1.GrantH\x00\x12(\n\x06\x63\x61ncel\x18\r \x01(\x0b\x32\x16.flint.fleet.v1.CancelH\x00\x12*\n\x07release\x18\x0e \x01(\x0b\x32\x17.flint.fleet.v1.ReleaseH\x00\x12(\n\x06\x63ommit\x18\x0f \x01(\x0b\x32\x16.flint.fleet.v1.CommitH\x00\x12$\n\x04\x64rop\x18\x10 \x01(\x0b\x32\x14.flint.fleet.v1.DropH\x00\x12&\n\x05\x63lose\x18\x11 \x01(\x0b\x32\x15.flint.fleet.v1.CloseH\x00\x12\x32\n\x0b\x61\x63knowledge\x18\x12 \x01(\x0b\x32\x1b.flint.fleet.v1.AcknowledgeH\x00\x42\x06\n\x04\x62ody\"\xb4\x01\n\x04Open\x12\x10\n\x08job_json\x18\x01 \x01(\t\x12\x17\n\x0fmodel_spec_json\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_sha256\x18\x03 \x01(\x0c\x12\x17\n\x0fmanifest_sha256\x18\x04 \x01(\x0c\x12\x17\n\x0f\x63ontract_sha256\x18\x05 \x01(\x0c\x12\x1a\n\x12\x63ommitted_releases\x18\x06 \x03(\t\x12\x1a\n\x12undecided_releases\x18\x07 \x03(\t\"S\n\x08SetModel\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\x0c\x12\x1b\n\x13oldest_live_version\x18\x03 \x01(\x04\"f\n\x05Grant\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x16\n\x0etask_timeout_s\x18\x05 \x01(\x01\"/\n\x06\x43\x61ncel\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x13\n\x0brunning_too\x18\x02 \x01(\x08\"4\n\x07Release\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x15\n\rbase_versions\x18\x02 \x03(\x04\"\x1c\n\x06\x43ommit\x12\x12\n\nrelease_id\x18\x01 \x01(\t\"=\n\x04\x44rop\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t\"(\n\x0b\x41\x63knowledge\x12\x19\n\x11progress_sequence\x18\x01 \x01(\x04\"\xfb\x01\n\x0eGatewayMessage\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12&\n\x05hello\x18\n \x01(\x0b\x32\x15.flint.fleet.v1.HelloH\x00\x12,\n\x08progress\x18\x0b \x01(\x0b\x32\x18.flint.fleet.v1.ProgressH\x00\x12*\n\x07partial\x18\x0c \x01(\x0b\x32\x17.flint.fleet.v1.PartialH\x00\x12.\n\theartbeat\x18\r \x01(\x0b\x32\x19.flint.fleet.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\">\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\"\xef\x01\n\x08Progress\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12&\n\x06leased\x18\x02 \x03(\x0b\x32\x16.flint.fleet.v1.Leased\x12,\n\tcompleted\x18\x03 \x03(\x0b\x32\x19.flint.fleet.v1.Completed\x12$\n\x05\x65nded\x18\x04 \x03(\x0b\x32\x15.flint.fleet.v1.Ended\x12)\n\x08refusals\x18\x05 \x03(\x0b\x32\x17.flint.fleet.v1.Refusal\x12*\n\x08sessions\x18\x06 \x03(\x0b\x32\x18.flint.fleet.v1.Sessions\"(\n\x08Sessions\x12\r\n\x05shape\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"-\n\x07Refusal\x12\x13\n\x0breason_code\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"T\n\x06Leased\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\"\x8a\x02\n\tCompleted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x13\n\x0bupdate_norm\x18\x07 \x01(\x01\x12\x13\n\x0bloss_before\x18\x08 \x01(\x01\x12\x12\n\nloss_after\x18\t \x01(\x01\x12\x0f\n\x07train_s\x18\n \x01(\x01\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x0c \x01(\x04\x12\x16\n\x0epayload_sha256\x18\r \x01(\x0c\"\xd8\x01\n\x05\x45nded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0breason_code\x18\x07 \x01(\r\x12\x16\n\x0epayload_sha256\x18\x08 \x01(\x0c\x12\x0f\n\x07train_s\x18\t \x01(\x01\x12\x12\n\nbytes_down\x18\n \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\"F\n\x07Partial\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\'\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x16.flint.fleet.v1.Bucket\"M\n\x06\x42ucket\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x0c\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x10\n\x08task_ids\x18\x04 \x03(\t\"B\n\tHeartbeat\x12\x17\n\x0f\x63heck_ins_per_s\x18\x01 \x01(\x01\x12\x0e\n\x06leased\x18\x02 \x01(\r\x12\x0c\n\x04held\x18\x03 \x01(\r2]\n\tFleetLink\x12P\n\x06\x41ttach\x12\x1e.flint.fleet.v1.GatewayMessage\x1a\".flint.fleet.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!server/fleet_protocol/fleet.proto\x12\x0e\x66lint.fleet.v1\"\xfa\x03\n\x12\x43oordinatorMessage\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12$\n\x04open\x18\n \x01(\x0b\x32\x14.flint.fleet.v1.OpenH\x00\x12-\n\tset_model\x18\x0b \x01(\x0b\x32\x18.flint.fleet.v1.SetModelH\x00\x12&\n\x05grant\x18\x0c \x01(\x0b\x32\x15.flint.fleet.v1.GrantH\x00\x12(\n\x06\x63\x61ncel\x18\r \x01(\x0b\x32\x16.flint.fleet.v1.CancelH\x00\x12*\n\x07release\x18\x0e \x01(\x0b\x32\x17.flint.fleet.v1.ReleaseH\x00\x12(\n\x06\x63ommit\x18\x0f \x01(\x0b\x32\x16.flint.fleet.v1.CommitH\x00\x12$\n\x04\x64rop\x18\x10 \x01(\x0b\x32\x14.flint.fleet.v1.DropH\x00\x12&\n\x05\x63lose\x18\x11 \x01(\x0b\x32\x15.flint.fleet.v1.CloseH\x00\x12\x32\n\x0b\x61\x63knowledge\x18\x12 \x01(\x0b\x32\x1b.flint.fleet.v1.AcknowledgeH\x00\x12,\n\x08gateways\x18\x13 \x01(\x0b\x32\x18.flint.fleet.v1.GatewaysH\x00\x42\x06\n\x04\x62ody\"\xb4\x01\n\x04Open\x12\x10\n\x08job_json\x18\x01 \x01(\t\x12\x17\n\x0fmodel_spec_json\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_sha256\x18\x03 \x01(\x0c\x12\x17\n\x0fmanifest_sha256\x18\x04 \x01(\x0c\x12\x17\n\x0f\x63ontract_sha256\x18\x05 \x01(\x0c\x12\x1a\n\x12\x63ommitted_releases\x18\x06 \x03(\t\x12\x1a\n\x12undecided_releases\x18\x07 \x03(\t\"S\n\x08SetModel\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\x0c\x12\x1b\n\x13oldest_live_version\x18\x03 \x01(\x04\"f\n\x05Grant\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x16\n\x0etask_timeout_s\x18\x05 \x01(\x01\"/\n\x06\x43\x61ncel\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x13\n\x0brunning_too\x18\x02 \x01(\x08\"4\n\x07Release\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x15\n\rbase_versions\x18\x02 \x03(\x04\"\x1c\n\x06\x43ommit\x12\x12\n\nrelease_id\x18\x01 \x01(\t\"=\n\x04\x44rop\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t\"(\n\x0b\x41\x63knowledge\x12\x19\n\x11progress_sequence\x18\x01 \x01(\x04\"7\n\x08Gateways\x12+\n\x05known\x18\x01 \x03(\x0b\x32\x1c.flint.fleet.v1.KnownGateway\"E\n\x0cKnownGateway\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x61ttached\x18\x03 \x01(\x08\"\xfb\x01\n\x0eGatewayMessage\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12&\n\x05hello\x18\n \x01(\x0b\x32\x15.flint.fleet.v1.HelloH\x00\x12,\n\x08progress\x18\x0b \x01(\x0b\x32\x18.flint.fleet.v1.ProgressH\x00\x12*\n\x07partial\x18\x0c \x01(\x0b\x32\x17.flint.fleet.v1.PartialH\x00\x12.\n\theartbeat\x18\r \x01(\x0b\x32\x19.flint.fleet.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\">\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\"\xef\x01\n\x08Progress\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12&\n\x06leased\x18\x02 \x03(\x0b\x32\x16.flint.fleet.v1.Leased\x12,\n\tcompleted\x18\x03 \x03(\x0b\x32\x19.flint.fleet.v1.Completed\x12$\n\x05\x65nded\x18\x04 \x03(\x0b\x32\x15.flint.fleet.v1.Ended\x12)\n\x08refusals\x18\x05 \x03(\x0b\x32\x17.flint.fleet.v1.Refusal\x12*\n\x08sessions\x18\x06 \x03(\x0b\x32\x18.flint.fleet.v1.Sessions\"(\n\x08Sessions\x12\r\n\x05shape\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"-\n\x07Refusal\x12\x13\n\x0breason_code\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"T\n\x06Leased\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\"\x8a\x02\n\tCompleted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x13\n\x0bupdate_norm\x18\x07 \x01(\x01\x12\x13\n\x0bloss_before\x18\x08 \x01(\x01\x12\x12\n\nloss_after\x18\t \x01(\x01\x12\x0f\n\x07train_s\x18\n \x01(\x01\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x0c \x01(\x04\x12\x16\n\x0epayload_sha256\x18\r \x01(\x0c\"\xd8\x01\n\x05\x45nded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0breason_code\x18\x07 \x01(\r\x12\x16\n\x0epayload_sha256\x18\x08 \x01(\x0c\x12\x0f\n\x07train_s\x18\t \x01(\x01\x12\x12\n\nbytes_down\x18\n \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\"F\n\x07Partial\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\'\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x16.flint.fleet.v1.Bucket\"M\n\x06\x42ucket\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x0c\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x10\n\x08task_ids\x18\x04 \x03(\t\"B\n\tHeartbeat\x12\x17\n\x0f\x63heck_ins_per_s\x18\x01 \x01(\x01\x12\x0e\n\x06leased\x18\x02 \x01(\r\x12\x0c\n\x04held\x18\x03 \x01(\r2]\n\tFleetLink\x12P\n\x06\x41ttach\x12\x1e.flint.fleet.v1.GatewayMessage\x1a\".flint.fleet.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,47 +32,51 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'server.fleet_protocol.fleet
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COORDINATORMESSAGE']._serialized_start=54
-  _globals['_COORDINATORMESSAGE']._serialized_end=514
-  _globals['_OPEN']._serialized_start=517
-  _globals['_OPEN']._serialized_end=697
-  _globals['_SETMODEL']._serialized_start=699
-  _globals['_SETMODEL']._serialized_end=782
-  _globals['_GRANT']._serialized_start=784
-  _globals['_GRANT']._serialized_end=886
-  _globals['_CANCEL']._serialized_start=888
-  _globals['_CANCEL']._serialized_end=935
-  _globals['_RELEASE']._serialized_start=937
-  _globals['_RELEASE']._serialized_end=989
-  _globals['_COMMIT']._serialized_start=991
-  _globals['_COMMIT']._serialized_end=1019
-  _globals['_DROP']._serialized_start=1021
-  _globals['_DROP']._serialized_end=1082
-  _globals['_CLOSE']._serialized_start=1084
-  _globals['_CLOSE']._serialized_end=1107
-  _globals['_ACKNOWLEDGE']._serialized_start=1109
-  _globals['_ACKNOWLEDGE']._serialized_end=1149
-  _globals['_GATEWAYMESSAGE']._serialized_start=1152
-  _globals['_GATEWAYMESSAGE']._serialized_end=1403
-  _globals['_HELLO']._serialized_start=1405
-  _globals['_HELLO']._serialized_end=1467
-  _globals['_PROGRESS']._serialized_start=1470
-  _globals['_PROGRESS']._serialized_end=1709
-  _globals['_SESSIONS']._serialized_start=1711
-  _globals['_SESSIONS']._serialized_end=1751
-  _globals['_REFUSAL']._serialized_start=1753
-  _globals['_REFUSAL']._serialized_end=1798
-  _globals['_LEASED']._serialized_start=1800
-  _globals['_LEASED']._serialized_end=1884
-  _globals['_COMPLETED']._serialized_start=1887
-  _globals['_COMPLETED']._serialized_end=2153
-  _globals['_ENDED']._serialized_start=2156
-  _globals['_ENDED']._serialized_end=2372
-  _globals['_PARTIAL']._serialized_start=2374
-  _globals['_PARTIAL']._serialized_end=2444
-  _globals['_BUCKET']._serialized_start=2446
-  _globals['_BUCKET']._serialized_end=2523
-  _globals['_HEARTBEAT']._serialized_start=2525
-  _globals['_HEARTBEAT']._serialized_end=2591
-  _globals['_FLEETLINK']._serialized_start=2593
-  _globals['_FLEETLINK']._serialized_end=2686
+  _globals['_COORDINATORMESSAGE']._serialized_end=560
+  _globals['_OPEN']._serialized_start=563
+  _globals['_OPEN']._serialized_end=743
+  _globals['_SETMODEL']._serialized_start=745
+  _globals['_SETMODEL']._serialized_end=828
+  _globals['_GRANT']._serialized_start=830
+  _globals['_GRANT']._serialized_end=932
+  _globals['_CANCEL']._serialized_start=934
+  _globals['_CANCEL']._serialized_end=981
+  _globals['_RELEASE']._serialized_start=983
+  _globals['_RELEASE']._serialized_end=1035
+  _globals['_COMMIT']._serialized_start=1037
+  _globals['_COMMIT']._serialized_end=1065
+  _globals['_DROP']._serialized_start=1067
+  _globals['_DROP']._serialized_end=1128
+  _globals['_CLOSE']._serialized_start=1130
+  _globals['_CLOSE']._serialized_end=1153
+  _globals['_ACKNOWLEDGE']._serialized_start=1155
+  _globals['_ACKNOWLEDGE']._serialized_end=1195
+  _globals['_GATEWAYS']._serialized_start=1197
+  _globals['_GATEWAYS']._serialized_end=1252
+  _globals['_KNOWNGATEWAY']._serialized_start=1254
+  _globals['_KNOWNGATEWAY']._serialized_end=1323
+  _globals['_GATEWAYMESSAGE']._serialized_start=1326
+  _globals['_GATEWAYMESSAGE']._serialized_end=1577
+  _globals['_HELLO']._serialized_start=1579
+  _globals['_HELLO']._serialized_end=1641
+  _globals['_PROGRESS']._serialized_start=1644
+  _globals['_PROGRESS']._serialized_end=1883
+  _globals['_SESSIONS']._serialized_start=1885
+  _globals['_SESSIONS']._serialized_end=1925
+  _globals['_REFUSAL']._serialized_start=1927
+  _globals['_REFUSAL']._serialized_end=1972
+  _globals['_LEASED']._serialized_start=1974
+  _globals['_LEASED']._serialized_end=2058
+  _globals['_COMPLETED']._serialized_start=2061
+  _globals['_COMPLETED']._serialized_end=2327
+  _globals['_ENDED']._serialized_start=2330
+  _globals['_ENDED']._serialized_end=2546
+  _globals['_PARTIAL']._serialized_start=2548
+  _globals['_PARTIAL']._serialized_end=2618
+  _globals['_BUCKET']._serialized_start=2620
+  _globals['_BUCKET']._serialized_end=2697
+  _globals['_HEARTBEAT']._serialized_start=2699
+  _globals['_HEARTBEAT']._serialized_end=2765
+  _globals['_FLEETLINK']._serialized_start=2767
+  _globals['_FLEETLINK']._serialized_end=2860
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("job_id", "epoch", "sequence", "open", "set_model", "grant", "cancel", "release", "commit", "drop", "close", "acknowledge")
+    __slots__ = ("job_id", "epoch", "sequence", "open", "set_model", "grant", "cancel", "release", "commit", "drop", "close", "acknowledge", "gateways")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class CoordinatorMessage(_message.Message):
     DROP_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGE_FIELD_NUMBER: _ClassVar[int]
+    GATEWAYS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     epoch: int
     sequence: int
@@ -32,7 +33,8 @@ class CoordinatorMessage(_message.Message):
     drop: Drop
     close: Close
     acknowledge: Acknowledge
-    def __init__(self, job_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., set_model: _Optional[_Union[SetModel, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., drop: _Optional[_Union[Drop, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ...) -> None: ...
+    gateways: Gateways
+    def __init__(self, job_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., set_model: _Optional[_Union[SetModel, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., drop: _Optional[_Union[Drop, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., gateways: _Optional[_Union[Gateways, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("job_json", "model_spec_json", "artifact_sha256", "manifest_sha256", "contract_sha256", "committed_releases", "undecided_releases")
@@ -119,6 +121,22 @@ class Acknowledge(_message.Message):
     PROGRESS_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     progress_sequence: int
     def __init__(self, progress_sequence: _Optional[int] = ...) -> None: ...
+
+class Gateways(_message.Message):
+    __slots__ = ("known",)
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    known: _containers.RepeatedCompositeFieldContainer[KnownGateway]
+    def __init__(self, known: _Optional[_Iterable[_Union[KnownGateway, _Mapping]]] = ...) -> None: ...
+
+class KnownGateway(_message.Message):
+    __slots__ = ("gateway_id", "boot_id", "attached")
+    GATEWAY_ID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    gateway_id: str
+    boot_id: str
+    attached: bool
+    def __init__(self, gateway_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., attached: _Optional[bool] = ...) -> None: ...
 
 class GatewayMessage(_message.Message):
     __slots__ = ("job_id", "epoch", "sequence", "hello", "progress", "partial", "heartbeat")

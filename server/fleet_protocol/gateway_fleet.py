@@ -4,8 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 
@@ -15,7 +14,7 @@ from server.coordination.fleet import OpenJob, Released
 from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol import fleet_pb2_grpc
-from server.fleet_protocol.gateway_link import GatewayLink, share_slots
+from server.fleet_protocol.gateway_link import GatewayLink
 from server.fleet_protocol.messages import (
     completed_event,
     ended_event,
@@ -25,6 +24,7 @@ from server.fleet_protocol.messages import (
     started_event,
 )
 from server.fleet_protocol.release_book import ReleaseBook
+from server.fleet_protocol.slot_placing import Placed, SlotPlacing, is_starving
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ GATEWAY_SILENT_AFTER_S = 30.0
 PARTIAL_WITHIN_S = 120.0
 """A gateway that speaks but does not give its partial for longer is left out, and lost."""
 
-_REMEMBERED_CANCELS = 10_000
+BALANCE_EVERY_S = 2.0
+"""Between two looks for slots that wait at one gateway while devices come to another."""
 
 
 class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
@@ -61,9 +62,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self._links: dict[str, GatewayLink] = {}
         self._opened: OpenJob | None = None
         self._model: pb.SetModel | None = None
-        self._grants: dict[str, Grant] = {}
-        self._unplaced: dict[str, int] = {}
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._slots = SlotPlacing()
+        self._balanced_s = time.monotonic()
+        self._told: pb.Gateways | None = None
         self._dropped: dict[int, pb.Drop] = {}
         self._releases = ReleaseBook()
         self._closed: pb.CoordinatorMessage | None = None
@@ -79,12 +80,11 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         """Open the job at every attached gateway, and at those that attach later."""
         with self._lock:
             self._opened, self._model = job, None
-            self._grants.clear()
-            self._unplaced.clear()
-            self._cancelled.clear()
+            self._slots.clear()
             self._dropped.clear()
             self._releases = ReleaseBook(job.committed_releases)
             self._events = queue.Queue()
+            self._tell_gateways()
             for link in self._links.values():
                 link.ready = False
                 link.offered.clear()
@@ -108,19 +108,13 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     def grant(self, grant: Grant) -> None:
         """Place slots at the gateways by their share of check-ins; keep what cannot be placed."""
         with self._lock:
-            self._grants[grant.grant_id] = grant
-            self._unplaced[grant.grant_id] = grant.count
+            self._slots.add(grant)
             self._place()
 
     def cancel(self, grant_id: str, *, running_too: bool) -> None:
         """Take back a grant everywhere."""
         with self._lock:
-            self._grants.pop(grant_id, None)
-            self._unplaced.pop(grant_id, None)
-            if running_too:
-                self._cancelled[grant_id] = None
-                while len(self._cancelled) > _REMEMBERED_CANCELS:
-                    self._cancelled.popitem(last=False)
+            self._slots.cancel(grant_id, running_too=running_too)
             for link in self._links.values():
                 link.offered.pop(grant_id, None)
                 if link.connected:
@@ -132,8 +126,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                     )
 
     def next_event(self, timeout_s: float | None) -> Event | None:
-        """Wait for what gateways report; also notices gateways that stay away."""
+        """Wait for what gateways report; also notices gateways that stay away, or have no work."""
         self._lose_absent_gateways()
+        self._balance()
         try:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
@@ -172,6 +167,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                 # A gateway that is away right now learns it from the next Open instead.
                 if link is not None and link.connected:
                     self._send(link, pb.CoordinatorMessage(commit=pb.Commit(release_id=part)))
+            self._tell_gateways()
 
     def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:
         """Forget a bucket everywhere."""
@@ -231,6 +227,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                     self._lose(other)
             link = GatewayLink(hello.gateway_id, hello.boot_id)
             self._links[hello.boot_id] = link
+        self._tell_gateways(again=True)
         log.info("gateway %s attached (boot %s)", hello.gateway_id, hello.boot_id)
         if self._opened is not None:
             self._send_open(link, self._opened)
@@ -250,6 +247,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                 return  # it has already come back over a new connection, or this is known
             link.connected = link.ready = False
             link.disconnected_at_s = time.monotonic()
+            self._tell_gateways()
             log.warning("gateway %s is away", link.gateway_id)
 
     def _read(
@@ -301,7 +299,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._reconcile(link, progress)
         for leased in progress.leased:
             if leased.task_id not in link.leased:
-                self._take_slot(link, leased.grant_id)
+                self._slots.take(link, leased.grant_id, list(self._links.values()))
             link.leased.add(leased.task_id)
             self._events.put(started_event(leased, now_s))
         for completed in progress.completed:
@@ -336,53 +334,67 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     def _bring_up_to_date(self, link: GatewayLink, snapshot: pb.Progress) -> None:
         link.ready = True
         leased_under = {leased.grant_id for leased in snapshot.leased}
-        for grant_id in sorted(leased_under & self._cancelled.keys()):
+        for grant_id in sorted(leased_under & self._slots.cancelled.keys()):
             # Cancelled while the gateway was away: what runs under it there is late.
             cancel = pb.Cancel(grant_id=grant_id, running_too=True)
             self._send(link, pb.CoordinatorMessage(cancel=cancel))
         of_closed_rounds = {
-            done.base_version for done in snapshot.completed if done.grant_id in self._cancelled
+            done.base_version
+            for done in snapshot.completed
+            if done.grant_id in self._slots.cancelled
         }
         for base_version in sorted(of_closed_rounds & self._dropped.keys()):
             # Dropped while it was away; it has leased nothing since that could be in this bucket.
             self._send(link, pb.CoordinatorMessage(drop=self._dropped[base_version]))
         if self._model is not None:
             self._send(link, pb.CoordinatorMessage(set_model=self._model))
-        for grant_id, count in list(link.offered.items()):
-            if grant_id in self._grants and count > 0:
-                self._send(
-                    link, pb.CoordinatorMessage(grant=grant_message(self._grants[grant_id], count))
-                )
-            else:
-                del link.offered[grant_id]
+        self._send_grants(self._slots.offer_again(link))
         self._place()
-
-    def _take_slot(self, link: GatewayLink, grant_id: str) -> None:
-        left = link.offered.pop(grant_id, 0)
-        if left > 1:
-            link.offered[grant_id] = left - 1
-            return
-        grant = self._grants.get(grant_id)
-        waits = self._unplaced.get(grant_id, 0) or any(
-            grant_id in other.offered for other in self._links.values()
-        )
-        # A pinned grant is known until its round closes; of others there are as many as tasks.
-        if grant is not None and grant.base_version is None and not waits:
-            del self._grants[grant_id]
 
     # -- placing, losing, sending ----------------------------------------------------------------
 
     def _place(self) -> None:
-        ready = [link for link in self._attached() if link.ready]
-        if not ready:
-            return
-        for grant_id, count in list(self._unplaced.items()):
-            del self._unplaced[grant_id]
-            for link, share in share_slots(ready, count):
-                link.offered[grant_id] = link.offered.get(grant_id, 0) + share
-                self._send(
-                    link, pb.CoordinatorMessage(grant=grant_message(self._grants[grant_id], share))
-                )
+        self._send_grants(self._slots.place(self._ready()))
+
+    def _balance(self) -> None:
+        """Move slots from gateways that no device comes to; what they keep is granted anew."""
+        with self._lock:
+            if time.monotonic() - self._balanced_s < BALANCE_EVERY_S:
+                return
+            self._balanced_s = time.monotonic()
+            ready = self._ready()
+            for link, grant_id in self._slots.balance(ready):
+                cancel = pb.Cancel(grant_id=grant_id, running_too=False)
+                self._send(link, pb.CoordinatorMessage(cancel=cancel))
+                grant, kept = self._slots.grant_of(grant_id), link.offered.get(grant_id, 0)
+                if grant is not None and kept:
+                    self._send_grants([(link, grant, kept)])
+            starving = [link for link in ready if is_starving(link)]
+            self._send_grants(self._slots.place(starving))
+
+    def _ready(self) -> list[GatewayLink]:
+        return [link for link in self._attached() if link.ready]
+
+    def _send_grants(self, placed: Sequence[Placed]) -> None:
+        for link, grant, count in placed:
+            self._send(link, pb.CoordinatorMessage(grant=grant_message(grant, count)))
+
+    def _tell_gateways(self, *, again: bool = False) -> None:
+        """Tell every gateway whom to reckon with; nothing when nothing has changed."""
+        known = {
+            link.boot_id: pb.KnownGateway(
+                gateway_id=link.gateway_id, boot_id=link.boot_id, attached=link.connected
+            )
+            for link in self._links.values()
+        }
+        if self._opened is not None:
+            for boot_id in self._releases.undecided_at() - known.keys():
+                known[boot_id] = pb.KnownGateway(boot_id=boot_id)
+        told = pb.Gateways(known=[known[boot_id] for boot_id in sorted(known)])
+        if again or told != self._told:
+            self._told = told
+            for link in self._attached():
+                self._send(link, pb.CoordinatorMessage(gateways=told))
 
     def _lose_absent_gateways(self) -> None:
         with self._lock:
@@ -397,9 +409,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         link.outgoing.put(None)
         if link.tasks:
             self._events.put(TasksLost(self.now_s(), tuple(sorted(link.tasks))))
-        for grant_id, count in link.offered.items():
-            if grant_id in self._grants and count > 0:
-                self._unplaced[grant_id] = self._unplaced.get(grant_id, 0) + count
+        self._slots.take_back(link)
+        self._tell_gateways()
         self._place()
         self._answered.notify_all()
 

@@ -14,6 +14,7 @@ class GatewayLink:
     Attributes:
         ready: It has answered the job's `Open` with its snapshot, so grants may be placed.
         offered: Slots placed here and not leased yet, by grant.
+        leases_since: Slots devices took here since slots were balanced last.
         leased: Tasks running under it.
         held: Base version of every update it holds, by task.
         last_progress: Sequence of the newest progress message handled.
@@ -31,6 +32,7 @@ class GatewayLink:
     heard_s: float = field(default_factory=time.monotonic)
     check_ins_per_s: float = 0.0
     offered: dict[str, int] = field(default_factory=dict)
+    leases_since: int = 0
     leased: set[str] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
     last_progress: int = 0

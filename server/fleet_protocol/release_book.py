@@ -27,6 +27,10 @@ class ReleaseBook:
         """Parts that may still become part of a version."""
         return tuple(part for parts in self._parts.values() for part in parts.values())
 
+    def undecided_at(self) -> set[str]:
+        """Boot ids of the gateways that gave a part which may still become part of a version."""
+        return {boot_id for parts in self._parts.values() for boot_id in parts}
+
     @property
     def committed(self) -> tuple[str, ...]:
         """Parts that are in a stored version; the newest of them."""
