@@ -1,5 +1,8 @@
 """FLINT's strategies as a Flower user meets them: `start`, `Result`, wrappers, subclasses, logs."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -281,6 +284,18 @@ def test_the_log_reads_as_that_of_flowers_own_strategies(caplog):
     assert any(line.startswith("aggregate_train: 2 updates, staleness") for line in lines)
     assert any(line.startswith("Tasks: ") and "4 succeeded" in line for line in lines)
     assert "Final results:" in lines
+
+
+def test_a_server_app_with_it_loads_no_training_framework_and_no_database():
+    script = (
+        "import sys, server.flower.strategies\n"
+        "print([m for m in ('torch', 'tensorflow', 'keras', 'psycopg2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 class TestClientAppFleet(FleetContract):
