@@ -1,5 +1,6 @@
-"""``flint up``: the server, in the foreground."""
+"""``flint up``, ``status`` and ``monitoring``: the server, and how it is watched."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("up")(up)
     app.command("status")(status)
+    app.command("monitoring")(monitoring)
 
 
 def up(
@@ -117,3 +119,26 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     print(f"server in {directory}, process {found.pid}")
     rows = [(p.name, p.state, p.pid, p.restarts) for p in found.processes]
     print_table(("process", "state", "pid", "restarts"), rows, empty="starting")
+
+
+def monitoring(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write alert rules for Prometheus, a dashboard for Grafana and a scrape configuration.
+
+    They scrape the ports of the server in the data directory, else the default ones.
+    docs/operations.md says what each alert means.
+
+    Example: flint monitoring /etc/prometheus/flint
+    """
+    from flint.cli.output import print_json
+    from server.operations.monitoring_files import write_monitoring
+    from server.operations.told_changes import settings_before
+
+    paths = write_monitoring(folder, settings_before(resolve_home(home)))
+    if as_json:
+        print_json({"paths": [str(path.absolute()) for path in paths]})
+    else:
+        print("\n".join(map(str, paths)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import grpc
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from device_runtime.engine import LiteRtEngine
@@ -35,6 +35,7 @@ from server.flower.grid_fleet import GridFleet
 from server.initial_version import starting_point
 from server.job import Job
 from server.monitoring import CoordinatorMetrics
+from server.operations.deployment_metrics import DeploymentCollector
 from server.operations.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Coordinator:
         self._stopping = threading.Event()
         registry = CollectorRegistry()
         self._metrics = CoordinatorMetrics(registry)
+        self._metrics.watch_gateways(self._gateways.gateways)
+        ProcessCollector(registry=registry)
+        registry.register(DeploymentCollector(settings))
         start_http_server(settings.coordinator_metrics_port, "127.0.0.1", registry)
         self._server: grpc.Server = serve_gateways(self._gateways, settings)
 
@@ -124,6 +128,7 @@ class Coordinator:
             return
         try:
             self._jobs.set_flower_run(row.job_id, flower.run_id)
+            self._metrics.job_begins(epoch)
             result = self._drive(row, epoch, flower, lock)
         except BlobStoreUnreachable:
             flower.abandon()
@@ -137,6 +142,8 @@ class Coordinator:
         except BaseException:
             flower.abandon()
             raise
+        finally:
+            self._metrics.job_ends()
         stopped = result.reason.startswith("stopped")
         log.info("job %s ended: %s", row.job_id, result.reason)
         self._jobs.finish(row.job_id, "stopped" if stopped else "finished", result.reason)

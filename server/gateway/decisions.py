@@ -48,3 +48,5 @@ class Counts:
     held: int = 0
     version: int = 0
     check_ins: int = 0
+    open_slots: int = 0
+    recent_devices: int = 0

@@ -139,8 +139,14 @@ class FleetLink:
         self._clock = clock
         self._on_lost = on_lost
         self._stopped = threading.Event()
+        self._is_attached = False
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="fleet-link", daemon=True)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the coordinator answers on a stream."""
+        return self._is_attached
 
     def start(self) -> None:
         """Begin to dial."""
@@ -190,12 +196,13 @@ class FleetLink:
                 for message in call:
                     if not attached:
                         log.info("attached to the coordinator")
-                        attached = True
+                        attached = self._is_attached = True
                     opened = message.WhichOneof("body") == "open"
                     connection.answer(self._orders.carry_out(message), opened=opened)
             except grpc.RpcError as error:
                 log.debug("the stream to the coordinator ended: %s", error)
             finally:
+                self._is_attached = False
                 connection.close()
                 self._state.outbox.listen(None)
                 self._state.detach()

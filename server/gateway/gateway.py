@@ -26,6 +26,7 @@ from server.gateway.pace import PaceSteering
 from server.gateway.service import DeviceGatewayService, TransferLimits
 from server.gateway.state import GatewayState
 from server.gateway.tokens import TokenMint
+from server.operations.deployment_metrics import DatabaseProbe
 from server.operations.settings import ServerSettings
 from server.operations.tls import ensure_token_key
 
@@ -102,6 +103,8 @@ class Gateway:
                 clock=clock,
                 on_lost=self._note_loss,
             )
+            probe = DatabaseProbe(settings.database_url)
+            metrics.watch(is_attached=lambda: link.is_attached, is_reachable=probe.is_reachable)
             link.start()
             stack.callback(link.stop)
             self._stack = stack.pop_all()

@@ -2,10 +2,20 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 
+from device_runtime.session_shape import SHAPES
+from server.coordination.tasks import Outcome
 from server.gateway.decisions import Counts
 from server.operations.ports import PortInUse
+from server.update_gate.rejections import RejectionReason
 
 _FOLD_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
 
@@ -36,6 +46,33 @@ class GatewayMetrics:
         )
         self.bytes_down = transferred.labels("down")
         self.bytes_up = transferred.labels("up")
+        self._turned_away = Counter(
+            "flint_gateway_turned_away_total",
+            "Transfers refused for the moment, as many run",
+            ("call",),
+            registry=self.registry,
+        )
+        self._unauthenticated = Counter(
+            "flint_gateway_unauthenticated_total",
+            "Calls without a valid proof of the device's key",
+            ("call",),
+            registry=self.registry,
+        )
+        self._enrolments = Counter(
+            "flint_gateway_enrolments_total",
+            "Devices that asked to enrol",
+            ("result",),
+            registry=self.registry,
+        )
+        self.upload_seconds = Histogram(
+            "flint_gateway_upload_seconds",
+            "From an upload's arrival to its answer; the transfer before is the network's",
+            buckets=_FOLD_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.uploads_in_progress = Gauge(
+            "flint_gateway_uploads_in_progress", "Uploads at work", registry=self.registry
+        )
         self.check_ins = Counter(
             "flint_gateway_check_ins_total", "Check-ins answered", registry=self.registry
         )
@@ -58,6 +95,38 @@ class GatewayMetrics:
             "Newest model version of the open job",
             registry=self.registry,
         )
+        self._slots = Gauge(
+            "flint_gateway_slots_open", "Tasks that may be leased now", registry=self.registry
+        )
+        self._recent = Gauge(
+            "flint_gateway_devices_recent",
+            "Devices that checked in lately: the population that pace steering reckons with",
+            registry=self.registry,
+        )
+        self._connected = Gauge(
+            "flint_gateway_coordinator_connected",
+            "Whether the coordinator is attached",
+            registry=self.registry,
+        )
+        self._database = Gauge(
+            "flint_gateway_database_reachable",
+            "Whether the gateway's database answers",
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        self._begin_at_zero()
+
+    def count_turned_away(self, call: str) -> None:
+        """Note a transfer that is to come back later."""
+        self._turned_away.labels(call).inc()
+
+    def count_unauthenticated(self, call: str) -> None:
+        """Note a call nobody proved to have made."""
+        self._unauthenticated.labels(call).inc()
+
+    def count_enrolment(self, result: str) -> None:
+        """Note who asked to enrol: ``"enrolled"``, ``"refused"`` or ``"unavailable"``."""
+        self._enrolments.labels(result).inc()
 
     def count_session(self, shape: str) -> None:
         """Note an attempt that ended."""
@@ -72,6 +141,13 @@ class GatewayMetrics:
         self._leased.set_function(lambda: counts().leased)
         self._held.set_function(lambda: counts().held)
         self._version.set_function(lambda: counts().version)
+        self._slots.set_function(lambda: counts().open_slots)
+        self._recent.set_function(lambda: counts().recent_devices)
+
+    def watch(self, *, is_attached: Callable[[], bool], is_reachable: Callable[[], bool]) -> None:
+        """Have coordinator and database looked for when they are scraped."""
+        self._connected.set_function(lambda: float(is_attached()))
+        self._database.set_function(lambda: float(is_reachable()))
 
     def serve(self, port: int) -> Callable[[], None]:
         """Serve them over HTTP on loopback; returns what stops that.
@@ -93,3 +169,19 @@ class GatewayMetrics:
             thread.join()
 
         return stop
+
+    def _begin_at_zero(self) -> None:
+        """Series that are there from the start: a rate sees their first count."""
+        for reason in RejectionReason:
+            self._updates.labels(Outcome.REJECTED, reason.name.lower())
+            self._updates.labels("refused", reason.name.lower())
+        self._updates.labels(Outcome.SUCCEEDED, "aggregated")
+        self._updates.labels(Outcome.INTERRUPTED, "deadline")
+        for shape in SHAPES:
+            self._sessions.labels(shape)
+        for call in ("upload", "fetch"):
+            self._turned_away.labels(call)
+        for call in ("upload", "check_in"):
+            self._unauthenticated.labels(call)
+        for result in ("enrolled", "refused", "unavailable"):
+            self._enrolments.labels(result)

@@ -29,6 +29,10 @@ class Population:
         self._eligible.forget_before(now_s - self.interval_s(open_slots))
         return ordinal
 
+    def __len__(self) -> int:
+        """Distinct devices seen lately."""
+        return len(self._seen)
+
     def check_ins(self, device_id: str) -> int:
         """How often a device checked in lately."""
         return self._seen.times(device_id)

@@ -138,10 +138,13 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
                 request.os_release,
             )
         except InvalidEnrolmentToken as error:
+            self._metrics.count_enrolment("refused")
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except FlintError as error:
             log.error("%s", error)
+            self._metrics.count_enrolment("unavailable")
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        self._metrics.count_enrolment("enrolled")
         claims = DeviceClaims(device_id, request.public_key, request.app_id)
         return pb.EnrolResponse(
             device_id=device_id,
@@ -156,6 +159,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         try:
             device = self._authenticator.check_in(request)
         except NotAuthentic as error:
+            self._metrics.count_unauthenticated("check_in")
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         self._metrics.check_ins.inc()
         now_s = self._clock()
@@ -196,6 +200,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         if request.offset > len(blob):
             context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {len(blob)} bytes")
         if not self._fetch_slots.acquire(blocking=False):
+            self._metrics.count_turned_away("fetch")
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "many fetch at this moment")
         try:
             for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
@@ -212,11 +217,16 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
     ) -> pb.UploadResponse:
         """Take an update."""
         if not self._upload_slots.acquire(blocking=False):
+            self._metrics.count_turned_away("upload")
             response = retry_later()
             response.come_back_after_s = random.uniform(0.5, 2.0)  # noqa: S311 - spreads load
             return response
         try:
-            return self._take(request)
+            with (
+                self._metrics.uploads_in_progress.track_inprogress(),
+                self._metrics.upload_seconds.time(),
+            ):
+                return self._take(request)
         finally:
             self._upload_slots.release()
 
@@ -242,6 +252,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         try:
             device = self._authenticator.upload(request)
         except NotAuthentic as error:
+            self._metrics.count_unauthenticated("upload")
             response = self._intake.refuse(Rejection(RejectionReason.BAD_SIGNATURE, str(error)))
             response.come_back_after_s = _NOT_AUTHENTIC_COME_BACK_S
             return response

@@ -372,7 +372,14 @@ class GatewayState:
         """How much is going on."""
         with self._lock:
             version = max(self._models, default=0)
-            return Counts(len(self._tasks.leases), self._tasks.held(), version, self._check_ins)
+            return Counts(
+                len(self._tasks.leases),
+                self._tasks.held(),
+                version,
+                self._check_ins,
+                max(0, self._open_slots()),
+                len(self._population),
+            )
 
     # -- under the lock ------------------------------------------------------------------------
 
