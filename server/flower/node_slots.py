@@ -87,6 +87,8 @@ class NodeSlots:
     def take(self) -> list[tuple[Grant, int]]:
         """Pair slots with idle nodes; both are then taken."""
         idle = self._idle()
+        if not idle or not self._grants:
+            return []  # and nothing is drawn, so that how often one looks changes no draw
         if self._selection.name == "uniform":
             idle = [idle[i] for i in self._generator.permutation(len(idle))]
         pairs = []

@@ -52,6 +52,18 @@ def test_uniform_selection_draws_without_looking_at_the_line():
     assert all(70 < first.count(node_id) < 130 for node_id in (1, 2, 3))
 
 
+def test_looking_when_nothing_can_be_taken_changes_no_draw():
+    def drawn(looks: int) -> list[int]:
+        slots = NodeSlots(Selection(name="uniform"), seed=7)
+        slots.note_members(range(50))
+        for _ in range(looks):
+            assert slots.take() == []
+        slots.add(grant("g", 5))
+        return nodes_of(slots.take())
+
+    assert drawn(0) == drawn(3)
+
+
 def test_a_node_never_has_two_tasks(slots):
     slots.add(grant("g", 10))
     assert nodes_of(slots.take()) == [1, 2, 3]
