@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from device_runtime.protocol import device_pb2 as device_pb
+from server.gateway.held_back import HeldBack
 from server.gateway.leases import Lease
 from server.gateway.opened_job import OpenedJob
 
@@ -33,11 +34,16 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class CheckInAnswer:
-    """The answer to a check-in, beside its settlements."""
+    """The answer to a check-in, beside its settlements.
+
+    Attributes:
+        held_back: Why it is given no task whatever there is to do.
+    """
 
     come_back_after_s: float
     task: device_pb.Task | None = None
     policy: device_pb.ParticipationPolicy | None = None
+    held_back: HeldBack | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from server.coordination.tasks import Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol.messages import granted
 from server.gateway.fold_barrier import FoldBarrier
+from server.gateway.known_gateways import KnownGateway, KnownGateways
 from server.gateway.opened_job import OpenedJob
 from server.gateway.state import GatewayState
 
@@ -21,8 +22,23 @@ class OrderDesk:
     Messages of an older epoch, of another job or out of order are ignored.
     """
 
-    def __init__(self, state: GatewayState, aggregator: Aggregator, barrier: FoldBarrier) -> None:
+    def __init__(
+        self,
+        state: GatewayState,
+        aggregator: Aggregator,
+        barrier: FoldBarrier,
+        known: KnownGateways | None = None,
+    ) -> None:
+        """Assemble.
+
+        Args:
+            state: Of this gateway.
+            aggregator: Of this gateway.
+            barrier: Keeps uploads off while an order is carried out.
+            known: Is told of the deployment's gateways.
+        """
         self._state = state
+        self._known = known or KnownGateways(state.boot_id)
         self._aggregator = aggregator
         self._barrier = barrier
         self._last_sequence = 0
@@ -35,6 +51,13 @@ class OrderDesk:
         """
         if message.WhichOneof("body") == "acknowledge":
             self._state.outbox.acknowledge(message.acknowledge.progress_sequence)
+            return []
+        if message.WhichOneof("body") == "gateways":
+            self._known.tell(
+                KnownGateway(known.gateway_id, known.boot_id, known.attached)
+                for known in message.gateways.known
+            )
+            self._state.share_devices(self._known.attached())
             return []
         with self._barrier.order():
             if message.WhichOneof("body") == "open":

@@ -19,12 +19,17 @@ class Population:
         self._pace = pace
         self._seen = RecentDevices()
         self._eligible = RecentDevices()
+        self._gateways = 1
+
+    def share(self, gateways: int) -> None:
+        """So many gateways have about as many devices each; the rate aimed at is of all of them."""
+        self._gateways = gateways
 
     def see(self, device_id: str, now_s: float, open_slots: int) -> int:
         """Note a check-in; returns its ordinal for this device."""
         ordinal = self._seen.see(device_id, now_s)
         # Idle devices are told to stay away longest; a shorter memory would forget them meanwhile.
-        idle_s = self._pace.interval_s(recent_devices=len(self._seen), open_slots=0)
+        idle_s = self.interval_s(open_slots=0)
         self._seen.forget_before(now_s - max(_LEAST_WINDOW_S, 2 * idle_s))
         self._eligible.forget_before(now_s - self.interval_s(open_slots))
         return ordinal
@@ -53,7 +58,8 @@ class Population:
 
     def interval_s(self, open_slots: int) -> float:
         """Mean interval between two check-ins of one device, as things are."""
-        return self._pace.interval_s(recent_devices=len(self._seen), open_slots=open_slots)
+        devices = len(self._seen) * self._gateways
+        return self._pace.interval_s(recent_devices=devices, open_slots=open_slots)
 
     def state(self) -> dict[str, tuple[tuple[str, float, int], ...]]:
         """What a checkpoint of a dry-run keeps of it."""

@@ -5,20 +5,20 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 
 from device_runtime.protocol import device_pb2 as device_pb
-from device_runtime.session_shape import ERROR, INTERRUPTED, REFUSED, UNHEARD
-from server.coordination.selection import takes_task
+from device_runtime.session_shape import ERROR, INTERRUPTED, REFUSED
 from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from server.gateway.answers import Answer
 from server.gateway.decisions import Admitted, CheckInAnswer, Counts, Held, TryLater
-from server.gateway.grants import GrantBook, OpenGrant
 from server.gateway.leases import Lease
+from server.gateway.leasing import Leasing
 from server.gateway.opened_job import OpenedJob
 from server.gateway.outbox import Outbox, SequencedProgress
 from server.gateway.pace import PaceSteering
 from server.gateway.population import Population
+from server.gateway.setbacks import Setbacks
+from server.gateway.settling import settled, settled_by_job
 from server.gateway.task_book import (
-    FREE,
     JOB_ENDED,
     CountSession,
     CountTasks,
@@ -31,8 +31,6 @@ from server.update_gate.rejections import Rejection, RejectionReason
 
 CAPACITY = 50_000
 """Tasks one gateway is willing to have leased at once; a lease takes about 2 KB."""
-
-_KEEP_UNDECIDED_S = 24 * 3600.0
 
 
 class GatewayState:
@@ -58,16 +56,16 @@ class GatewayState:
         self.capacity = capacity
         self.outbox = Outbox()
         self._lock = threading.Lock()
-        self._mint = mint
-        self._new_task_id = new_task_id
         self._count_tasks = count_tasks
-        self._tasks = TaskBook(self.outbox, count_tasks, count_session)
-        self._grants = GrantBook()
+        setbacks = Setbacks()
+        self._tasks = TaskBook(self.outbox, count_tasks, count_session, setbacks)
         self._population = Population(pace)
+        self._leasing = Leasing(
+            boot_id, capacity, mint, self._tasks, self._population, setbacks, new_task_id
+        )
+        self._grants, self._models = self._leasing.grants, self._leasing.models
         self._job: OpenedJob | None = None
         self._closed_job_id = ""
-        self._models: dict[int, bytes] = {}
-        self._oldest_live = 0
         self._check_ins = 0
 
     # -- the coordinator's orders --------------------------------------------------------------
@@ -109,12 +107,9 @@ class GatewayState:
     def set_model(self, version: int, parameters_sha256: bytes, oldest_live: int) -> list[int]:
         """A version may be trained on; returns base versions whose buckets are too old now."""
         with self._lock:
-            self._models[version] = parameters_sha256
-            self._oldest_live = max(self._oldest_live, oldest_live)
-            for old in [v for v in self._models if v < self._oldest_live]:
-                del self._models[old]
-            self._grants.forget_before(self._oldest_live)
-            return self._tasks.held_before(self._oldest_live)
+            self._models.add(version, parameters_sha256, oldest_live)
+            self._grants.forget_before(self._models.oldest)
+            return self._tasks.held_before(self._models.oldest)
 
     def grant(self, granted: Grant) -> None:
         """Tasks may be leased."""
@@ -125,6 +120,11 @@ class GatewayState:
         """Slots are taken back."""
         with self._lock:
             self._grants.cancel(grant_id, running_too=running_too)
+
+    def share_devices(self, gateways: int) -> None:
+        """So many gateways share the devices, and the rate of check-ins aimed at."""
+        with self._lock:
+            self._population.share(gateways)
 
     def detach(self) -> None:
         """The coordinator is away: lease nothing more; what runs may be handed in."""
@@ -165,6 +165,8 @@ class GatewayState:
         pending_task_ids: Collection[str],
         now_s: float,
         codecs: Collection[str] = (),
+        *,
+        may_lease: bool = True,
     ) -> CheckInAnswer:
         """Lease a task to a device, or say when to come back.
 
@@ -178,39 +180,25 @@ class GatewayState:
             pending_task_ids: Tasks whose updates it keeps.
             now_s: Server's clock.
             codecs: Update codecs it knows.
+            may_lease: Whether it may be leased another task today.
         """
         with self._lock:
             self._check_ins += 1
             self._tasks.expire(now_s)
-            job, slots = self._job, self._open_slots()
-            seed = 0 if job is None else job.job.seed
-            ordinal = self._population.see(device_id, now_s, slots)
-            later_s = self._population.come_back_after_s(device_id, ordinal, seed, slots)
-            if job is None:
-                return CheckInAnswer(later_s)
-            if satisfied_policy_sha256 != job.policy.policy_sha256:
-                return CheckInAnswer(later_s, policy=job.policy)
-            lease = self._live_lease(device_id)
-            if lease is not None:
-                done = lease.uploading or lease.claims.task_id in pending_task_ids
-                return CheckInAnswer(later_s, task=None if done else lease.task)
-            eligible = self._population.see_eligible(device_id, now_s)
-            grant = self._grants.offer(device_id) if slots > 0 else None
-            if grant is None or not takes_task(
-                job.job.selection,
-                open_slots=slots,
-                eligible_devices=eligible,
-                seed=seed,
-                device_id=device_id,
-                check_in=ordinal,
-            ):
-                return CheckInAnswer(later_s)
-            return CheckInAnswer(later_s, task=self._lease(job, grant, device_id, now_s, codecs))
+            return self._leasing.check_in(
+                self._job,
+                device_id,
+                satisfied_policy_sha256,
+                pending_task_ids,
+                now_s,
+                codecs,
+                may_lease=may_lease,
+            )
 
     def come_back_after_s(self, device_id: str) -> float:
         """When a device that has just ended a task should check in."""
         with self._lock:
-            slots = self._open_slots() + 1  # its own task has just made room for another
+            slots = self._leasing.open_slots() + 1  # its own task has just made room for another
             seed = 0 if self._job is None else self._job.job.seed
             ordinal = self._population.check_ins(device_id)
             return self._population.come_back_after_s(device_id, ordinal, seed, slots)
@@ -220,42 +208,23 @@ class GatewayState:
     def settle(self, claims: TaskClaims, payload_sha256: bytes) -> device_pb.Settlement | None:
         """What becomes of an update a device keeps; None when stored outcomes have to be asked."""
         with self._lock:
-            task_id = claims.task_id
-            folded = self._tasks.folded(task_id)
-            if folded is not None:
-                if folded != payload_sha256:
-                    return _settlement(task_id, device_pb.Settlement.DROPPED, "other_digest")
-                return _settlement(task_id, device_pb.Settlement.HELD)
-            answer = self._tasks.answer(task_id)
-            if answer is not None:
-                return answer.settlement(task_id)
-            lease = self._tasks.leases.of_task(task_id)
-            if lease is None:
-                return None
-            late = None if lease.uploading else self._end_if_late(lease)
-            if late is not None:
-                return late.settlement(task_id)
-            return _settlement(task_id, device_pb.Settlement.UPLOAD_AGAIN)
+            return settled(self._tasks, self._leasing, claims.task_id, payload_sha256)
 
     def settle_unknown(
         self, claims: TaskClaims, stored: Answer | None, now_s: float
     ) -> device_pb.Settlement:
         """What becomes of an update this gateway knows nothing of, given its stored outcome."""
         with self._lock:
-            task_id, state = claims.task_id, device_pb.Settlement
             if stored is not None:
-                return stored.settlement(task_id)
-            if self._job is None:
-                # Its job may be opened any moment; but no device keeps an update for ever.
-                overdue = now_s - claims.deadline_ms / 1000 > _KEEP_UNDECIDED_S
-                if overdue or claims.job_id == self._closed_job_id:
-                    return _settlement(task_id, state.DROPPED, JOB_ENDED)
-                return _settlement(task_id, state.HELD)
-            if claims.job_id != self._job.job_id:
-                return _settlement(task_id, state.DROPPED, JOB_ENDED)
-            if claims.boot_id == self.boot_id or not self._is_live(claims.base_version):
-                return _settlement(task_id, state.DROPPED, "gateway_lost")
-            return _settlement(task_id, state.UPLOAD_AGAIN)
+                return stored.settlement(claims.task_id)
+            return settled_by_job(
+                claims,
+                self._job,
+                now_s,
+                is_closed=claims.job_id == self._closed_job_id,
+                may_count=claims.boot_id != self.boot_id
+                and self._models.is_live(claims.base_version),
+            )
 
     # -- uploads -------------------------------------------------------------------------------
 
@@ -304,7 +273,7 @@ class GatewayState:
             if lease.uploading:
                 return TryLater.UPLOAD_RUNNING
             lease.course = course
-            late = self._end_if_late(lease, payload_sha256, cost)
+            late = self._leasing.end_if_late(lease, payload_sha256, cost)
             if late is not None:
                 return late
             if self._job is None:
@@ -371,13 +340,12 @@ class GatewayState:
     def counts(self) -> Counts:
         """How much is going on."""
         with self._lock:
-            version = max(self._models, default=0)
             return Counts(
                 len(self._tasks.leases),
                 self._tasks.held(),
-                version,
+                self._models.newest,
                 self._check_ins,
-                max(0, self._open_slots()),
+                max(0, self._leasing.open_slots()),
                 len(self._population),
             )
 
@@ -390,65 +358,7 @@ class GatewayState:
         self._grants.clear()
         self._models.clear()
         self._population.forget_eligible()
-        self._oldest_live = 0
         self._job = None
-
-    def _open_slots(self) -> int:
-        if not self._models:
-            return 0
-        return min(self._grants.open_slots(), self.capacity - len(self._tasks.leases))
-
-    def _is_live(self, base_version: int) -> bool:
-        return bool(self._models) and base_version >= self._oldest_live
-
-    def _live_lease(self, device_id: str) -> Lease | None:
-        lease = self._tasks.leases.of_device(device_id)
-        if lease is None or lease.uploading:
-            return lease
-        return lease if self._end_if_late(lease) is None else None
-
-    def _end_if_late(
-        self, lease: Lease, payload_sha256: bytes = b"", cost: TaskCost = FREE
-    ) -> Answer | None:
-        """End a task that cannot count any more, whether its update is there or not."""
-        if self._grants.is_cancelled(lease.claims.grant_id):
-            outcome, reason = Outcome.OVER_COMMITTED, "round_closed"
-        elif lease.claims.base_version < self._oldest_live:
-            outcome, reason = Outcome.STALE, "base_version"
-        else:
-            return None
-        answer = Answer(outcome, reason, payload_sha256=payload_sha256)
-        ending = REFUSED if payload_sha256 else UNHEARD
-        self._tasks.end(lease, answer, reason, cost, session_end=ending)
-        return answer
-
-    def _lease(
-        self,
-        job: OpenedJob,
-        grant: OpenGrant,
-        device_id: str,
-        now_s: float,
-        codecs: Collection[str],
-    ) -> device_pb.Task | None:
-        base_version = max(self._models) if grant.base_version is None else grant.base_version
-        parameters_sha256 = self._models.get(base_version)
-        if parameters_sha256 is None:
-            return None
-        self._grants.take(grant, device_id)
-        deadline_s = now_s + grant.task_timeout_s
-        claims = TaskClaims(
-            self._new_task_id(),
-            job.job_id,
-            grant.grant_id,
-            base_version,
-            device_id,
-            self.boot_id,
-            int(deadline_s * 1000),
-            job.blobs(parameters_sha256),
-        )
-        task = job.task(claims, self._mint.task_token(claims), parameters_sha256, codecs)
-        self._tasks.lease(Lease(claims, deadline_s, task))
-        return task
 
     def _repeated(
         self, task_id: str, payload_sha256: bytes, stored: Answer | None
@@ -474,7 +384,7 @@ class GatewayState:
             return Rejection(
                 RejectionReason.UNKNOWN_TASK, "the task ended here and is no longer remembered"
             )
-        if not self._is_live(claims.base_version):
+        if not self._models.is_live(claims.base_version):
             # The coordinator has ended it as gateway_lost; there is nothing to report.
             return Answer(Outcome.STALE, "gateway_lost")
         return Lease(claims, claims.deadline_ms / 1000, task=None)
@@ -485,9 +395,3 @@ def _addressed(job: OpenedJob | None, message: SequencedProgress) -> fleet_pb.Ga
     if job is not None:
         addressed.job_id, addressed.epoch = job.job_id, job.epoch
     return addressed
-
-
-def _settlement(
-    task_id: str, state: device_pb.Settlement.State, reason: str = ""
-) -> device_pb.Settlement:
-    return device_pb.Settlement(task_id=task_id, state=state, reason=reason)

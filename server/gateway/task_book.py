@@ -9,6 +9,7 @@ from server.fleet_protocol import fleet_pb2 as pb
 from server.gateway.answers import Answer, AnswerBook
 from server.gateway.leases import Lease, LeaseBook
 from server.gateway.outbox import Outbox
+from server.gateway.setbacks import Setbacks
 
 CountTasks = Callable[[str, str, int], None]
 """Told of tasks that ended: outcome, reason, how many."""
@@ -39,12 +40,17 @@ class TaskBook:
     """
 
     def __init__(
-        self, outbox: Outbox, count_tasks: CountTasks, count_session: CountSession
+        self,
+        outbox: Outbox,
+        count_tasks: CountTasks,
+        count_session: CountSession,
+        setbacks: Setbacks,
     ) -> None:
         self.leases = LeaseBook()
         self._outbox = outbox
         self._count = count_tasks
         self._count_session = count_session
+        self._setbacks = setbacks
         self._folded: dict[str, pb.Completed] = {}
         self._released: dict[str, tuple[str, ...]] = {}
         self._answers = AnswerBook()
@@ -74,6 +80,7 @@ class TaskBook:
         )
         self._folded[reference.task_id] = message
         self._outbox.completed(message)
+        self._setbacks.clear(reference.client_id)
         self._end_session(lease, TAKEN)
 
     def end(
@@ -97,6 +104,8 @@ class TaskBook:
         claims = lease.claims
         self.leases.remove(lease)
         self._answers.put(claims.task_id, answer)
+        if answer.outcome in (Outcome.INTERRUPTED, Outcome.FAILED):
+            self._setbacks.note(claims.device_id)
         self._outbox.ended(
             [
                 pb.Ended(

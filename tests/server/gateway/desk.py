@@ -12,7 +12,7 @@ from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.intake import UpdateIntake
 from server.gateway.orders import OrderDesk
 from server.gateway.pace import PaceSteering
-from server.gateway.state import GatewayState
+from server.gateway.state import CAPACITY, GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import TokenMint
 from server.job import Job
@@ -42,7 +42,12 @@ class StoredOutcomes:
 class Desk:
     """One gateway boot and the coordinator's side of the conversation."""
 
-    def __init__(self, boot_id: str = "boot-1", outcomes: StoredOutcomes | None = None) -> None:
+    def __init__(
+        self,
+        boot_id: str = "boot-1",
+        outcomes: StoredOutcomes | None = None,
+        capacity: int = CAPACITY,
+    ) -> None:
         self.now_s = 1000.0
         self.counted: Counter[tuple[str, str]] = Counter()
         self.sessions: Counter[str] = Counter()
@@ -54,6 +59,7 @@ class Desk:
             boot_id,
             self.mint,
             PaceSteering(check_ins_per_s=200),
+            capacity=capacity,
             count_tasks=self._count,
             count_session=self._count_session,
             new_task_id=lambda: f"{boot_id}-t{next(numbers)}",
@@ -180,9 +186,9 @@ class Desk:
         return settled
 
 
-def opened(**job) -> Desk:
+def opened(capacity: int = CAPACITY, **job) -> Desk:
     """A desk with a job open, version 1 to train on and eight slots."""
-    desk = Desk()
+    desk = Desk(capacity=capacity)
     desk.open(make_job(**job))
     desk.set_model(1)
     desk.grant(8)

@@ -77,8 +77,8 @@ def test_no_more_tasks_are_leased_than_slots_granted(desk):
     assert desk.check_in("d11").task is not None
 
 
-def test_nothing_is_leased_beyond_capacity(desk):
-    desk.state.capacity = 3
+def test_nothing_is_leased_beyond_capacity():
+    desk = opened(capacity=3)
     tasks = [desk.check_in(f"d{n}").task for n in range(5)]
     assert sum(task is not None for task in tasks) == 3
 
