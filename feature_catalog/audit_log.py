@@ -34,6 +34,7 @@ class AuditAction(StrEnum):
     JOB_ENDED = "job.ended"
     MODEL_PROMOTED = "model.promoted"
     ENROLMENT_TOKEN_MADE = "enrolment_token.made"  # noqa: S105 - a name, not a token
+    ENROLMENT_TOKEN_ENDED = "enrolment_token.ended"  # noqa: S105
     KEY_MADE = "key.made"
     CERTIFICATE_ISSUED = "certificate.issued"
     SETTINGS_CHANGED = "settings.changed"

@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import secrets
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.orm import Session
 
@@ -56,11 +56,29 @@ class DeviceRegistry:
             append_entry(
                 connection,
                 AuditAction.ENROLMENT_TOKEN_MADE,
-                # Enough to tell tokens apart, and no way back to the token.
-                f"token {_digest(token).hex()[:12]}",
+                _shown(_digest(token)),
                 {"max_devices": max_devices, "valid_for_s": valid_for_s},
             )
         return token
+
+    def end_enrolment_tokens(self) -> int:
+        """End every token that lets devices in; returns how many there were.
+
+        A device enrolled with one of them may still ask for its credential again.
+        """
+        record = EnrolmentTokenRecord
+        statement = (
+            update(record)
+            .where(record.expires_at > func.now())
+            .values(expires_at=func.now())
+            .returning(record.token_sha256)
+        )
+        with self._engine.begin() as connection:
+            ended = connection.execute(statement).scalars().all()
+            for digest in ended:
+                subject = _shown(digest)
+                append_entry(connection, AuditAction.ENROLMENT_TOKEN_ENDED, subject)
+        return len(ended)
 
     def enrol(
         self,
@@ -136,6 +154,11 @@ class DeviceRegistry:
                 "enrols under a new id"
             )
         return known is not None
+
+
+def _shown(digest: bytes) -> str:
+    """Enough to tell tokens apart, and no way back to the token."""
+    return f"token {digest.hex()[:12]}"
 
 
 def _digest(token: str) -> bytes:

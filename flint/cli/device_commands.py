@@ -43,8 +43,12 @@ def enrol_token(
     Example: flint device enrol-token --max-devices 100 --output token.txt
     """
     from flint.deployment import Deployment
+    from server.operations.production import require_limited_token
+    from server.operations.settings import PRODUCTION
 
     deployment = Deployment.attach(resolve_home(home))
+    if deployment.settings.profile == PRODUCTION:
+        require_limited_token(max_devices, valid_hours)
     if output is not None:  # before there is a token nobody would know
         try:
             output.touch(mode=0o600)
@@ -70,6 +74,23 @@ def enrol_token(
             f"  flint device run --home DIR --server {settings.gateway_address} {trusting} "
             f"--enrolment-token-file {output}"
         )
+
+
+@app.command("end-tokens")
+def end_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """End every enrolment token, e.g. when one may have been seen.
+
+    Devices that have enrolled stay enrolled; no other can, until there is a new token.
+
+    Example: flint device end-tokens
+    """
+    from flint.deployment import Deployment
+
+    ended = Deployment.attach(resolve_home(home)).devices.end_enrolment_tokens()
+    if as_json:
+        print_json({"ended": ended})
+    else:
+        print(f"ended: {ended} enrolment token(s)")
 
 
 @app.command(

@@ -54,10 +54,20 @@ def up(
     check_ins_per_s: Annotated[
         float, typer.Option(min=0.01, help="Check-ins a second that pace steering aims at.")
     ] = 200.0,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=32, help="Gateway processes behind the one device port.")
+    ] = 1,
+    max_tasks_per_day: Annotated[
+        int | None, typer.Option(min=1, help="Tasks a device is given in a day (UTC).")
+    ] = None,
     blob_url: Annotated[
         str | None,
         typer.Option(help="fsspec URL of the blob store. Default: $FLINT_BLOB_URL, else a folder."),
     ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(help="development, or production, which refuses what is not safe outside."),
+    ] = "development",
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Own lines only; all logs are in HOME/logs anyway.")
     ] = False,
@@ -77,6 +87,10 @@ def up(
         raise typer.BadParameter(
             f"aggregator is {aggregator!r}; use in-process or process", param_hint="--aggregator"
         )
+    if profile not in {"development", "production"}:
+        raise typer.BadParameter(
+            f"profile is {profile!r}; use development or production", param_hint="--profile"
+        )
     options = ServerOptions(
         insecure=insecure,
         host=host,
@@ -89,7 +103,10 @@ def up(
         coordinator_metrics_port=coordinator_metrics_port,
         aggregator=aggregator,
         check_ins_per_s=check_ins_per_s,
+        gateways=gateways,
+        max_tasks_per_day=max_tasks_per_day,
         blob_url=blob_url,
+        profile=profile,
     )
     run_up(resolve_home(home), options, quiet=quiet)
 

@@ -9,6 +9,10 @@ from typing import Self
 from device_runtime.errors import FlintError
 
 
+DEVELOPMENT, PRODUCTION = "development", "production"
+"""Profiles of `flint up`."""
+
+
 class MissingSettings(FlintError):
     """No server was ever started in this data directory, or its settings file is damaged."""
 
@@ -40,6 +44,7 @@ class ServerSettings:
         insecure: No TLS anywhere; for experiments on one machine only.
         aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
         check_ins_per_s: Rate that pace steering aims at, all devices together.
+        profile: `DEVELOPMENT`, or `PRODUCTION`, which refuses what is not safe.
     """
 
     home: Path
@@ -53,6 +58,7 @@ class ServerSettings:
     insecure: bool = False
     aggregator: str = "in-process"
     check_ins_per_s: float = 200.0
+    profile: str = DEVELOPMENT
 
     @property
     def secrets(self) -> Path:

@@ -25,7 +25,8 @@ from server.operations.ports import (
     join_address,
 )
 from server.operations.processes import ProcessSpec
-from server.operations.settings import ServerSettings
+from server.operations.production import PlannedServer, require_limited_tokens, require_safe
+from server.operations.settings import DEVELOPMENT, PRODUCTION, ServerSettings
 from server.operations.supervisor import Supervisor
 from server.operations.tls import ensure_keys
 from server.operations.told_changes import (
@@ -56,6 +57,7 @@ class ServerOptions:
         check_ins_per_s: Rate that pace steering aims at, all devices together.
         blob_url: fsspec URL of the blob store; None means ``$FLINT_BLOB_URL``, else a folder in
             the data directory.
+        profile: ``"production"`` refuses what is not safe (`server.operations.production`).
     """
 
     insecure: bool = False
@@ -70,6 +72,7 @@ class ServerOptions:
     aggregator: str = "in-process"
     check_ins_per_s: float = 200.0
     blob_url: str | None = None
+    profile: str = DEVELOPMENT
 
 
 _DEFAULTS = ServerOptions()
@@ -143,6 +146,7 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
 
     Raises:
         AlreadyRunning: If a server runs in ``home``.
+        UnsafeForProduction: If the profile is for production and a setting is not.
         PortInUse, UnusableAddress: If it cannot listen where it should.
         UnusableKeys: If certificates or keys are damaged.
         FlintError: If the database cannot be reached, started or migrated.
@@ -151,6 +155,8 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
     holder = running_server(home)
     if holder is not None and holder != os.getpid():
         raise AlreadyRunning(f"a FLINT server is already running in {home} (process {holder})")
+    if options.profile == PRODUCTION:
+        require_safe(_planned(home, options))
     ports = choose_ports(
         {
             "gateway": (options.host, options.gateway_port),
@@ -174,10 +180,13 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         insecure=options.insecure,
         aggregator=options.aggregator,
         check_ins_per_s=options.check_ins_per_s,
+        profile=options.profile,
     )
     engine = connect(url)
     try:
         upgrade(engine)
+        if options.profile == PRODUCTION:
+            require_limited_tokens(engine)
         before = settings_before(home)
         made = ensure_keys(settings, [*options.hostnames, options.host, options.superlink_host])
         write_flower_configuration(settings)
@@ -250,6 +259,20 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
         )
     )
     return tuple(specs)
+
+
+def _planned(home: Path, options: ServerOptions) -> PlannedServer:
+    return PlannedServer(
+        home=home,
+        insecure=options.insecure,
+        host=options.host,
+        superlink_host=options.superlink_host,
+        hostnames=options.hostnames,
+        database_url=os.environ.get(DATABASE_URL_VARIABLE) or None,
+        blob_url=_blob_url(home, options),
+        database_sslmode=os.environ.get("PGSSLMODE"),
+        user_id=os.geteuid(),
+    )
 
 
 def _blob_url(home: Path, options: ServerOptions) -> str:
