@@ -41,6 +41,12 @@ class AnotherLeader(FlintError):
     code = "FLN-1239"
 
 
+class JobTakenOver(FlintError):
+    """A later incarnation of the coordinator drives a job that this one still works on."""
+
+    code = "FLN-1290"
+
+
 @dataclass(frozen=True, slots=True)
 class JobRow:
     """One job as the queue knows it.
@@ -261,6 +267,25 @@ def leader_lock(engine: Engine, wait_s: float = 30.0) -> Iterator[LeaderLock]:
         finally:
             # Not handed back to the pool, where the lock would live on; this ends it.
             connection.invalidate()
+
+
+def require_epoch(connection: Connection, job_id: str, epoch: int) -> None:
+    """Let only the newest incarnation of a job's coordinator write; part of its transaction.
+
+    Whoever claims the job waits for that transaction's end, so what an incarnation finds when it
+    takes a job up is all that earlier ones will ever have written.
+
+    Raises:
+        JobTakenOver: If a later incarnation has claimed the job.
+    """
+    record = JobRecord
+    statement = select(record.epoch).where(record.job_id == job_id).with_for_update(read=True)
+    newest = connection.execute(statement).scalar_one_or_none()
+    if newest is not None and newest != epoch:
+        raise JobTakenOver(
+            f"job {job_id} is driven by another coordinator (incarnation {newest}; this one was "
+            f"{epoch}), which goes on with it; this one ends and has changed nothing"
+        )
 
 
 def _end(

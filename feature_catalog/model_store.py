@@ -22,10 +22,17 @@ from device_runtime.manifest import ArtifactManifest
 from device_runtime.update_codec import encode_parameters, parameters_from_blob
 from feature_catalog.audit_log import AuditAction, append_entry
 from feature_catalog.blobs import BlobStore
+from feature_catalog.failpoints import failpoint
+from feature_catalog.jobs import require_epoch
 from feature_catalog.model_files import ModelFormat, read_model_file, write_model_file
 from feature_catalog.references import near_matches, split_reference
 from feature_catalog.schema import ArtifactRecord, ModelLine, ModelVersionRecord
-from feature_catalog.task_outcomes import TaskOutcomeRow, insert_outcomes, record_outcomes
+from feature_catalog.task_outcomes import (
+    TaskOutcomeRow,
+    count_outcomes,
+    ended_tasks,
+    insert_outcomes,
+)
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 
@@ -75,6 +82,7 @@ class NewVersion:
         parent_id: Version it was trained from, or None.
         job_id: Job that made it, or None; set together with ``job_version``.
         job_version: Number of aggregations behind it within its job.
+        job_epoch: Incarnation of the job's coordinator that stores it; None where none does.
         metrics: By name; ``"metric"`` is the primary one.
         strategy_state: JSON a restarted coordinator goes on from.
         optimizer_state: Serialised server-optimiser slots, or None.
@@ -88,6 +96,7 @@ class NewVersion:
     parent_id: int | None = None
     job_id: str | None = None
     job_version: int | None = None
+    job_epoch: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     strategy_state: Mapping[str, Any] = field(default_factory=dict)
     optimizer_state: bytes | None = None
@@ -180,6 +189,7 @@ class ModelStore:
         Raises:
             InvalidModelName: If the name cannot be used in a reference.
             VersionConflict: If the job's n-th version is stored with other parameters.
+            JobTakenOver: If the job has a later coordinator than the one that stores it.
         """
         if _NAME.fullmatch(version.name) is None:
             raise InvalidModelName(
@@ -189,7 +199,10 @@ class ModelStore:
         parameters_sha256 = self._blobs.put(version.parameters)
         state = version.optimizer_state
         state_sha256 = None if state is None else self._blobs.put(state)
+        failpoint("version_blob_written")
         with Session(self._engine) as session, session.begin():
+            if version.job_id is not None and version.job_epoch is not None:
+                require_epoch(session.connection(), version.job_id, version.job_epoch)
             session.execute(insert(ModelLine).values(name=version.name).on_conflict_do_nothing())
             # The row's lock, held until commit, makes numbers unique and without gaps.
             line = session.get_one(ModelLine, version.name, with_for_update=True)
@@ -213,11 +226,27 @@ class ModelStore:
                 session.add(record)
                 session.flush()
             insert_outcomes(session.connection(), outcomes)
-            return _version(record)
+            stored = _version(record)
+        failpoint("version_row_committed")
+        return stored
 
-    def record_outcomes(self, outcomes: Sequence[TaskOutcomeRow]) -> None:
-        """Record outcomes of tasks that no version counts."""
-        record_outcomes(self._engine, outcomes)
+    def record_outcomes(self, outcomes: Sequence[TaskOutcomeRow], job_id: str, epoch: int) -> None:
+        """Record outcomes of a job's tasks that no version counts.
+
+        Raises:
+            JobTakenOver: If the job has a later coordinator than this ``epoch``.
+        """
+        with self._engine.begin() as connection:
+            require_epoch(connection, job_id, epoch)
+            insert_outcomes(connection, outcomes)
+
+    def ended_tasks(self, job_id: str, limit: int) -> tuple[str, ...]:
+        """See `feature_catalog.task_outcomes.ended_tasks`."""
+        return ended_tasks(self._engine, job_id, limit)
+
+    def count_outcomes(self, job_id: str) -> Mapping[tuple[str, str], int]:
+        """See `feature_catalog.task_outcomes.count_outcomes`."""
+        return count_outcomes(self._engine, job_id)
 
     def record_metrics(self, version_id: int, metrics: Mapping[str, float]) -> None:
         """Add metrics to a version; those of the same name are replaced.

@@ -1,9 +1,10 @@
 """Answers given to devices, kept for good: the same task asked about again gets the same answer."""
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from feature_catalog.schema import TaskOutcomeRecord
@@ -51,6 +52,42 @@ def find_outcome(engine: Engine, task_id: str) -> TaskOutcomeRow | None:
     with engine.connect() as connection:
         row = connection.execute(statement).one_or_none()
     return None if row is None else TaskOutcomeRow(*row)
+
+
+def ended_tasks(engine: Engine, job_id: str, limit: int) -> tuple[str, ...]:
+    """A job's tasks whose outcome was recorded last, oldest first, at most ``limit``."""
+    record = TaskOutcomeRecord
+    statement = (
+        select(record.task_id)
+        .where(record.job_id == job_id)
+        .order_by(record.recorded_at.desc(), record.task_id)
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return tuple(reversed(connection.execute(statement).scalars().all()))
+
+
+def count_outcomes(engine: Engine, job_id: str) -> Mapping[tuple[str, str], int]:
+    """How many of a job's tasks ended how: by outcome and reason."""
+    record = TaskOutcomeRecord
+    statement = (
+        select(record.outcome, record.reason, func.count())
+        .where(record.job_id == job_id)
+        .group_by(record.outcome, record.reason)
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(statement).all()
+    return {(outcome, reason): count for outcome, reason, count in rows}
+
+
+def count_tasks_of(engine: Engine, client_id: str, since: dt.datetime) -> int:
+    """How many tasks of a client have ended since then, however they did."""
+    record = TaskOutcomeRecord
+    statement = select(func.count()).where(
+        record.client_id == client_id, record.recorded_at >= since
+    )
+    with engine.connect() as connection:
+        return connection.execute(statement).scalar_one()
 
 
 def record_outcomes(engine: Engine, rows: Sequence[TaskOutcomeRow]) -> None:

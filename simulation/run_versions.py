@@ -49,6 +49,10 @@ class RunVersions:
         """None: a virtual fleet holds no release that is not committed at once."""
         return ()
 
+    def ended_tasks(self) -> tuple[str, ...]:
+        """None: a virtual fleet says nothing twice."""
+        return ()
+
     def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
         """See `VersionStore.store`."""
         digest = hashlib.sha256(version.weights.tobytes()).digest()

@@ -1,6 +1,8 @@
 """A job's versions in the catalog's model store: blob first, then one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +15,43 @@ from device_runtime.update_codec import (
     parameters_from_blob,
     unflatten,
 )
+from feature_catalog.failpoints import failpoint
 from feature_catalog.model_store import ModelStore, ModelVersion, NewVersion
 from feature_catalog.task_outcomes import TaskOutcomeRow
 from modeling.spec import ModelSpec
-from server.coordination.tasks import TaskResult
+from server.coordination.tasks import Outcome, TaskResult
 from server.coordination.versions import JobTotals, StoredVersion
+
+_REMEMBERED_ENDS = 100_000
 
 
 class CatalogVersions:
     """A `VersionStore` on Postgres and the blob store.
 
+    Every write is refused with `JobTakenOver` once a later coordinator has claimed the job.
+
     Args:
+        epoch: Incarnation of the coordinator that writes.
         line: Name under which the versions are kept, the job's name.
         contract_sha256: What the versions were trained under; stored with each.
+        on_stored: Called when all that was decided so far is stored.
     """
 
     def __init__(
-        self, models: ModelStore, job_id: str, line: str, model: ModelSpec, contract_sha256: bytes
+        self,
+        models: ModelStore,
+        job_id: str,
+        epoch: int,
+        line: str,
+        model: ModelSpec,
+        contract_sha256: bytes,
+        *,
+        on_stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._models = models
         self._job_id = job_id
+        self._epoch = epoch
+        self._on_stored = on_stored
         self._line = line
         self._model = model
         self._contract_sha256 = contract_sha256
@@ -52,16 +71,19 @@ class CatalogVersions:
         parameters = parameters_from_blob(self._model.parameters, self._models.parameters(row))
         state = self._models.optimizer_state(row)
         slots = {t.name: t.array().copy() for t in decode_parameters(state)} if state else {}
-        totals = row.strategy_state.get("totals", {})
         return StoredVersion(
             row.job_version,
             flatten(parameters),
             slots,
             row.parameters_sha256,
             tuple(row.release_ids),
-            JobTotals(**totals),
+            self._totals(JobTotals(**row.strategy_state.get("totals", {}))),
             row.metrics,
         )
+
+    def ended_tasks(self) -> tuple[str, ...]:
+        """See `VersionStore.ended_tasks`."""
+        return self._models.ended_tasks(self._job_id, _REMEMBERED_ENDS)
 
     def releases_after(self, number: int) -> tuple[str, ...]:
         """See `VersionStore.releases_after`."""
@@ -70,7 +92,10 @@ class CatalogVersions:
     def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
         """See `VersionStore.store`."""
         parent = self._rows.get(version.number - 1)
-        return self._add(version, results, parent.id if parent else None).parameters_sha256
+        failpoint("version_to_be_stored")
+        row = self._add(version, results, parent.id if parent else None)
+        self._on_stored()
+        return row.parameters_sha256
 
     def record_metrics(self, number: int, metrics: Mapping[str, float]) -> None:
         """See `VersionStore.record_metrics`."""
@@ -78,7 +103,27 @@ class CatalogVersions:
 
     def store_results(self, results: Sequence[TaskResult]) -> None:
         """See `VersionStore.store_results`."""
-        self._models.record_outcomes([self._outcome_row(result) for result in results])
+        if results:
+            rows = [self._outcome_row(result) for result in results]
+            self._models.record_outcomes(rows, self._job_id, self._epoch)
+        self._on_stored()
+
+    def _totals(self, of_version: JobTotals) -> JobTotals:
+        """With the tasks that ended after the version; their outcomes are stored all the while.
+
+        Uploads that belong to no task have no outcome stored; they are the version's.
+        """
+        outcomes: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        for (outcome, reason), count in self._models.count_outcomes(self._job_id).items():
+            outcomes[outcome] += count
+            if outcome != Outcome.SUCCEEDED:
+                reasons[reason] += count
+        return replace(
+            of_version,
+            outcomes=outcomes | Counter(of_version.outcomes),  # the greater of each
+            reasons=reasons | Counter(of_version.reasons),
+        )
 
     def _add(
         self, version: StoredVersion, results: Sequence[TaskResult], parent_id: int | None
@@ -98,6 +143,7 @@ class CatalogVersions:
                 parent_id=parent_id,
                 job_id=self._job_id,
                 job_version=version.number,
+                job_epoch=self._epoch,
                 metrics=version.metrics,
                 strategy_state={
                     "totals": {

@@ -66,6 +66,8 @@ class JobRunner:
             evaluation.
         stop_requested: Says why the job should end now, or None; asked in every turn.
         poll_s: Longest wait for an event, so that a stop is noticed; None waits for events only.
+        save_every_s: Between two versions the ends of tasks are stored so often, for a restart
+            knows only what is stored; None stores them with the versions.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class JobRunner:
         evaluate: Evaluate | None,
         stop_requested: Callable[[], str | None],
         poll_s: float | None,
+        save_every_s: float | None = None,
     ) -> None:
         self._job = opened.job
         self._opened = opened
@@ -87,6 +90,8 @@ class JobRunner:
         self._evaluate = evaluate
         self._stop_requested = stop_requested
         self._poll_s = poll_s
+        self._save_every_s = save_every_s
+        self._saved_s = 0.0
         self._strategy: Strategy = make_strategy(opened.job.strategy)
         self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
         # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
@@ -135,6 +140,7 @@ class JobRunner:
                 raise
         elif step is Step.ABANDON:
             self._abandon_round()
+        self._save_results()
         self._observer.on_progress(self.progress())
         return None
 
@@ -185,8 +191,9 @@ class JobRunner:
         """Open the job at the fleet with its newest stored version."""
         newest = self._version = self._newest()
         self._before = newest.totals
-        self._ledger = TaskLedger(newest.totals.outcomes, newest.totals.reasons)
-        self._started_s = self._round_started_s = self._fleet.now_s()
+        totals = newest.totals
+        self._ledger = TaskLedger(totals.outcomes, totals.reasons, self._store.ended_tasks())
+        self._started_s = self._round_started_s = self._saved_s = self._fleet.now_s()
         # A gateway that was away may have missed the commits of several versions.
         live_from = self._strategy.oldest_live_version(newest.number)
         committed = self._store.releases_after(min(live_from, newest.number - _RECENT_VERSIONS))
@@ -241,6 +248,12 @@ class JobRunner:
         self._store.store_results(self._ledger.take_unsaved())
         self._void_offers()
         self._observer.on_progress(self.progress())
+
+    def _save_results(self) -> None:
+        now_s = self._fleet.now_s()
+        if self._save_every_s is not None and now_s - self._saved_s >= self._save_every_s:
+            self._saved_s = now_s
+            self._store.store_results(self._ledger.take_unsaved())
 
     # -- decisions -----------------------------------------------------------------------------
 

@@ -28,13 +28,23 @@ class TaskLedger:
     every break), so each method says whether the event was news.
     """
 
-    def __init__(self, outcomes: Mapping[str, int], reasons: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        outcomes: Mapping[str, int],
+        reasons: Mapping[str, int],
+        ended: Iterable[str] = (),
+    ) -> None:
+        """Begin with what an earlier coordinator stored.
+
+        Args:
+            ended: Tasks that are in the counts, oldest first.
+        """
         self.running: dict[str, RunningTask] = {}
         self.held: dict[str, UpdateReference] = {}
         self.outcomes: Counter[str] = Counter(outcomes)
         self.reasons: Counter[str] = Counter(reasons)
         self.lost: dict[str, RunningTask] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict.fromkeys(ended)
         self._unsaved: list[TaskResult] = []
 
     def state(self) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from device_runtime.manifest import ArtifactManifest
 from feature_catalog.blobs import BlobStore, BlobStoreUnreachable
 from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
-from feature_catalog.jobs import JobNotClaimable, JobQueue, JobRow, LeaderLock, leader_lock
+from feature_catalog.jobs import (
+    JobNotClaimable,
+    JobQueue,
+    JobRow,
+    JobTakenOver,
+    LeaderLock,
+    leader_lock,
+)
 from feature_catalog.model_store import ArtifactRow, ModelStore
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
@@ -41,6 +48,7 @@ from server.operations.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_SAVE_S = 1.0
 _FLOWER_RETRY_S = 5.0
 
 
@@ -130,7 +138,7 @@ class Coordinator:
             self._jobs.set_flower_run(row.job_id, flower.run_id)
             self._metrics.job_begins(epoch)
             result = self._drive(row, epoch, flower, lock)
-        except BlobStoreUnreachable:
+        except (BlobStoreUnreachable, JobTakenOver):
             flower.abandon()
             raise  # nor is this; the process ends, is started again and goes on with the job
         except FlintError as error:
@@ -163,7 +171,7 @@ class Coordinator:
             contract_sha256(model, artifact),
         )
         versions = CatalogVersions(
-            self._models, row.job_id, job.name, model, opened.contract_sha256
+            self._models, row.job_id, epoch, job.name, model, opened.contract_sha256
         )
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)
@@ -176,6 +184,7 @@ class Coordinator:
             evaluate=self._evaluation(job, model, artifact),
             stop_requested=self._stop_check(row.job_id, flower, lock),
             poll_s=_POLL_S,
+            save_every_s=_SAVE_S,
         )
         result = runner.run()
         progress.report(result.progress)

@@ -60,6 +60,10 @@ class VersionStore(Protocol):
         """Releases whose sums are in a stored version above ``number``."""
         ...
 
+    def ended_tasks(self) -> tuple[str, ...]:
+        """Tasks whose end is stored already, oldest first; a fleet may tell of it again."""
+        ...
+
     def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
         """Store a version and the tasks that ended since the last, all or nothing.
 
@@ -73,5 +77,5 @@ class VersionStore(Protocol):
         ...
 
     def store_results(self, results: Sequence[TaskResult]) -> None:
-        """Store the ends of tasks that belong to no version; at a job's end."""
+        """Store the ends of tasks that belong to no version, now and then and at a job's end."""
         ...

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, text
 from device_runtime.manifest import ArtifactManifest
 from device_runtime.update_codec import encode_parameters, parameters_from_blob
 from feature_catalog.blobs import BlobStore, MissingBlob
+from feature_catalog.jobs import JobQueue, JobTakenOver, require_epoch
 from feature_catalog.model_files import UnfitModelFile, UnknownModelFormat, UnwritableModelFile
 from feature_catalog.model_store import (
     InvalidModelName,
@@ -120,11 +122,55 @@ def test_the_first_outcome_of_a_task_is_kept(engine: Engine, store: ModelStore) 
         [
             outcome("t-1", outcome="stale", reason="base_version"),
             outcome("t-3", version_number=None),
-        ]
+        ],
+        "j-1",
+        epoch=1,
     )
     assert find_outcome(engine, "t-1") == outcome("t-1")
     assert find_outcome(engine, "t-3") == outcome("t-3", version_number=None)
     assert find_outcome(engine, "t-9") is None
+
+
+def test_a_coordinator_whose_job_another_one_has_claimed_stores_nothing_more(
+    engine: Engine, store: ModelStore
+) -> None:
+    jobs = JobQueue(engine)
+    job_id = jobs.submit("{}", "ads", None)
+    deposed, leader = jobs.claim(job_id), jobs.claim(job_id)
+    version = NewVersion("ads", "tiny_mlp", parameters(0), job_id=job_id, job_version=1)
+    with pytest.raises(JobTakenOver, match="FLN-1290"):
+        store.add_version(dataclasses.replace(version, job_epoch=deposed), [outcome("t-1")])
+    with pytest.raises(JobTakenOver):
+        store.record_outcomes([outcome("t-1")], job_id, deposed)
+    assert store.newest_of_job(job_id) is None
+    assert find_outcome(engine, "t-1") is None
+    store.add_version(dataclasses.replace(version, job_epoch=leader), [outcome("t-1")])
+    assert find_outcome(engine, "t-1") == outcome("t-1")
+
+
+def test_a_claim_waits_for_a_version_that_is_just_being_stored(engine: Engine) -> None:
+    jobs = JobQueue(engine)
+    job_id = jobs.submit("{}", "ads", None)
+    epoch = jobs.claim(job_id)
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as storing:
+            require_epoch(storing, job_id, epoch)
+            claim = pool.submit(jobs.claim, job_id)
+            with pytest.raises(TimeoutError):
+                claim.result(timeout=0.5)
+        assert claim.result(timeout=10) == epoch + 1
+
+
+def test_what_ended_is_found_again_with_its_counts(engine: Engine, store: ModelStore) -> None:
+    record_outcomes(engine, [outcome("t-1"), outcome("t-2", outcome="failed", reason="nan")])
+    record_outcomes(engine, [outcome("t-3")])
+    assert store.ended_tasks("j-1", 10) == ("t-2", "t-1", "t-3")
+    assert store.ended_tasks("j-1", 1) == ("t-3",)
+    assert store.count_outcomes("j-1") == {
+        ("succeeded", outcome("t-1").reason): 2,
+        ("failed", "nan"): 1,
+    }
+    assert store.count_outcomes("j-2") == {}
 
 
 def test_many_outcomes_go_in_at_once(engine: Engine) -> None:

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from server.coordination.events import TaskCompleted, TasksLost
-from server.coordination.job_runner import ModelDiverged
+from server.coordination.fleet import OpenJob
+from server.coordination.job_runner import JobRunner, ModelDiverged
 from server.coordination.tasks import UpdateReference
 from server.coordination.versions import StoredVersion
 from tests.server.coordination.local_fleet import (
+    MODEL,
     SIZE,
     LocalFleet,
     MemoryVersions,
+    Watcher,
     local_delta,
     make_job,
     run_job,
@@ -253,6 +256,25 @@ def test_a_commit_missed_two_versions_before_a_restart_is_named_by_it(store):
     again = LocalFleet(store, [5.0] * 10)
     run_job(make_job(FEDBUFF, max_aggregations=3), again, store)
     assert set(again.job.committed_releases) == {"j-1/1/1", "j-1/1/2", "j-1/1/3"}
+
+
+def test_how_tasks_ended_is_stored_while_the_next_version_is_still_to_come(store):
+    opened = OpenJob("j-1", 1, make_job(FEDBUFF, max_aggregations=9), MODEL, b"", b"", b"")
+    runner = JobRunner(
+        opened,
+        LocalFleet(store, [5.0] * 10, fails={1, 2, 3}),
+        store,
+        Watcher(),
+        evaluate=None,
+        stop_requested=lambda: None,
+        poll_s=None,
+        save_every_s=2.0,
+    )
+    runner.take_up()
+    while not store.results:
+        runner.turn()
+    assert store.newest().number == 0
+    assert outcomes(store).keys() == {"failed"}
 
 
 class EmptyFleet(LocalFleet):

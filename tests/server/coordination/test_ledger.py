@@ -85,6 +85,15 @@ def test_held_updates_of_dead_versions_name_the_buckets_to_drop():
     assert list(ledger.held) == ["t3"]
 
 
+def test_an_end_that_an_earlier_coordinator_stored_is_no_news():
+    ledger = TaskLedger({"failed": 1}, {"engine": 1}, ended=["t1"])
+    end = TaskEnded(0.0, "t1", "c", 0, Outcome.FAILED, "engine")
+    assert not ledger.start(started("t1"))
+    assert not ledger.end(end)
+    assert ledger.outcomes == {"failed": 1}
+    assert ledger.take_unsaved() == []
+
+
 def test_counts_go_on_from_a_stored_version():
     ledger = TaskLedger({"succeeded": 40}, {})
     ledger.complete(completed("t9"))
