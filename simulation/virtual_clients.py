@@ -21,6 +21,7 @@ from simulation.durations import (
 )
 from simulation.environment import CheckIn
 from simulation.random_streams import RandomStream, RandomStreams
+from simulation.traces.bandwidth import LinkSpeeds
 from simulation.traces.criteria import DAY_S, DailyHours
 from simulation.traces.spans import TICKS_PER_S
 from simulation.world import ClientDevices, World
@@ -134,11 +135,11 @@ class VirtualClients:
             per_example_s=world.profiles.per_example_s(
                 int(devices.device_model[client]), self._speed.uniform(client, ordinal)
             ),
-            down_bits_per_s=world.bandwidth.down.bits_per_s(
-                int(devices.down_link[client]), self._link.uniform(client, ordinal)
+            down_bits_per_s=self._bits_per_s(
+                world.bandwidth.down, int(devices.down_link[client]), client, ordinal, 0
             ),
-            up_bits_per_s=world.bandwidth.up.bits_per_s(
-                int(devices.up_link[client]), self._link.uniform(client, ordinal, 1)
+            up_bits_per_s=self._bits_per_s(
+                world.bandwidth.up, int(devices.up_link[client]), client, ordinal, 1
             ),
         )
         dropout_s = math.inf
@@ -154,6 +155,12 @@ class VirtualClients:
             deadline_s=deadline_s,
         )
         return duration, course
+
+    def _bits_per_s(
+        self, speeds: LinkSpeeds, link: int, client: int, ordinal: int, draw: int
+    ) -> float:
+        uniform = self._link.uniform(client, ordinal, draw) if speeds.varies(link) else 0.5
+        return speeds.bits_per_s(link, uniform)
 
     @cached_property
     def _opening(self) -> RandomStream:

@@ -43,9 +43,15 @@ class LinkSpeeds:
     def __len__(self) -> int:
         return len(self.median_kbps)
 
+    def varies(self, link: int) -> bool:
+        """Whether transfers over a link have different speeds, so that a draw decides."""
+        return bool(self.log_stdev[link] > 0.0)
+
     def bits_per_s(self, link: int, uniform: float) -> float:
         """Speed of one transfer over a link at a uniform draw."""
         median, spread = float(self.median_kbps[link]), float(self.log_stdev[link])
+        if spread == 0.0:
+            return median * 1000.0
         return median * portable_exp(spread * normal_quantile(uniform)) * 1000.0
 
     def bits_per_s_many(self, links: NDArray[np.int64], uniforms: Floats) -> Floats:
