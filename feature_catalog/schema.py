@@ -120,6 +120,7 @@ class TaskOutcomeRecord(Base):
     """How a task ended: written once, with the version that counts it."""
 
     __tablename__ = "task_outcomes"
+    __table_args__ = (Index("outcomes_of_client", "client_id", "recorded_at"),)
 
     task_id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(index=True)

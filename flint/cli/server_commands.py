@@ -54,6 +54,12 @@ def up(
     check_ins_per_s: Annotated[
         float, typer.Option(min=0.01, help="Check-ins a second that pace steering aims at.")
     ] = 200.0,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=32, help="Gateway processes behind the one device port.")
+    ] = 1,
+    max_tasks_per_day: Annotated[
+        int | None, typer.Option(min=1, help="Tasks a device is given in a day (UTC).")
+    ] = None,
     blob_url: Annotated[
         str | None,
         typer.Option(help="fsspec URL of the blob store. Default: $FLINT_BLOB_URL, else a folder."),
@@ -97,6 +103,8 @@ def up(
         coordinator_metrics_port=coordinator_metrics_port,
         aggregator=aggregator,
         check_ins_per_s=check_ins_per_s,
+        gateways=gateways,
+        max_tasks_per_day=max_tasks_per_day,
         blob_url=blob_url,
         profile=profile,
     )

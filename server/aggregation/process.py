@@ -40,9 +40,9 @@ class AggregatorLost(FlintError):
     code = "FLN-1261"
 
 
-def aggregator_socket(home: Path) -> Path:
-    """Where the aggregator of a deployment listens."""
-    return home / "run" / "aggregator.sock"
+def aggregator_socket(home: Path, number: int = 0) -> Path:
+    """Where the aggregator of a deployment's gateway listens, by the gateway's number."""
+    return home / "run" / f"aggregator{number or ''}.sock"
 
 
 class RemoteAggregator:

@@ -2,6 +2,7 @@
 
 import queue
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from server.fleet_protocol import fleet_pb2 as pb
@@ -65,7 +66,7 @@ class GatewayLink:
         self.held = {task: base for task, base in self.held.items() if base != base_version}
 
 
-def share_slots(links: list[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
+def share_slots(links: Sequence[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
     """Split ``count`` slots by check-in rates, whole slots, nothing lost (largest remainder)."""
     rates = [link.check_ins_per_s + 1e-6 for link in links]
     exact = [count * rate / sum(rates) for rate in rates]

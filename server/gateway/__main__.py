@@ -17,12 +17,14 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m server.gateway", description=__doc__)
     parser.add_argument("--home", type=Path, default=None, help="data directory (FLINT_HOME)")
-    home: Path = parser.parse_args().home or flint_home()
+    parser.add_argument("--number", type=int, default=0, help="which of several, from 0")
+    arguments = parser.parse_args()
+    home: Path = arguments.home or flint_home()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     try:
-        gateway = Gateway(ServerSettings.load(home))
+        gateway = Gateway(ServerSettings.load(home), arguments.number)
     except FlintError as error:
         log.error("%s", error)
         return error.exit_code

@@ -1,11 +1,13 @@
 """What a gateway asks the catalog: enrolled devices and stored task outcomes."""
 
+import datetime as dt
+
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from device_runtime.errors import FlintError
 from feature_catalog.devices import DeviceRegistry
-from feature_catalog.task_outcomes import find_outcome
+from feature_catalog.task_outcomes import count_tasks_of, find_outcome
 from server.coordination.tasks import Outcome
 from server.gateway.answers import Answer, OutcomesUnreachable
 
@@ -38,6 +40,27 @@ class CatalogOutcomes:
         if row is None:
             return None
         return Answer(Outcome(row.outcome), row.reason, row.reason_code, row.payload_sha256)
+
+
+class CatalogHistory:
+    """The `TaskHistory` in Postgres."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def count_tasks(self, device_id: str, since: dt.datetime) -> int:
+        """Tasks of a device that have ended since then.
+
+        Raises:
+            OutcomesUnreachable: If the database does not answer.
+        """
+        try:
+            return count_tasks_of(self._engine, device_id, since)
+        except SQLAlchemyError as error:
+            raise OutcomesUnreachable(
+                "the database does not answer, so it cannot be told how many tasks a device has "
+                "had today; start it again, devices come back by themselves"
+            ) from error
 
 
 class CatalogEnrolment:

@@ -91,6 +91,9 @@ class Elsewhere:
             raise PeerSilent
         request = peers_pb2.SettleRequest(device_id=device_id, update=update)
         try:
-            return self._peers.call(boot_id, lambda stub: stub.Settle(request, timeout=_SETTLE_S))
+            found: pb.Settlement = self._peers.call(
+                boot_id, lambda stub: stub.Settle(request, timeout=_SETTLE_S)
+            )
         except grpc.RpcError as error:
             raise PeerSilent from error
+        return found

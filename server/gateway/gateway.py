@@ -15,17 +15,25 @@ from server.aggregation.aggregator import Aggregator
 from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
 from server.gateway.blob_cache import BlobCache
-from server.gateway.catalog import CatalogEnrolment, CatalogOutcomes
+from server.gateway.catalog import CatalogEnrolment, CatalogHistory, CatalogOutcomes
+from server.gateway.daily_cap import DailyCap
+from server.gateway.elsewhere import Elsewhere
 from server.gateway.fleet_link import FleetLink
 from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.intake import UpdateIntake
+from server.gateway.known_gateways import KnownGateways
 from server.gateway.listening import coordinator_channel, serve_devices
 from server.gateway.metrics import GatewayMetrics
 from server.gateway.orders import OrderDesk
 from server.gateway.pace import PaceSteering
+from server.gateway.peers import Peers, serve_peers
+from server.gateway.rate_limits import DeviceRates
+from server.gateway.routing import RoutedGatewayService
 from server.gateway.service import DeviceGatewayService, TransferLimits
 from server.gateway.state import GatewayState
 from server.gateway.tokens import TokenMint
+from server.gateway.upload_door import UploadDoor
+from server.gateway.upload_slots import UploadSlots
 from server.operations.deployment_metrics import DatabaseProbe
 from server.operations.settings import ServerSettings
 from server.operations.tls import ensure_token_key
@@ -34,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 3.0
 _DEFAULT_LIMITS = TransferLimits()
+_DEFAULT_RATES = DeviceRates()
 
 
 class Gateway:
@@ -42,16 +51,20 @@ class Gateway:
     def __init__(
         self,
         settings: ServerSettings,
+        number: int = 0,
         *,
         clock: Callable[[], float] = time.time,
         limits: TransferLimits = _DEFAULT_LIMITS,
+        rates: DeviceRates = _DEFAULT_RATES,
     ) -> None:
         """Start serving devices and dialling the coordinator.
 
         Args:
             settings: Of the deployment.
+            number: Which of its gateways this is, from 0.
             clock: Server's clock, seconds since the epoch.
             limits: Transfers at once.
+            rates: How often a device may call.
 
         Raises:
             FlintError: If database, blob store, keys, ports or aggregator cannot be used.
@@ -63,7 +76,7 @@ class Gateway:
             mint = TokenMint(ensure_token_key(settings))
             engine = connect(settings.database_url)
             stack.callback(engine.dispose)
-            aggregator = _aggregator(settings, stack)
+            aggregator = _aggregator(settings, number, stack)
             barrier, outcomes = FoldBarrier(), CatalogOutcomes(engine)
             self.state = GatewayState(
                 uuid.uuid4().hex,
@@ -80,6 +93,12 @@ class Gateway:
                 outcomes,
                 observe_fold_s=metrics.fold_seconds.observe,
             )
+            known = KnownGateways(self.state.boot_id)
+            peers = None
+            if settings.gateways > 1:
+                peers = Peers(settings.gateway_sockets)
+                stack.callback(peers.close)
+            elsewhere = Elsewhere(known, peers)
             service = DeviceGatewayService(
                 self.state,
                 intake,
@@ -91,14 +110,25 @@ class Gateway:
                 clock=clock,
                 on_lost=self._note_loss,
                 limits=limits,
+                rates=rates,
+                cap=DailyCap(settings.max_tasks_per_day, CatalogHistory(engine)),
+                elsewhere=elsewhere,
             )
-            stack.callback(metrics.serve(settings.gateway_metrics_port))
-            server = serve_devices(service, settings)
+            routed = RoutedGatewayService(
+                service, known, peers, elsewhere, mint, count=metrics.count_handed_on
+            )
+            if peers is not None:
+                folder, boot_id = settings.gateway_sockets, self.state.boot_id
+                stack.callback(serve_peers(service, routed.take_orphan, folder, boot_id))
+            door = UploadDoor(routed.Upload, UploadSlots(limits.received), service.turned_away)
+            server = serve_devices(routed, door, settings)
             stack.callback(lambda: server.stop(_GRACE_S).wait())
+            # Last of the sockets: who sees it answer knows that the others do.
+            stack.callback(metrics.serve(settings.gateway_metrics_ports[number]))
             link = FleetLink(
                 self.state,
-                OrderDesk(self.state, aggregator, barrier),
-                f"{socket.gethostname()}/{settings.gateway_address}",
+                OrderDesk(self.state, aggregator, barrier, known),
+                f"{socket.gethostname()}/{settings.gateway_address}/{number}",
                 lambda: coordinator_channel(settings),
                 clock=clock,
                 on_lost=self._note_loss,
@@ -127,9 +157,9 @@ class Gateway:
             self.ended.set()
 
 
-def _aggregator(settings: ServerSettings, stack: ExitStack) -> Aggregator:
+def _aggregator(settings: ServerSettings, number: int, stack: ExitStack) -> Aggregator:
     if settings.aggregator == "in-process":
         return MeanAggregator()
-    remote = RemoteAggregator(aggregator_socket(settings.home))
+    remote = RemoteAggregator(aggregator_socket(settings.home, number))
     stack.callback(remote.close)
     return remote

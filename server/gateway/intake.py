@@ -1,5 +1,6 @@
 """The way of an upload: token, envelope gate, aggregator, answer."""
 
+import random
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from server.coordination.tasks import UpdateReference
 from server.gateway.answers import OutcomeStore
 from server.gateway.decisions import Admitted, Held, TryLater
 from server.gateway.fold_barrier import FoldBarrier
+from server.gateway.held_back import HeldBackReason
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import TaskClaims
@@ -122,9 +124,21 @@ class UpdateIntake:
         return result
 
 
-def retry_later() -> pb.UploadResponse:
-    """Nothing was counted; the device keeps its update."""
-    return _response(pb.UploadResponse.RETRY_LATER)
+def retry_later(
+    come_back_after_s: float = 0.0, reason: HeldBackReason | None = None
+) -> pb.UploadResponse:
+    """Nothing was counted; the device keeps its update.
+
+    Args:
+        come_back_after_s: When to try again, spread a little so that devices come apart; 0 leaves
+            it to the caller.
+        reason: Why, where it has a number.
+    """
+    return pb.UploadResponse(
+        verdict=pb.UploadResponse.RETRY_LATER,
+        reason="" if reason is None else reason.code,
+        come_back_after_s=come_back_after_s * random.uniform(0.9, 1.3),  # noqa: S311
+    )
 
 
 def _response(verdict: pb.UploadResponse.Verdict) -> pb.UploadResponse:

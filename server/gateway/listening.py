@@ -6,9 +6,10 @@ from pathlib import Path
 import grpc
 
 from device_runtime.errors import FlintError
-from device_runtime.protocol import device_pb2_grpc
+from device_runtime.protocol import device_pb2 as pb
 from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
-from server.gateway.service import DeviceGatewayService
+from server.gateway.device_calls import DeviceCalls
+from server.gateway.upload_door import UploadDoor
 from server.operations.live_certificates import live_server_credentials
 from server.operations.ports import PortInUse, split_address
 from server.operations.settings import ServerSettings
@@ -17,7 +18,8 @@ MAX_DEVICE_MESSAGE_BYTES = 64 * 2**20
 """Larger requests are refused by the transport, before any of our code sees them."""
 
 # A slow phone holds a thread while it sends or receives; threads that wait cost next to nothing.
-_THREADS = 64
+# More of them than transfers at once: check-ins must find one.
+_THREADS = 104
 _MOST_CALLS = 1024
 
 
@@ -27,8 +29,16 @@ class UnreadableKeys(FlintError):
     code = "FLN-1266"
 
 
-def serve_devices(service: DeviceGatewayService, settings: ServerSettings) -> grpc.Server:
+def serve_devices(service: DeviceCalls, door: UploadDoor, settings: ServerSettings) -> grpc.Server:
     """Start listening for devices, with TLS unless the deployment is insecure.
+
+    Several gateway processes listen on one port; the kernel gives each its share of connections,
+    and a dead one's share to the others.
+
+    Args:
+        service: Answers calls.
+        door: Lets uploads in.
+        settings: Of the deployment.
 
     Raises:
         PortInUse: If the address is taken.
@@ -39,10 +49,10 @@ def serve_devices(service: DeviceGatewayService, settings: ServerSettings) -> gr
         maximum_concurrent_rpcs=_MOST_CALLS,
         options=[
             ("grpc.max_receive_message_length", MAX_DEVICE_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(settings.gateways > 1)),
         ],
     )
-    device_pb2_grpc.add_DeviceGatewayServicer_to_server(service, server)
+    server.add_generic_rpc_handlers((_handlers(service, door),))
     address = settings.gateway_address
     try:
         if settings.insecure:
@@ -57,6 +67,32 @@ def serve_devices(service: DeviceGatewayService, settings: ServerSettings) -> gr
         ) from error
     server.start()
     return server
+
+
+def _handlers(service: DeviceCalls, door: UploadDoor) -> grpc.GenericRpcHandler:
+    """The calls of flint.device.v1 as the generated code would register them, but for the door."""
+    return grpc.method_handlers_generic_handler(
+        "flint.device.v1.DeviceGateway",
+        {
+            "Enrol": grpc.unary_unary_rpc_method_handler(
+                service.Enrol, pb.EnrolRequest.FromString, pb.EnrolResponse.SerializeToString
+            ),
+            "CheckIn": grpc.unary_unary_rpc_method_handler(
+                service.CheckIn, pb.CheckInRequest.FromString, pb.CheckInResponse.SerializeToString
+            ),
+            "FetchBlob": grpc.unary_stream_rpc_method_handler(
+                service.FetchBlob, pb.FetchBlobRequest.FromString, pb.BlobChunk.SerializeToString
+            ),
+            "Upload": grpc.stream_unary_rpc_method_handler(
+                door.receive, pb.UploadRequest.FromString, pb.UploadResponse.SerializeToString
+            ),
+            "ReportOutcome": grpc.unary_unary_rpc_method_handler(
+                service.ReportOutcome,
+                pb.ReportOutcomeRequest.FromString,
+                pb.ReportOutcomeResponse.SerializeToString,
+            ),
+        },
+    )
 
 
 def coordinator_channel(settings: ServerSettings) -> grpc.Channel:

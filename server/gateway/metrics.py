@@ -14,6 +14,7 @@ from prometheus_client import (
 from device_runtime.session_shape import SHAPES
 from server.coordination.tasks import Outcome
 from server.gateway.decisions import Counts
+from server.gateway.held_back import HeldBackReason
 from server.operations.ports import PortInUse
 from server.update_gate.rejections import RejectionReason
 
@@ -50,6 +51,18 @@ class GatewayMetrics:
             "flint_gateway_turned_away_total",
             "Transfers refused for the moment, as many run",
             ("call",),
+            registry=self.registry,
+        )
+        self._held_back = Counter(
+            "flint_gateway_held_back_total",
+            "Calls answered with a time to come back for a numbered reason (docs/load.md)",
+            ("code", "reason"),
+            registry=self.registry,
+        )
+        self._handed_on = Counter(
+            "flint_gateway_handed_on_total",
+            "Calls that belong to another gateway process, by what came of asking it",
+            ("call", "result"),
             registry=self.registry,
         )
         self._unauthenticated = Counter(
@@ -120,6 +133,14 @@ class GatewayMetrics:
         """Note a transfer that is to come back later."""
         self._turned_away.labels(call).inc()
 
+    def count_held_back(self, reason: HeldBackReason) -> None:
+        """Note a device that has to wait."""
+        self._held_back.labels(reason.code, reason.name.lower()).inc()
+
+    def count_handed_on(self, call: str, result: str) -> None:
+        """Note a call handed on to another gateway."""
+        self._handed_on.labels(call, result).inc()
+
     def count_unauthenticated(self, call: str) -> None:
         """Note a call nobody proved to have made."""
         self._unauthenticated.labels(call).inc()
@@ -183,5 +204,10 @@ class GatewayMetrics:
             self._turned_away.labels(call)
         for call in ("upload", "check_in"):
             self._unauthenticated.labels(call)
+        for held_back in HeldBackReason:
+            self._held_back.labels(held_back.code, held_back.name.lower())
+        for call in ("check_in", "upload", "report"):
+            for result in ("answered", "refused", "gone", "silent"):
+                self._handed_on.labels(call, result)
         for result in ("enrolled", "refused", "unavailable"):
             self._enrolments.labels(result)

@@ -19,6 +19,8 @@ import grpc
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from server.gateway import peers_pb2, peers_pb2_grpc
+from server.gateway.device_calls import DeviceCalls
+from server.gateway.pending_updates import PendingUpdates
 
 log = logging.getLogger(__name__)
 
@@ -41,36 +43,12 @@ class PeerSilent(Exception):
     """The asked process is there and gave no answer in time, or is just ending."""
 
 
-class LocalCalls(Protocol):
+class LocalCalls(DeviceCalls, Protocol):
     """What a gateway process answers out of its own state."""
 
-    def CheckIn(  # noqa: N802 - gRPC's names
-        self, request: pb.CheckInRequest, context: grpc.ServicerContext
-    ) -> pb.CheckInResponse:
-        """Of a device at home here."""
-        ...
-
-    def Upload(  # noqa: N802
-        self, request: pb.UploadRequest, context: grpc.ServicerContext
-    ) -> pb.UploadResponse:
-        """Of a task leased here."""
-        ...
-
-    def ReportOutcome(  # noqa: N802
-        self, request: pb.ReportOutcomeRequest, context: grpc.ServicerContext
-    ) -> pb.ReportOutcomeResponse:
-        """Of a task leased here."""
-        ...
-
-    def is_leased_here(self, task_token: bytes) -> bool:
-        """Whether a token was made by this process."""
-        ...
-
-    def settle_here(self, device_id: str, update: pb.PendingUpdate) -> pb.Settlement:
-        """What became of an update; of one leased elsewhere, what this process knows itself.
-
-        Its state is ``STATE_UNSPECIFIED`` when that is nothing.
-        """
+    @property
+    def pending(self) -> PendingUpdates:
+        """Updates that devices keep."""
         ...
 
 
@@ -100,7 +78,7 @@ class PeerService(peers_pb2_grpc.GatewayPeerServicer):
         self, request: pb.UploadRequest, context: grpc.ServicerContext
     ) -> pb.UploadResponse:
         """The device's signature is checked here, not where it came in."""
-        if self._local.is_leased_here(request.task_token):
+        if self._local.pending.is_leased_here(request.task_token):
             return self._local.Upload(request, context)
         return self._take_orphan(request, context)
 
@@ -116,7 +94,7 @@ class PeerService(peers_pb2_grpc.GatewayPeerServicer):
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> pb.Settlement:
         """Say what became of an update."""
-        return self._local.settle_here(request.device_id, request.update)
+        return self._local.pending.settle_here(request.device_id, request.update)
 
 
 def serve_peers(

@@ -8,7 +8,7 @@ and authenticated by the process that answers.
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -17,8 +17,8 @@ from device_runtime.protocol import device_pb2_grpc
 from server.gateway.elsewhere import Elsewhere
 from server.gateway.intake import retry_later
 from server.gateway.known_gateways import KnownGateways
-from server.gateway.peers import PeerGone, Peers, PeerSilent
-from server.gateway.tokens import TaskClaims, TokenMint
+from server.gateway.peers import LocalCalls, PeerGone, Peers, PeerSilent
+from server.gateway.tokens import TokenMint
 
 _CALL_S = 10.0
 _UPLOAD_S = 60.0
@@ -28,50 +28,12 @@ CountHandedOn = Callable[[str, str], None]
 """Told of a call that belongs to another process: its name and what came of it."""
 
 
-class DeviceCalls(Protocol):
-    """The calls of flint.device.v1, answered out of one process's own state."""
-
-    def knows(self, claims: TaskClaims) -> bool:
-        """Whether a task is leased, folded or answered here."""
-        ...
-
-    def Enrol(  # noqa: N802 - gRPC's names
-        self, request: pb.EnrolRequest, context: grpc.ServicerContext
-    ) -> pb.EnrolResponse:
-        """Register a device's key."""
-        ...
-
-    def CheckIn(  # noqa: N802
-        self, request: pb.CheckInRequest, context: grpc.ServicerContext
-    ) -> pb.CheckInResponse:
-        """Settle updates, lease a task."""
-        ...
-
-    def FetchBlob(  # noqa: N802
-        self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.BlobChunk]:
-        """Stream a blob."""
-        ...
-
-    def Upload(  # noqa: N802
-        self, request: pb.UploadRequest, context: grpc.ServicerContext
-    ) -> pb.UploadResponse:
-        """Take an update."""
-        ...
-
-    def ReportOutcome(  # noqa: N802
-        self, request: pb.ReportOutcomeRequest, context: grpc.ServicerContext
-    ) -> pb.ReportOutcomeResponse:
-        """End a task."""
-        ...
-
-
 class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
     """Answers devices: out of this process where the call is its own, else by handing it on."""
 
     def __init__(
         self,
-        local: DeviceCalls,
+        local: LocalCalls,
         known: KnownGateways,
         peers: Peers | None,
         elsewhere: Elsewhere,
@@ -143,7 +105,7 @@ class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
     ) -> pb.UploadResponse:
         """Take an update of a process that has ended, once it is sure that nobody else did."""
         claims = self._mint.open_task(request.task_token)
-        if claims is None or self._local.knows(claims):
+        if claims is None or self._local.pending.knows(claims):
             return self._local.Upload(request, context)
         update = pb.PendingUpdate(
             task_id=claims.task_id,
@@ -200,7 +162,7 @@ class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return error
         except grpc.RpcError as error:
             self._count(call, "refused")
-            context.abort(error.code(), error.details())
+            context.abort(error.code(), error.details() or "")
         self._count(call, "answered")
         return answer
 

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import grpc
 
@@ -22,12 +22,18 @@ from server.coordination.tasks import Outcome
 from server.gateway.answers import OutcomeStore, OutcomesUnreachable
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
 from server.gateway.blob_cache import BlobCache
+from server.gateway.daily_cap import DailyCap
 from server.gateway.device_reasons import DeviceReasons
+from server.gateway.elsewhere import Elsewhere
+from server.gateway.held_back import HeldBack, HeldBackReason
 from server.gateway.intake import UpdateIntake, retry_later
 from server.gateway.metrics import GatewayMetrics
+from server.gateway.pending_updates import PendingUpdates
+from server.gateway.rate_limits import DeviceRates, RateLimits
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
+from server.gateway.upload_slots import UploadSlots
 from server.update_gate.envelope import UploadEnvelope
 from server.update_gate.rejections import Rejection, RejectionReason
 
@@ -38,17 +44,26 @@ log = logging.getLogger(__name__)
 class TransferLimits:
     """Transfers at once; beyond, devices are told to come back.
 
-    A hundred uploads at once take 250 MB and help nobody; fetches over slow links must leave
+    A hundred uploads at once take 250 MB and help nobody; transfers over slow links must leave
     threads for check-ins.
+
+    Attributes:
+        received: Updates on their way in, over links of any speed.
+        uploads: Updates that are checked and folded.
+        fetches: Blobs on their way out.
     """
 
+    received: int = 32
     uploads: int = 16
     fetches: int = 40
 
 
 _DEFAULT_LIMITS = TransferLimits()
+_DEFAULT_RATES = DeviceRates()
 _CHUNK_BYTES = 512 * 1024
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
+_TOO_FREQUENT_S = 5.0
+_UNKNOWN_SHARE_S = 60.0
 _MOST_PENDING = 16
 _MOST_CODECS = 16
 _LONGEST_TEXT = 200
@@ -94,6 +109,9 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         clock: Callable[[], float],
         on_lost: Callable[[FlintError], None],
         limits: TransferLimits = _DEFAULT_LIMITS,
+        rates: DeviceRates = _DEFAULT_RATES,
+        cap: DailyCap | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Assemble.
 
@@ -101,20 +119,25 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             clock: Server's clock, seconds since the epoch.
             on_lost: Called when the aggregator is gone, and this gateway's sums with it.
             limits: Transfers at once.
+            rates: How often a device may call.
+            cap: Tasks a device and day; None for any number.
+            elsewhere: Asks the other gateways what became of updates; None where there are none.
         """
         self._state = state
         self._intake = intake
         self._mint = mint
         self._blobs = blobs
         self._enrolment = enrolment
-        self._outcomes = outcomes
         self._metrics = metrics
         self._clock = clock
         self._on_lost = on_lost
         self._authenticator = DeviceAuthenticator(mint, clock)
-        self._upload_slots = threading.BoundedSemaphore(limits.uploads)
+        self._upload_slots = UploadSlots(limits.uploads)
         self._fetch_slots = threading.BoundedSemaphore(limits.fetches)
         self._reasons = DeviceReasons()
+        self._rates = RateLimits(rates)
+        self._cap = cap
+        self.pending = PendingUpdates(state, mint, outcomes, elsewhere, clock)
 
     def Enrol(  # noqa: N802 - gRPC's names
         self, request: pb.EnrolRequest, context: grpc.ServicerContext
@@ -127,6 +150,9 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the key is not a P-256 public key")
         if not verify_enrol(request):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the key is not proven to be held")
+        held_back = self._rates.enrol(context.peer(), self._clock())
+        if held_back is not None:
+            self._turn_away(held_back, "this address has enrolled many devices", context)
         device_id = device_id_of(request.public_key)
         try:
             self._enrolment.enrol(
@@ -163,19 +189,32 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         self._metrics.check_ins.inc()
         now_s = self._clock()
+        held_back = self._rates.check_in(device.device_id, now_s)
+        if held_back is not None:
+            self._metrics.count_held_back(held_back.reason)
+            return self._come_back(held_back.wait_s)
         pending = request.pending[:_MOST_PENDING]
-        settlements = [self._settle(device.device_id, update, now_s) for update in pending]
+        settlements = [self.pending.settle(device.device_id, update, now_s) for update in pending]
+        had_its_share = self._had_its_share(device.device_id, now_s)
         answer = self._state.check_in(
             device.device_id,
             request.satisfied_policy_sha256,
             {update.task_id for update in pending},
             now_s,
             request.codecs[:_MOST_CODECS],
+            may_lease=had_its_share is None,
         )
+        come_back_after_s = answer.come_back_after_s
+        if answer.task is not None:
+            if self._cap is not None:
+                self._cap.note(device.device_id, answer.task.task_id, now_s)
+        elif (held_back := answer.held_back or had_its_share) is not None:
+            self._metrics.count_held_back(held_back.reason)
+            come_back_after_s = max(come_back_after_s, self._spread(held_back.wait_s))
         return pb.CheckInResponse(
             settlements=settlements,
             task=answer.task,
-            come_back_after_s=answer.come_back_after_s,
+            come_back_after_s=come_back_after_s,
             policy=answer.policy,
             server_time_ms=self._now_ms(),
         )
@@ -189,6 +228,21 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task names no such blob")
         if claims.deadline_ms < self._now_ms():
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task's deadline has passed")
+        held_back = self._rates.fetch(claims.device_id, self._clock())
+        if held_back is not None:
+            self._turn_away(held_back, "this device fetches too often", context)
+        if not self._fetch_slots.acquire(blocking=False):
+            self._metrics.count_turned_away("fetch")
+            busy = HeldBack(HeldBackReason.FETCHES_BUSY, 0.0)
+            self._turn_away(busy, "many fetch at this moment", context)
+        try:
+            yield from self._stream(request, context)
+        finally:
+            self._fetch_slots.release()
+
+    def _stream(
+        self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.BlobChunk]:
         try:
             blob = self._blobs.get(request.blob_sha256)
         except MissingBlob as error:
@@ -199,16 +253,10 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the blob store does not give it")
         if request.offset > len(blob):
             context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {len(blob)} bytes")
-        if not self._fetch_slots.acquire(blocking=False):
-            self._metrics.count_turned_away("fetch")
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "many fetch at this moment")
-        try:
-            for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
-                chunk = blob[start : start + _CHUNK_BYTES]
-                self._metrics.bytes_down.inc(len(chunk))
-                yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
-        finally:
-            self._fetch_slots.release()
+        for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
+            chunk = blob[start : start + _CHUNK_BYTES]
+            self._metrics.bytes_down.inc(len(chunk))
+            yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
 
     def Upload(  # noqa: N802
         self,
@@ -216,19 +264,20 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> pb.UploadResponse:
         """Take an update."""
-        if not self._upload_slots.acquire(blocking=False):
-            self._metrics.count_turned_away("upload")
-            response = retry_later()
-            response.come_back_after_s = random.uniform(0.5, 2.0)  # noqa: S311 - spreads load
-            return response
-        try:
+        with self._upload_slots.take() as taken:
+            if not taken:
+                self.turned_away(HeldBackReason.UPLOADS_BUSY)
+                return retry_later(self._upload_slots.place_s(), HeldBackReason.UPLOADS_BUSY)
             with (
                 self._metrics.uploads_in_progress.track_inprogress(),
                 self._metrics.upload_seconds.time(),
             ):
                 return self._take(request)
-        finally:
-            self._upload_slots.release()
+
+    def turned_away(self, reason: HeldBackReason) -> None:
+        """Note an upload that is to come back, as many run."""
+        self._metrics.count_turned_away("upload")
+        self._metrics.count_held_back(reason)
 
     def ReportOutcome(  # noqa: N802
         self, request: pb.ReportOutcomeRequest, context: grpc.ServicerContext
@@ -256,6 +305,10 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             response = self._intake.refuse(Rejection(RejectionReason.BAD_SIGNATURE, str(error)))
             response.come_back_after_s = _NOT_AUTHENTIC_COME_BACK_S
             return response
+        held_back = self._rates.upload(device.device_id, self._clock())
+        if held_back is not None:
+            self._metrics.count_held_back(held_back.reason)
+            return retry_later(held_back.wait_s, held_back.reason)
         response = self._answer(device, request, payload)
         response.come_back_after_s = self._state.come_back_after_s(device.device_id)
         return response
@@ -279,21 +332,29 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             self._on_lost(error)
             return retry_later()
 
-    def _settle(self, device_id: str, update: pb.PendingUpdate, now_s: float) -> pb.Settlement:
-        claims = self._mint.open_task(update.task_token)
-        if claims is None or (claims.device_id, claims.task_id) != (device_id, update.task_id):
-            return pb.Settlement(
-                task_id=update.task_id, state=pb.Settlement.DROPPED, reason="unknown_task"
-            )
-        settled = self._state.settle(claims, update.payload_sha256)
-        if settled is not None:
-            return settled
+    def _had_its_share(self, device_id: str, now_s: float) -> HeldBack | None:
+        """Whether a device gets no further task today, or nobody can tell."""
+        if self._cap is None:
+            return None
         try:
-            stored = self._outcomes.find(claims.task_id)
+            return self._cap.check(device_id, now_s)
         except OutcomesUnreachable as error:
             log.error("%s", error)
-            return pb.Settlement(task_id=update.task_id, state=pb.Settlement.HELD)
-        return self._state.settle_unknown(claims, stored, now_s)
+            return HeldBack(HeldBackReason.DAILY_PARTICIPATION, _UNKNOWN_SHARE_S)
+
+    def _come_back(self, wait_s: float) -> pb.CheckInResponse:
+        return pb.CheckInResponse(
+            come_back_after_s=self._spread(max(wait_s, _TOO_FREQUENT_S)),
+            server_time_ms=self._now_ms(),
+        )
+
+    def _spread(self, wait_s: float) -> float:
+        return wait_s * random.uniform(1.0, 1.3)  # noqa: S311 - spreads load
+
+    def _turn_away(self, held_back: HeldBack, why: str, context: grpc.ServicerContext) -> NoReturn:
+        """End a call that has no field for when to come again; the device backs off by itself."""
+        self._metrics.count_held_back(held_back.reason)
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{why} [{held_back.reason.code}]")
 
     def _task_claims(self, token: bytes, context: grpc.ServicerContext) -> TaskClaims:
         claims = self._mint.open_task(token)

@@ -51,6 +51,6 @@ class UploadSlots:
             now_s = self._clock()
             self._next_place_s = max(self._next_place_s, now_s + _SOONEST_S)
             wait_s = self._next_place_s - now_s
-            self._next_place_s += max(self._took_s, 1e-3) / self._slots
+            self._next_place_s += max(self._took_s, 1e-3) / max(self._slots, 1)
             self._next_place_s = min(self._next_place_s, now_s + _LONGEST_S)
             return wait_s

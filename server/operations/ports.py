@@ -26,7 +26,7 @@ def choose_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
 
     Args:
         wanted: For each purpose, e.g. ``"gateway"``, host and port. Names are those of the options
-            that set them: ``gateway`` is ``--gateway-port``.
+            that set them: ``gateway`` is ``--gateway-port``; ``"gateway 2"`` follows from it.
 
     Raises:
         PortInUse: If a port is taken, or asked for twice.
@@ -49,7 +49,7 @@ def choose_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
 
 
 def _explain(error: OSError, name: str, host: str, port: int, twin: str | None) -> FlintError:
-    option = f"--{name.replace('_', '-')}-port"
+    option = f"--{name.split(maxsplit=1)[0].replace('_', '-')}-port"
     if error.errno == errno.EADDRINUSE and twin is not None:
         return PortInUse(
             f"port {port} is meant for the {twin.replace('_', ' ')} and for the "

@@ -8,7 +8,6 @@ from typing import Self
 
 from device_runtime.errors import FlintError
 
-
 DEVELOPMENT, PRODUCTION = "development", "production"
 """Profiles of `flint up`."""
 
@@ -44,6 +43,9 @@ class ServerSettings:
         insecure: No TLS anywhere; for experiments on one machine only.
         aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
         check_ins_per_s: Rate that pace steering aims at, all devices together.
+        gateways: Gateway processes that share the device port.
+        more_gateway_metrics_ports: Prometheus endpoints of all gateways but the first.
+        max_tasks_per_day: Tasks a device is given in a day (UTC); None for any number.
         profile: `DEVELOPMENT`, or `PRODUCTION`, which refuses what is not safe.
     """
 
@@ -58,7 +60,20 @@ class ServerSettings:
     insecure: bool = False
     aggregator: str = "in-process"
     check_ins_per_s: float = 200.0
+    gateways: int = 1
+    more_gateway_metrics_ports: tuple[int, ...] = ()
+    max_tasks_per_day: int | None = None
     profile: str = DEVELOPMENT
+
+    @property
+    def gateway_metrics_ports(self) -> tuple[int, ...]:
+        """Prometheus endpoints of the gateways, by number."""
+        return (self.gateway_metrics_port, *self.more_gateway_metrics_ports)
+
+    @property
+    def gateway_sockets(self) -> Path:
+        """Folder, mode 0700, of the sockets over which gateway processes speak to each other."""
+        return self.home / "run" / "gateways"
 
     @property
     def secrets(self) -> Path:
@@ -109,7 +124,9 @@ class ServerSettings:
         path = settings_path(home)
         try:
             raw = json.loads(path.read_text())
-            return cls(**(raw | {"home": Path(raw["home"])}))
+            ports = tuple(raw.get("more_gateway_metrics_ports", ()))
+            typed = {"home": Path(raw["home"]), "more_gateway_metrics_ports": ports}
+            return cls(**(raw | typed))
         except FileNotFoundError as error:
             raise MissingSettings(
                 f"no FLINT server is set up in {home}; start one with `flint up`, "

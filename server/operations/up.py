@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,9 @@ class ServerOptions:
             and the addresses above are always in them.
         aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
         check_ins_per_s: Rate that pace steering aims at, all devices together.
+        gateways: Gateway processes that share the device port. The metrics of the second are ten
+            ports above those of the first, and so on.
+        max_tasks_per_day: Tasks a device is given in a day (UTC); None for any number.
         blob_url: fsspec URL of the blob store; None means ``$FLINT_BLOB_URL``, else a folder in
             the data directory.
         profile: ``"production"`` refuses what is not safe (`server.operations.production`).
@@ -71,6 +74,8 @@ class ServerOptions:
     coordinator_metrics_port: int = 9514
     aggregator: str = "in-process"
     check_ins_per_s: float = 200.0
+    gateways: int = 1
+    max_tasks_per_day: int | None = None
     blob_url: str | None = None
     profile: str = DEVELOPMENT
 
@@ -165,6 +170,7 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
             "gateway_metrics": (_LOOPBACK, options.gateway_metrics_port),
             "coordinator_metrics": (_LOOPBACK, options.coordinator_metrics_port),
         }
+        | _more_metrics(options)
     )
     home.mkdir(parents=True, exist_ok=True)
     url = database_url(home)
@@ -180,6 +186,9 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         insecure=options.insecure,
         aggregator=options.aggregator,
         check_ins_per_s=options.check_ins_per_s,
+        gateways=options.gateways,
+        more_gateway_metrics_ports=tuple(ports[name] for name in _more_metrics(options)),
+        max_tasks_per_day=options.max_tasks_per_day,
         profile=options.profile,
     )
     engine = connect(url)
@@ -240,25 +249,50 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             environment,
         ),
     ]
+    for number in range(settings.gateways):
+        specs += _gateway_processes(settings, number, python, environment)
+    return tuple(specs)
+
+
+def _gateway_processes(
+    settings: ServerSettings,
+    number: int,
+    python: tuple[str, ...],
+    environment: Mapping[str, str],
+) -> list[ProcessSpec]:
+    """One gateway, with its aggregator before it where that is a process of its own."""
+    suffix = f"-{number + 1}" if number else ""
+    specs = []
     if settings.aggregator == "process":
-        path = aggregator_socket(settings.home)
+        path = aggregator_socket(settings.home, number)
         specs.append(
             ProcessSpec(
-                "aggregator",
+                f"aggregator{suffix}",
                 (*python, "server.aggregation", "--socket", str(path)),
                 lambda: is_accepting_socket(path),
                 environment,
             )
         )
+    # The device port answers when any gateway does; each one's metrics are its own.
+    metrics = join_address(_LOOPBACK, settings.gateway_metrics_ports[number])
     specs.append(
         ProcessSpec(
-            "gateway",
-            (*python, "server.gateway", *home),
-            lambda: is_accepting(settings.gateway_address),
+            f"gateway{suffix}",
+            (*python, "server.gateway", "--home", str(settings.home), "--number", str(number)),
+            lambda: is_accepting(metrics) and is_accepting(settings.gateway_address),
             environment,
         )
     )
-    return tuple(specs)
+    return specs
+
+
+def _more_metrics(options: ServerOptions) -> dict[str, tuple[str, int]]:
+    """Ports for the metrics of all gateways but the first."""
+    first = options.gateway_metrics_port
+    return {
+        f"gateway_metrics {number + 1}": (_LOOPBACK, first + 10 * number if first else 0)
+        for number in range(1, options.gateways)
+    }
 
 
 def _planned(home: Path, options: ServerOptions) -> PlannedServer:
