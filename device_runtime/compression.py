@@ -148,14 +148,19 @@ def compress(
 
 
 def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Positions of the ``count`` values that are largest in magnitude, ascending; no zeros."""
+    """Positions of the ``count`` values that are largest in magnitude, ascending; no zeros.
+
+    Of equal values the first are taken, so that it does not matter which zeros are there.
+    """
     magnitude = np.abs(values)
+    least = np.float32(0)
     if count < values.size:
-        found = np.argpartition(magnitude, values.size - count)[values.size - count :]
-        found.sort()
-    else:
-        found = np.arange(values.size)
-    return found[magnitude[found] > 0]
+        least = np.partition(magnitude, values.size - count)[values.size - count]
+    chosen = magnitude > least
+    if least > 0:
+        ties = np.flatnonzero(magnitude == least)
+        chosen[ties[: count - np.count_nonzero(chosen)]] = True
+    return np.flatnonzero(chosen)
 
 
 def _encoded(values: NDArray[np.float32], encoding: str, generator: np.random.Generator) -> Values:

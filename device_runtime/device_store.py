@@ -296,8 +296,8 @@ class DeviceStore:
         return self._residual.of(job_id, size, pending)
 
     def keep_residual_of(self, job_id: str) -> None:
-        """Let go of what updates of any other job left out."""
-        self._residual.forget_others(job_id)
+        """This is the last job from now on; let go of what updates of any other left out."""
+        self._residual.begin(job_id)
 
     def forget_residual(self) -> None:
         """Let go of all that any update left out."""

@@ -50,8 +50,9 @@ class ResidualStore:
         if not found:
             return None
         total = found[0].copy()
-        for unsent in found[1:]:
-            total += unsent
+        with np.errstate(over="ignore", invalid="ignore"):  # asked for below
+            for unsent in found[1:]:
+                total += unsent
         return total if np.isfinite(total).all() else None
 
     def keep(self, payload_path: Path, unsent: NDArray[np.float32]) -> None:
@@ -75,21 +76,20 @@ class ResidualStore:
     def count(self, job_id: str, task_id: str, payload_path: Path) -> None:
         """An update is counted: what it left out stays, and it is pending no more.
 
-        Both in one transaction: a device killed at any moment adds it once.
+        Both in one transaction: a device killed at any moment adds it once. Of a job that is not
+        the last one nothing stays.
         """
+        row = self._row()
         unsent = _read(_beside(payload_path), None)
         counted = self._counted_path(job_id)
-        before = None if counted is None or unsent is None else _read(counted, unsent.size)
         new = None
-        if unsent is not None:
+        if unsent is not None and (row is None or row[0] == job_id):
+            before = None if counted is None else _read(counted, unsent.size)
             new = self._folder / f"residual-{os.urandom(8).hex()}"
             _write(new, unsent if before is None else before + unsent)
         self._database.execute("BEGIN IMMEDIATE")
         if new is not None:
-            self._database.execute(
-                "INSERT OR REPLACE INTO residual (one, job_id, file) VALUES (1, ?, ?)",
-                (job_id, new.name),
-            )
+            self._keep_row(job_id, new.name)
         self._database.execute("DELETE FROM pending_updates WHERE task_id = ?", (task_id,))
         self._database.execute("COMMIT")
         if new is not None and counted is not None:
@@ -97,27 +97,43 @@ class ResidualStore:
 
     def forget_all(self, payload_paths: Sequence[Path]) -> None:
         """Let go of everything, also of what pending updates leave out."""
-        self.forget_others("")
+        row = self._row()
+        if row is not None:
+            self._keep_row(row[0], "")
+            self._delete(row[1])
         for path in payload_paths:
             self.forget(path)
 
-    def forget_others(self, job_id: str) -> None:
-        """Let go of what the updates of any other job than this left out."""
+    def begin(self, job_id: str) -> None:
+        """This is the last job from now on; let go of what was counted of any other."""
         row = self._row()
-        if row is not None and row[0] != job_id:
-            self._database.execute("DELETE FROM residual")
-            (self._folder / row[1]).unlink(missing_ok=True)
+        if row is None or row[0] != job_id:
+            self._keep_row(job_id, "")
+            self._delete("" if row is None else row[1])
 
     def files(self, payload_paths: Sequence[Path]) -> set[Path]:
         """Files in use, given those of pending updates' bytes."""
         row = self._row()
-        return {*map(_beside, payload_paths), *([] if row is None else [self._folder / row[1]])}
+        counted = [] if row is None else [self._folder / row[1]]
+        return {*map(_beside, payload_paths), *counted}
 
     def _counted_path(self, job_id: str) -> Path | None:
         row = self._row()
-        return None if row is None or row[0] != job_id else self._folder / row[1]
+        if row is None or row[0] != job_id or not row[1]:
+            return None
+        return self._folder / row[1]
+
+    def _delete(self, name: str) -> None:
+        if name:
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _keep_row(self, job_id: str, name: str) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO residual (one, job_id, file) VALUES (1, ?, ?)", (job_id, name)
+        )
 
     def _row(self) -> tuple[str, str] | None:
+        """The last job, and the file of what its counted updates left out; empty if none is."""
         row: tuple[str, str] | None = self._database.execute(
             "SELECT job_id, file FROM residual"
         ).fetchone()

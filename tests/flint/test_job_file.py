@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_runtime.compression import UpdateCodec
 from server.job import FedAvgSettings, FedBuffSettings, Job
 from server.job_file import (
     InvalidJobValue,
@@ -138,6 +139,36 @@ def test_a_slip_of_the_pen_is_answered_with_the_nearest_known_key(path, near):
     error = refusal(text)
     assert isinstance(error, UnknownJobKey)
     assert f"{path} is not a known key (did you mean {near}?). Known keys: " in str(error)
+
+
+def test_a_compression_block_is_the_codec_devices_are_asked_for():
+    assert parse_job(yaml.safe_dump(SMALLEST)).client.compression.codec is None
+    job = parse_job(with_value("client.compression", {"name": "int8"}))
+    assert job.client.compression.codec == UpdateCodec("int8")
+    job = parse_job(with_value("client.compression", {"name": "top_k", "fraction": 0.01}))
+    assert job.client.compression.codec == UpdateCodec("top_k", 0.01, "float16", True)
+    assert Job.model_validate_json(job.to_json()) == job
+    old = Job.model_validate(SMALLEST).model_dump(mode="json")
+    del old["client"]["compression"]
+    assert Job.model_validate(old).client.compression.codec is None
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"name": "gzip"}, "client.compression.name = 'gzip' is not known"),
+        ({"name": "top_k"}, "client.compression.fraction is missing"),
+        ({"name": "top_k", "fraction": 0.6}, "client.compression.fraction = 0.6"),
+        (
+            {"name": "top_k", "fraction": 0.1, "values": "bf16"},
+            "client.compression.values = 'bf16'",
+        ),
+        ({"name": "int8", "error_feedback": True}, "client.compression.error_feedback"),
+        ({"fraction": 0.1}, "client.compression.name is missing"),
+    ],
+)
+def test_a_compression_that_means_nothing_is_refused(block, said):
+    assert said in str(refusal(with_value("client.compression", block)))
 
 
 @pytest.mark.parametrize("key", ["population", "availability", "bandwidth", "executors", "trials"])
