@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError, named_in
-from device_runtime.update_codec import (
-    encode_parameters,
-    encode_update,
-    flatten,
-    unflatten,
-)
+from device_runtime.update_codec import encode_parameters, flatten
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.featurize import FieldRoles
 from feature_catalog.model_store import ModelStore
@@ -31,6 +26,7 @@ from simulation.environment import DatasetInput, Environment, is_file_reference
 from simulation.executors.records import ClientRecords
 from simulation.inputs import FileInputs, InputResolver
 from simulation.trial import DryRun
+from simulation.update_bytes import require_room_for_residuals, update_bytes
 from simulation.update_training import decides_on_results
 from simulation.world import load_world, populate
 
@@ -104,6 +100,7 @@ def prepare(
         )
     counts = dataset.train_record_counts
     mapping, devices = populate(world, environment, counts)
+    require_room_for_residuals(job, model, len(mapping))
     work = _work(job, model, initial)
     criteria = count_eligible(world, mapping, devices, counts, job, work)
     require_startable(criteria, len(mapping), job)
@@ -164,15 +161,9 @@ def _sha256(dataset: Dataset) -> str:
 def _work(job: Job, model: ModelSpec, initial: Sequence[NDArray[np.float32]]) -> TaskWork:
     """What each task does; bytes are those of the real messages."""
     download = encode_parameters(model.parameters, initial)
-    zeros = unflatten(model.parameters, np.zeros(model.parameter_count, np.float32))
-    upload = encode_update(
-        model.parameters,
-        zeros,
-        num_examples=job.client.max_records,
-        loss_before=1.0,
-        loss_after=1.0,
+    return TaskWork(
+        job.client.local_epochs, job.client.max_records, len(download), update_bytes(job, model)
     )
-    return TaskWork(job.client.local_epochs, job.client.max_records, len(download), len(upload))
 
 
 def _notes(job: Job) -> list[str]:

@@ -107,6 +107,7 @@ class Trial:
     ) -> None:
         job, environment = dry_run.job, dry_run.environment
         self.number = number
+        self._executor = executor
         self._dry_run = dry_run
         self._log = TaskLog(number) if state is None else TaskLog.restored(state["log"])
         self._recorder = TrajectoryRecorder(
@@ -169,6 +170,7 @@ class Trial:
             self._runner.take_up()
         else:
             self._versions.restore(state["versions"])
+            executor.restore_residuals(state.get("residuals", {}))
             self._fleet.restore(opened, state["fleet"])
             self._runner.restore(state["runner"])
 
@@ -215,6 +217,7 @@ class Trial:
             "rows": self._recorder.rows(),
             "wall_s": self._recorder.wall_s(),
             "versions": self._versions.state(),
+            "residuals": self._executor.residuals(),
             "fleet": self._fleet.state(),
             "runner": self._runner.state(),
         }

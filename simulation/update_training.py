@@ -80,6 +80,7 @@ class UpdateTraining:
         if not trained.is_finite:
             return Outcome.FAILED, "not_finite", 0
         if trained.update_norm > self._gate.max_norm:
+            self._executor.forget_residuals([task.client])  # as its device does
             reason = RejectionReason.NORM_EXCEEDED
             return Outcome.REJECTED, reason.name.lower(), int(reason)
         return None
@@ -91,7 +92,13 @@ class UpdateTraining:
             self._trained.pop(task.number, None)
         self._on_reduced(reduced.statistics)
         pairs = zip(tasks, reduced.statistics, strict=True)
-        return reduced, [task for task, trained in pairs if not trained.is_finite]
+        diverged = [task for task, trained in pairs if not trained.is_finite]
+        task_ids = [task.task_id for task in tasks]
+        if diverged:
+            self._executor.forget(task_ids)
+        else:
+            self._executor.carry_over(task_ids)
+        return reduced, diverged
 
     def let_go(self, task: VirtualTask) -> None:
         """A task's update is not wanted."""
@@ -132,4 +139,5 @@ class UpdateTraining:
             weight=self._job.strategy.weight(task.examples),
             learning_rate=self._job.client.optimizer.learning_rate_at(task.base_version),
             shuffle_seed=shuffle_seed(self._seed, task.task_id),
+            client=task.client,
         )

@@ -1,8 +1,8 @@
 """The `Executor`: what trains the updates that a dry-run's aggregations are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class TrainingTask:
         weight: ``c_i`` of its update in the sum.
         learning_rate: Of the local optimiser.
         shuffle_seed: Of the epochs' order, 64 bits; see ``device_runtime.training_plan``.
+        client: Who trains, where error feedback tells clients apart that share their records.
     """
 
     task_id: str
@@ -29,6 +30,7 @@ class TrainingTask:
     weight: float
     learning_rate: float
     shuffle_seed: int
+    client: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class UpdateStatistics:
 
     Attributes:
         num_examples: Records the task trained on.
-        update_norm: L2 norm of the delta over all parameters.
+        update_norm: L2 norm of the delta over all parameters, as the job's codec leaves it.
         loss_before: Mean loss over these records at the base version; NaN if nothing was trained.
         loss_after: The same after the local training.
         is_finite: Whether training stayed in numbers; only finite updates are ever summed.
@@ -71,6 +73,9 @@ class Executor(Protocol):
     Training is a pure function of task, base weights and records, so it does not matter when it
     happens: `reduce` alone gives the bits that `train` and then `reduce` give. Nor do sums depend
     on the order of the tasks, or on who trains which. Methods are called from one thread.
+
+    With error feedback an update also depends on what its client's earlier ones left out: a
+    client's tasks are then given in their order, and those that count are told by `carry_over`.
     """
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
@@ -110,6 +115,25 @@ class Executor(Protocol):
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted; others are ignored."""
+        ...
+
+    def carry_over(self, task_ids: Sequence[str]) -> None:
+        """These updates, summed, count: what they left out is sent with their clients' next.
+
+        Without error feedback there is nothing to do.
+        """
+        ...
+
+    def forget_residuals(self, clients: Sequence[int]) -> None:
+        """Nothing that these clients' updates left out is to be sent."""
+        ...
+
+    def residuals(self) -> Mapping[str, Any]:
+        """What clients' updates have left out, for a checkpoint."""
+        ...
+
+    def restore_residuals(self, state: Mapping[str, Any]) -> None:
+        """Go on after `residuals`."""
         ...
 
     def close(self) -> None:

@@ -13,10 +13,14 @@ from simulation.executors.local import LocalExecutor
 from simulation.executors.messages import (
     Begin,
     Begun,
+    CarryOver,
     Forget,
+    ForgetResiduals,
     ForgetWeights,
     Message,
     Reduce,
+    Residuals,
+    RestoreResiduals,
     SetWeights,
     Train,
 )
@@ -40,6 +44,14 @@ def serve(connection: Connection) -> None:
                 connection.send(executor.sum_on_grid(message.tasks))
             case Forget():
                 executor.forget(message.task_ids)
+            case CarryOver():
+                executor.carry_over(message.task_ids)
+            case ForgetResiduals():
+                executor.forget_residuals(message.clients)
+            case Residuals():
+                connection.send(executor.residuals())
+            case RestoreResiduals():
+                executor.restore_residuals(message.state, share=message.share, of=message.of)
 
 
 def main() -> None:

@@ -1,15 +1,19 @@
 """The executor of this process: one thread, one task after the other."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from device_runtime.compression import UpdateCodec
 from modeling.spec import ModelSpec
 from server.update_gate.content import SUMMABLE_NORM
+from simulation.executors.client_residuals import ClientResiduals
+from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSum, GridSums
 from simulation.executors.records import ClientRecords
@@ -29,6 +33,7 @@ class LocalExecutor:
         self._records = records
         self._weights: dict[int, Tensor] = {}
         self._kept: dict[str, _Trained] = {}
+        self._residuals = ClientResiduals()
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
@@ -42,7 +47,9 @@ class LocalExecutor:
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
-        self._kept = {i: kept for i, kept in self._kept.items() if kept.base_version >= before}
+        self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
+        if not self._weights:
+            self._residuals.clear()
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
@@ -77,11 +84,30 @@ class LocalExecutor:
         """Let go of updates that were trained and are not wanted."""
         for task_id in task_ids:
             self._kept.pop(task_id, None)
+            for later in self._residuals.forget(task_id):
+                self._kept.pop(later, None)
+
+    def carry_over(self, task_ids: Sequence[str]) -> None:
+        """These updates count; see `Executor.carry_over`."""
+        self._residuals.count(task_ids)
+
+    def forget_residuals(self, clients: Sequence[int]) -> None:
+        """Nothing that these clients' updates left out is to be sent."""
+        self._residuals.forget_clients(clients)
+
+    def residuals(self) -> Mapping[str, Any]:
+        """What clients' updates have left out, for a checkpoint."""
+        return self._residuals.state()
+
+    def restore_residuals(self, state: Mapping[str, Any], *, share: int = 0, of: int = 1) -> None:
+        """Go on after `residuals`; see `ClientResiduals.restore`."""
+        self._residuals.restore(state, share=share, of=of)
 
     def close(self) -> None:
         """Let go of everything."""
         self._weights.clear()
         self._kept.clear()
+        self._residuals.clear()
 
     def _trained(self, task: TrainingTask) -> "_Trained":
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
@@ -96,6 +122,8 @@ class LocalExecutor:
             learning_rate=task.learning_rate,
             shuffle_seed=task.shuffle_seed,
         )
+        if self._plan.codec is not None and update.is_finite:
+            update = self._compressed(task, update, self._plan.codec)
         statistics = UpdateStatistics(
             task.task_id,
             update.num_examples,
@@ -106,6 +134,18 @@ class LocalExecutor:
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
         )
         return _Trained(task.base_version, statistics, update)
+
+    def _compressed(
+        self, task: TrainingTask, update: LocalUpdate, codec: UpdateCodec
+    ) -> LocalUpdate:
+        """The update as the server decodes it; what it leaves out is kept for the client's next."""
+        if not codec.error_feedback:
+            return compressed(self._model, update, codec, task.shuffle_seed)
+        carried = self._residuals.of(task)
+        whole = update.delta if carried is None else update.delta + carried
+        sent = compressed(self._model, replace(update, delta=whole), codec, task.shuffle_seed)
+        self._residuals.keep(task, update.delta - sent.delta)
+        return sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """What is said between a run and its executor processes, pickled over a socket of their own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,4 +63,42 @@ class Forget:
     task_ids: tuple[str, ...]
 
 
-Message = SetWeights | ForgetWeights | Train | Reduce | Forget
+@dataclass(frozen=True, slots=True)
+class CarryOver:
+    """See `Executor.carry_over`; not answered."""
+
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetResiduals:
+    """See `Executor.forget_residuals`; not answered."""
+
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """See `Executor.residuals`; answered with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResiduals:
+    """See `ClientResiduals.restore`; not answered."""
+
+    state: Mapping[str, Any]
+    share: int
+    of: int
+
+
+Message = (
+    SetWeights
+    | ForgetWeights
+    | Train
+    | Reduce
+    | Forget
+    | CarryOver
+    | ForgetResiduals
+    | Residuals
+    | RestoreResiduals
+)

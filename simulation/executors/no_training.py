@@ -1,7 +1,8 @@
 """An executor that trains nothing: dry-runs that ask for system metrics alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,19 @@ class NoTraining:
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Nothing is kept."""
+
+    def carry_over(self, task_ids: Sequence[str]) -> None:
+        """Nothing was left out."""
+
+    def forget_residuals(self, clients: Sequence[int]) -> None:
+        """There are none."""
+
+    def residuals(self) -> Mapping[str, Any]:
+        """There are none."""
+        return {}
+
+    def restore_residuals(self, state: Mapping[str, Any]) -> None:
+        """There are none."""
 
     def close(self) -> None:
         """Nothing was started."""

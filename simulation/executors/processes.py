@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,22 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
+from simulation.executors.client_residuals import merged
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSums
-from simulation.executors.messages import Begin, Forget, ForgetWeights, Reduce, SetWeights, Train
+from simulation.executors.messages import (
+    Begin,
+    CarryOver,
+    Forget,
+    ForgetResiduals,
+    ForgetWeights,
+    Message,
+    Reduce,
+    Residuals,
+    RestoreResiduals,
+    SetWeights,
+    Train,
+)
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 
@@ -57,6 +70,7 @@ class ProcessExecutors:
         Raises:
             ExecutorLost: If one does not start.
         """
+        self._feeds_back = plan.codec is not None and plan.codec.error_feedback
         self._versions: set[int] = set()
         self._processes: list[_ExecutorProcess] = []
         with self._or_none():
@@ -93,6 +107,29 @@ class ProcessExecutors:
         if task_ids:
             self._tell_all(Forget(tuple(task_ids)))
 
+    def carry_over(self, task_ids: Sequence[str]) -> None:
+        """These updates count; see `Executor.carry_over`."""
+        if self._feeds_back:
+            self._tell_all(CarryOver(tuple(task_ids)))
+
+    def forget_residuals(self, clients: Sequence[int]) -> None:
+        """Nothing that these clients' updates left out is to be sent."""
+        if self._feeds_back:
+            self._tell_all(ForgetResiduals(tuple(clients)))
+
+    def residuals(self) -> Mapping[str, Any]:
+        """What clients' updates have left out, for a checkpoint."""
+        with self._or_none():
+            for process in self._processes:
+                process.send(Residuals())
+            return merged([process.receive() for process in self._processes])
+
+    def restore_residuals(self, state: Mapping[str, Any]) -> None:
+        """Go on after `residuals`, each process with its clients'."""
+        with self._or_none():
+            for number, process in enumerate(self._processes):
+                process.send(RestoreResiduals(state, number, len(self._processes)))
+
     def close(self) -> None:
         """End the processes at once; what they have not answered is lost."""
         while self._processes:
@@ -111,7 +148,7 @@ class ProcessExecutors:
                 process.send(message(share))
             return [process.receive() for process, _ in asked]
 
-    def _tell_all(self, message: SetWeights | ForgetWeights | Forget) -> None:
+    def _tell_all(self, message: Message) -> None:
         with self._or_none():
             for process in self._processes:
                 process.send(message)

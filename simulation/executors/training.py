@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from device_runtime.compression import UpdateCodec
 from device_runtime.training_plan import epoch_order
 from modeling.spec import HashedBag, ModelSpec
 from server.job import ClientTraining
@@ -27,11 +28,18 @@ class LocalPlan:
     batch_size: int
     max_records: int
     proximal_mu: float = 0.0
+    codec: UpdateCodec | None = None
 
     @classmethod
     def of(cls, client: ClientTraining) -> Self:
         """The part of a job's ``client`` block that all tasks have in common."""
-        return cls(client.local_epochs, client.batch_size, client.max_records, client.proximal_mu)
+        return cls(
+            client.local_epochs,
+            client.batch_size,
+            client.max_records,
+            client.proximal_mu,
+            client.compression.codec,
+        )
 
 
 @dataclass(frozen=True, slots=True)
