@@ -16,7 +16,7 @@ class CatalogProgress:
     """Writes a job's progress to the catalog about once a second, for `flint job --follow`.
 
     Attempts of devices are counted on from what an earlier coordinator wrote; of one that was
-    killed, those of its last second are missing.
+    killed, those of its last second are missing or counted twice.
     """
 
     def __init__(self, jobs: JobQueue, job_id: str) -> None:

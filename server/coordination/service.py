@@ -171,7 +171,13 @@ class Coordinator:
             contract_sha256(model, artifact),
         )
         versions = CatalogVersions(
-            self._models, row.job_id, epoch, job.name, model, opened.contract_sha256
+            self._models,
+            row.job_id,
+            epoch,
+            job.name,
+            model,
+            opened.contract_sha256,
+            on_stored=self._gateways.acknowledge,
         )
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)

@@ -5,10 +5,12 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import grpc
 
 from device_runtime.session_shape import SHAPES
+from feature_catalog.failpoints import failpoint
 from server.coordination.events import Event, SessionsEnded, TasksLost, UpdatesRefused
 from server.coordination.fleet import OpenJob, Released
 from server.coordination.tasks import Grant, Outcome, Release
@@ -41,6 +43,14 @@ BALANCE_EVERY_S = 2.0
 """Between two looks for slots that wait at one gateway while devices come to another."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Stands behind the events of one progress message."""
+
+    boot_id: str
+    sequence: int
+
+
 class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
     """Gateways dial in; this object is their servicer and the coordinator's `Fleet` at once.
 
@@ -58,7 +68,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         self._answer_within_s = answer_within_s
         self._lock = threading.RLock()
         self._answered = threading.Condition(self._lock)
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.Queue[Event | _Told] = queue.Queue()
+        self._handed_out: dict[str, int] = {}
         self._links: dict[str, GatewayLink] = {}
         self._opened: OpenJob | None = None
         self._model: pb.SetModel | None = None
@@ -84,9 +95,11 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._dropped.clear()
             self._releases = ReleaseBook(job.committed_releases)
             self._events = queue.Queue()
+            self._handed_out.clear()
             self._tell_gateways()
             for link in self._links.values():
                 link.ready = False
+                link.last_progress = link.acknowledged
                 link.offered.clear()
                 link.leased.clear()
                 link.held.clear()
@@ -129,13 +142,31 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         """Wait for what gateways report; also notices gateways that stay away, or have no work."""
         self._lose_absent_gateways()
         self._balance()
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            return self._events.get(timeout=timeout_s)
+            while isinstance(event := self._next(deadline_s), _Told):
+                self._handed_out[event.boot_id] = event.sequence
         except queue.Empty:
             return None
+        return event
+
+    def acknowledge(self) -> None:
+        """All that followed from the events handed out so far is stored: gateways may forget it.
+
+        Until then they say it again to a coordinator that takes this one's place.
+        """
+        with self._lock:
+            handed_out, self._handed_out = self._handed_out, {}
+            for boot_id, sequence in handed_out.items():
+                link = self._links.get(boot_id)
+                if link is not None:
+                    link.acknowledged = max(link.acknowledged, sequence)
+                    if link.connected:
+                        self._acknowledge(link)
 
     def release(self, release: Release) -> Released:
         """Ask every gateway for its partial; one that is lost meanwhile is left out."""
+        failpoint("release_to_be_asked")
         with self._lock:
             asked = self._releases.ask(
                 release.release_id,
@@ -156,11 +187,13 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                     for boot_id in [b for b, part in asked.items() if self._awaits(b, part)]:
                         self._lose(self._links[boot_id])
             answers = self._releases.settle(release.release_id)
+        failpoint("release_answered")
         sums = tuple(s for answer in answers.values() for s in partial_sums(answer))
         return Released(tuple(answers), sums)
 
     def commit(self, release_id: str) -> None:
         """Tell the gateways whose partials are in a stored version now that they are."""
+        failpoint("commit_to_be_sent")
         with self._lock:
             for boot_id, part in self._releases.commit(release_id).items():
                 link = self._links.get(boot_id)
@@ -168,6 +201,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
                 if link is not None and link.connected:
                     self._send(link, pb.CoordinatorMessage(commit=pb.Commit(release_id=part)))
             self._tell_gateways()
+        failpoint("commit_sent")
 
     def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:
         """Forget a bucket everywhere."""
@@ -286,12 +320,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
 
     def _on_progress(self, link: GatewayLink, progress: pb.Progress, sequence: int) -> None:
         if not progress.snapshot and sequence <= link.last_progress:
-            self._send(
-                link,
-                pb.CoordinatorMessage(
-                    acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)
-                ),
-            )
+            if sequence <= link.acknowledged:
+                self._acknowledge(link)  # it came back before it had heard so
             return
         link.last_progress = max(link.last_progress, sequence)
         now_s = self.now_s()
@@ -314,10 +344,7 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         for sessions in progress.sessions:
             if sessions.shape in SHAPES:  # a gateway of another version may know more of them
                 self._events.put(SessionsEnded(now_s, sessions.shape, sessions.count))
-        self._send(
-            link,
-            pb.CoordinatorMessage(acknowledge=pb.Acknowledge(progress_sequence=link.last_progress)),
-        )
+        self._events.put(_Told(link.boot_id, link.last_progress))
         if progress.snapshot:
             self._bring_up_to_date(link, progress)
 
@@ -416,6 +443,16 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
 
     def _awaits(self, boot_id: str, release_id: str) -> bool:
         return boot_id in self._links and not self._releases.is_answered(release_id)
+
+    def _acknowledge(self, link: GatewayLink) -> None:
+        message = pb.Acknowledge(progress_sequence=link.acknowledged)
+        self._send(link, pb.CoordinatorMessage(acknowledge=message))
+
+    def _next(self, deadline_s: float | None) -> "Event | _Told":
+        if deadline_s is None:
+            return self._events.get()
+        left_s = deadline_s - time.monotonic()
+        return self._events.get(timeout=left_s) if left_s > 0 else self._events.get_nowait()
 
     def _send_release(self, link: GatewayLink, release_id: str, release: Release) -> None:
         message = pb.Release(release_id=release_id, base_versions=release.base_versions)

@@ -19,6 +19,7 @@ class GatewayLink:
         leased: Tasks running under it.
         held: Base version of every update it holds, by task.
         last_progress: Sequence of the newest progress message handled.
+        acknowledged: Sequence up to which all that followed from it is stored.
         heard_s: When it last said anything; it has a heartbeat.
     """
 
@@ -37,6 +38,7 @@ class GatewayLink:
     leased: set[str] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
     last_progress: int = 0
+    acknowledged: int = 0
 
     def reconnect(self) -> None:
         """A new connection of the same boot: old unsent messages are void, the snapshot decides."""

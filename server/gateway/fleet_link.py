@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from device_runtime.errors import FlintError
+from feature_catalog.failpoints import failpoint
 from server.aggregation.process import AggregatorLost
 from server.fleet_protocol import fleet_pb2 as pb
 from server.fleet_protocol import fleet_pb2_grpc
@@ -59,6 +60,7 @@ class Connection:
             if answer is not None:
                 yield answer
             elif tells and (progress := self._state.take_progress()) is not None:
+                failpoint("progress_to_be_sent")
                 yield progress
             elif time.monotonic() - self._heartbeat_s >= HEARTBEAT_S:
                 yield self._heartbeat()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from device_runtime.protocol import device_pb2 as pb
+from feature_catalog.failpoints import failpoint
 from server.aggregation.aggregator import Aggregator, Envelope
 from server.coordination.tasks import UpdateReference
 from server.gateway.answers import OutcomeStore
@@ -103,7 +104,9 @@ class UpdateIntake:
             return self._state.record_rejected(
                 admitted, result, upload.payload_sha256, cost
             ).response()
+        failpoint("update_folded")
         self._state.record_folded(admitted, result)
+        failpoint("update_accepted")
         return _response(pb.UploadResponse.ACCEPTED)
 
     def _fold(

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from feature_catalog.failpoints import failpoint
 from server.aggregation.aggregator import Aggregator, PartialSum
 from server.coordination.tasks import Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
@@ -127,6 +128,7 @@ class OrderDesk:
     def _release(self, message: pb.Release, job: OpenedJob) -> list[pb.GatewayMessage]:
         release = Release(message.release_id, tuple(message.base_versions))
         partials = self._aggregator.reduce(release)
+        failpoint("aggregator_frozen")
         task_ids = [task_id for partial in partials for task_id in partial.task_ids]
         self._state.release(message.release_id, task_ids)
         # Every update in the sums is reported before them: the coordinator knows whom it counts.

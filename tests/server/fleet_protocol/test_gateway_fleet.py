@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from modeling.spec import Dense, ModelSpec
-from server.coordination.events import TaskCompleted, TasksLost, TaskStarted, UpdatesRefused
+from server.coordination.events import (
+    TaskCompleted,
+    TaskEnded,
+    TasksLost,
+    TaskStarted,
+    UpdatesRefused,
+)
 from server.coordination.fleet import OpenJob
 from server.coordination.tasks import Grant, Outcome, Release
 from server.fleet_protocol import fleet_pb2 as pb
@@ -108,6 +114,13 @@ def attach(fleet, address, **names):
     return gateway
 
 
+def heard(fleet, *gateways):
+    """All that the gateways said has been handled, and what followed from it stored."""
+    until(lambda: fleet.next_event(0.01) is None and len(fleet._handed_out) == len(gateways))
+    fleet.acknowledge()
+    return [gateway.expect("acknowledge").progress_sequence for gateway in gateways]
+
+
 def test_slots_granted_before_any_gateway_attached_are_placed_after_its_snapshot(fleet, address):
     fleet.open(OPENED)
     fleet.set_model(0, b"d0", 0)
@@ -130,11 +143,39 @@ def test_a_progress_message_sent_twice_is_one_event(fleet, address):
     assert isinstance(fleet.next_event(DEADLINE_S), UpdatesRefused)
 
 
+def test_a_gateway_keeps_what_it_said_until_all_that_followed_from_it_is_stored(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    heard(fleet, gateway)
+    gateway.progress(ended=[pb.Ended(task_id="t1", outcome="failed", reason="nan")])
+    assert wait_for(fleet, TaskEnded).task_id == "t1"
+    fleet.acknowledge()  # the progress message is not handed out to its end yet
+    assert heard(fleet, gateway) == [gateway.sequence]
+
+
+def test_what_was_not_acknowledged_on_one_connection_is_on_the_next(fleet, address):
+    fleet.open(OPENED)
+    gateway = attach(fleet, address)
+    heard(fleet, gateway)
+    gateway.progress(ended=[pb.Ended(task_id="t1", outcome="failed", reason="nan")])
+    told = gateway.sequence
+    wait_for(fleet, TaskEnded)
+    gateway.leave()
+    until(lambda: fleet.gateways() == 0 and fleet.next_event(0.0) is None)
+    fleet.acknowledge()
+    back = Gateway(address)
+    back.expect("open")
+    back.sequence = told
+    back.send(progress=pb.Progress(ended=[pb.Ended(task_id="t1", outcome="failed")]))
+    assert back.expect("acknowledge").progress_sequence == told
+    assert fleet.next_event(0.0) is None
+
+
 def test_two_gateways_share_a_grant_and_nothing_is_lost(fleet, address):
     fleet.open(OPENED)
     first = attach(fleet, address, gateway_id="a", boot_id="a1")
     second = attach(fleet, address, gateway_id="b", boot_id="b1")
-    first.expect("acknowledge"), second.expect("acknowledge")
+    heard(fleet, first, second)
     fleet.grant(Grant("g1", 7, None, 60))
     assert first.expect("grant").count + second.expect("grant").count == 7
 
@@ -163,7 +204,7 @@ def test_partials_of_all_gateways_are_released_together(fleet, address):
 def test_a_gateway_with_a_new_boot_loses_its_tasks_and_its_slots_are_placed_again(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address, boot_id="one")
-    gateway.expect("acknowledge")
+    heard(fleet, gateway)
     fleet.grant(Grant("g1", 5, None, 60))
     gateway.expect("grant")
     gateway.progress(leased=[leased("t1"), leased("t2")])
@@ -219,7 +260,7 @@ def test_a_gateway_that_comes_back_during_a_release_is_asked_again(fleet, addres
 def test_a_commit_a_gateway_missed_is_named_when_it_comes_back(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
-    gateway.expect("acknowledge")
+    heard(fleet, gateway)
     gateway.send(partial=pb.Partial(release_id="r1/boot-1"))
     fleet.release(Release("r1"))
     gateway.leave()
@@ -231,7 +272,7 @@ def test_a_commit_a_gateway_missed_is_named_when_it_comes_back(fleet, address):
 def test_a_cancel_a_gateway_missed_is_sent_when_it_still_leases_under_that_grant(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
-    gateway.expect("acknowledge")
+    heard(fleet, gateway)
     fleet.grant(Grant("g1", 2, 0, 60))
     gateway.progress(leased=[leased("t1")])
     wait_for(fleet, TaskStarted)
@@ -266,7 +307,7 @@ def test_a_gateway_left_out_of_a_release_is_never_told_that_it_was_committed(fle
 def test_a_release_is_undecided_until_it_is_committed(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
-    gateway.expect("acknowledge")
+    heard(fleet, gateway)
     gateway.send(partial=pb.Partial(release_id="r1/boot-1"))
     fleet.release(Release("r1"))
     gateway.leave()
@@ -279,7 +320,7 @@ def test_a_release_is_undecided_until_it_is_committed(fleet, address):
 def test_a_drop_a_gateway_missed_is_sent_when_it_still_holds_updates_of_that_round(fleet, address):
     fleet.open(OPENED)
     gateway = attach(fleet, address)
-    gateway.expect("acknowledge")
+    heard(fleet, gateway)
     fleet.grant(Grant("g1", 2, 0, 60))
     gateway.progress(leased=[leased("t1")], completed=[completed("t1")])
     wait_for(fleet, TaskCompleted)
@@ -310,7 +351,8 @@ def test_a_gateway_that_falls_silent_is_lost_though_its_connection_stands(fleet,
     gateway = attach(fleet, address)
     gateway.progress(leased=[leased("t1")])
     assert wait_for(fleet, TasksLost).task_ids == ("t1",)
-    assert list(gateway.incoming)[-1].WhichOneof("body") != "", "its stream has ended"
+    for _ in gateway.incoming:  # ends, for its stream has ended
+        pass
 
 
 def test_messages_of_another_epoch_are_ignored(fleet, address):
