@@ -228,10 +228,10 @@ class Coordinator:
     def _stop_check(
         self, job_id: str, flower: FlowerRun, lock: LeaderLock
     ) -> Callable[[], str | None]:
-        checked_s = 0.0
+        checked_s, run_id = 0.0, flower.run_id
 
         def stop_requested() -> str | None:
-            nonlocal checked_s
+            nonlocal checked_s, run_id
             if self._stopping.is_set():
                 raise ShuttingDown
             if time.monotonic() - checked_s < 1.0:
@@ -243,6 +243,9 @@ class Coordinator:
                 return "stopped with `flint stop`"
             if flower.stopped():
                 return "stopped with `flwr stop`"
+            if flower.run_id != run_id:
+                run_id = flower.run_id  # SuperLink had lost the one before
+                self._jobs.set_flower_run(job_id, run_id)
             return None
 
         return stop_requested

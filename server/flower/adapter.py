@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 from flwr.common.constant import Status, SubStatus
+from flwr.proto.run_pb2 import Run
 
 from device_runtime.errors import FlintError
 from server.flower.control import (
@@ -92,10 +93,10 @@ class FlowerRun:
         if run is not None:
             if run.status.sub_status == SubStatus.STOPPED:
                 return cls(settings, job_name, run.run_id, None)
-            if run.status.status in {Status.PENDING, Status.STARTING}:
+            if run.status.status == Status.PENDING:
                 session = take_task(settings, run, _PATIENCE_S)
                 return cls(settings, job_name, run.run_id, session)
-            claimed = _resume(settings, run.run_id)
+            claimed = _resume(settings, run)
             if claimed is not None:
                 log.info("going on with Flower run %d", run.run_id)
                 return cls(settings, job_name, run.run_id, claimed)
@@ -189,7 +190,7 @@ class FlowerRun:
             except RunEnded:
                 try:
                     self._find_out()
-                except FlintError as error:  # asked again at the next turn
+                except (FlintError, SuperLinkBusy, RunEnded) as error:  # again at the next turn
                     log.warning("%s", error)
                 if self.stopped():
                     return
@@ -234,13 +235,18 @@ def _take_new(settings: ServerSettings, job_name: str) -> TaskSession:
     return take_task(settings, run, _PATIENCE_S)
 
 
-def _resume(settings: ServerSettings, run_id: int) -> TaskSession | None:
-    """The session of this coordinator's last incarnation, if its task is still alive."""
-    claim = TaskClaim.load(settings, run_id)
+def _resume(settings: ServerSettings, run: Run) -> TaskSession | None:
+    """The session of this coordinator's last incarnation, if its task is still alive.
+
+    One that died between taking the task and beginning it left it starting.
+    """
+    claim = TaskClaim.load(settings, run.run_id)
     if claim is None:
         return None
     session = TaskSession(settings, claim)
     try:
+        if run.status.status == Status.STARTING:
+            session.activate()
         session.heartbeat()
     except (RunEnded, SuperLinkBusy):
         session.close()

@@ -35,7 +35,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.flower.control import FlowerRefused, ask, call, root_certificates
-from server.flower.node_messages import NodeReply, NodeTask, RunEnded
+from server.flower.node_messages import NodeReply, NodeTask, RunEnded, SuperLinkBusy
 from server.flower.records import task_messages
 from server.flower.reply_inbox import ReplyInbox
 from server.flower.superlink import dial_address, ensure_superexec_secret
@@ -77,7 +77,8 @@ def take_task(settings: ServerSettings, run: Run, patience_s: float) -> "TaskSes
 
     Raises:
         SuperLinkUnreachable: If SuperLink does not answer for ``patience_s``.
-        FlowerRefused: If the task is not to be had in that time: another process has it.
+        FlowerRefused: If the task is not to be had in that time (another process has it), or
+            SuperLink ended before it was begun.
     """
     secret = SuperExecAuthHttpInterceptor(
         master_secret=ensure_superexec_secret(settings), protected_methods=[_ACQUIRE]
@@ -101,7 +102,13 @@ def take_task(settings: ServerSettings, run: Run, patience_s: float) -> "TaskSes
     claim = TaskClaim(answer.task.run_id, answer.task.task_id, answer.token)
     claim.save(settings)
     session = TaskSession(settings, claim)
-    session.activate()
+    try:
+        session.activate()
+    except (RunEnded, SuperLinkBusy) as error:
+        session.close()
+        raise FlowerRefused(
+            f"Flower run {run.run_id} was taken and did not begin: {error}"
+        ) from error
     return session
 
 

@@ -12,8 +12,10 @@ import pytest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from server.flower import adapter as adapter_module
 from server.flower import superlink as superlink_module
 from server.flower.adapter import (
+    FlowerRefused,
     FlowerRun,
     SuperLinkUnreachable,
     WrongFlowerVersion,
@@ -22,7 +24,8 @@ from server.flower.adapter import (
     submit_run,
 )
 from server.flower.control import find_run
-from server.flower.node_messages import RunEnded
+from server.flower.node_messages import RunEnded, SuperLinkBusy
+from server.flower.task_session import TaskSession
 from server.operations.ports import choose_ports
 from server.operations.settings import ServerSettings
 from tests.server.flower.conftest import eventually
@@ -145,6 +148,55 @@ def test_a_run_whose_task_is_lost_is_replaced_under_the_same_name(settings, run)
     assert find_run(settings, other.run_id).fab_id == "flint/ads-ctr"
     assert run_status(settings, run.run_id).stopped
     other.finish("completed", "")
+
+
+def test_a_task_taken_and_not_begun_when_the_coordinator_died_is_begun_by_the_next(
+    settings, run_id, monkeypatch
+):
+    def dies(_: TaskSession) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskSession, "activate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            FlowerRun.acquire(settings, run_id, "ads_ctr")
+    assert run_status(settings, run_id).status == "starting"
+    run = FlowerRun.acquire(settings, run_id, "ads_ctr")
+    assert (run.run_id, run_status(settings, run_id).status) == (run_id, "running")
+    run.finish("completed", "")
+
+
+def test_a_task_that_superlink_does_not_let_begin_is_one_sentence_and_then_replaced(
+    settings, run_id, monkeypatch
+):
+    def ends(_: TaskSession) -> None:
+        raise SuperLinkBusy("ReadError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskSession, "activate", ends)
+        with pytest.raises(FlowerRefused, match="did not begin"):
+            FlowerRun.acquire(settings, run_id, "ads_ctr")
+    (settings.secrets / "flower-task.json").unlink()
+    run = FlowerRun.acquire(settings, run_id, "ads_ctr")
+    assert run.run_id != run_id
+    assert run_status(settings, run_id).stopped
+    run.finish("completed", "")
+
+
+def test_while_a_lost_run_is_replaced_superlink_may_end_again(settings, run, monkeypatch):
+    before, tried = run.run_id, []
+
+    def busy_once(*arguments) -> TaskSession:
+        tried.append(arguments)
+        if len(tried) == 1:
+            raise SuperLinkBusy("ConnectError")
+        return take_new(*arguments)
+
+    take_new = adapter_module._take_new
+    monkeypatch.setattr(adapter_module, "_take_new", busy_once)
+    run._session.push_output("failed", "as SuperLink does when it has heard nothing for a minute")
+    eventually(lambda: run.run_id != before)
+    assert run_status(settings, run.run_id).status == "running"
 
 
 def test_a_job_without_a_run_gets_one(settings):
