@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from device_runtime.errors import FlintError
+from server.gateway.held_back import HeldBackReason
 from server.update_gate.rejections import RejectionReason
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "errors"
 CODE = re.compile(r"^FLN-\d{4}$")
+NUMBERED = {f"FLN-{int(reason)}" for reason in (*RejectionReason, *HeldBackReason)}
 PACKAGES = ("device_runtime", "modeling", "feature_catalog", "server", "simulation", "flint")
 NOT_IMPORTED = re.compile(r"(^|\.)(__main__|.*_pb2(_grpc)?)$")
 
@@ -54,12 +56,12 @@ def test_a_class_without_a_code_of_its_own_is_a_base_of_ones_that_have(errors):
 
 
 def test_every_code_has_a_page(errors):
-    codes = {cls.code for cls in errors} | {f"FLN-{int(reason)}" for reason in RejectionReason}
+    codes = {cls.code for cls in errors} | NUMBERED
     assert sorted(code for code in codes if not (PAGES / f"{code}.md").is_file()) == []
 
 
 def test_every_page_is_of_a_code_that_can_be_raised(errors):
-    codes = {cls.code for cls in errors} | {f"FLN-{int(reason)}" for reason in RejectionReason}
+    codes = {cls.code for cls in errors} | NUMBERED
     assert sorted(page.stem for page in PAGES.glob("*.md") if page.stem not in codes) == []
 
 

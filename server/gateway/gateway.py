@@ -93,7 +93,7 @@ class Gateway:
                 outcomes,
                 observe_fold_s=metrics.fold_seconds.observe,
             )
-            known = KnownGateways(self.state.boot_id)
+            known = self._known = KnownGateways(self.state.boot_id)
             peers = None
             if settings.gateways > 1:
                 peers = Peers(settings.gateway_sockets)
