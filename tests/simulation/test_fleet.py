@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from server.coordination.selection import draw
 from simulation.durations import dropout_after_s
 from simulation.random_streams import RandomStreams
 from tests.simulation.small_worlds import (
@@ -182,6 +183,15 @@ def test_a_round_ends_at_its_deadline_however_that_rounds(deadline_s):
     strategy = FEDAVG | {"round_deadline_s": deadline_s}
     result = run(phones, strategy, stop={"max_hours": 2.0})
     assert result.virtual_s == 2 * 3600.0
+
+
+def test_after_its_task_a_device_comes_back_when_a_gateway_would_have_told_it():
+    """One device at a rate of one check-in in 1,000 s, with a slot of its own just set free."""
+    result = run([Phone()], ONE_BY_ONE, stop={"max_aggregations": 6}, check_ins_per_s=0.001, seed=5)
+    for number, (task, after) in enumerate(pairwise(result.tasks.to_pylist()), start=1):
+        jitter = draw(5, "0", number, purpose="pace")
+        told_s = 1000.0 * (1.0 + 0.3 * (2.0 * jitter - 1.0))
+        assert after["started_s"] == pytest.approx(task["ended_s"] + told_s, abs=2.0**-19)
 
 
 def test_a_client_without_records_never_asks():

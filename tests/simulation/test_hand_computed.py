@@ -8,7 +8,7 @@ phone  available                 one task takes            so
 ====== ========================= ========================= ==========================
 c0     0 - 1000                  1 + 10 x 1 + 2 = 13 s
 c1     0 - 1000                  1 + 10 x 1 + 2 = 13 s     as c0, at the same times
-c2     0 - 8                     1 + 10 x 1 + 1 = 12 s     its window ends first
+c2     0 - 13                    1 + 15 x 1 + 1 = 17 s     its window ends first
 c3     0 - 1000                  1 + 20 x 2 + 4 = 45 s     20 of its 30 records
 c4     5 - 1000                  1 +  8 x 1 + 1 = 10 s     opens later
 c5     0 - 1000                  1 + 10 x 20 + 4 = 205 s   stale, over-committed
@@ -35,7 +35,7 @@ DAY = (0, 1000)
 TEN_PHONES = [
     Phone([DAY], up_kbps=4),
     Phone([DAY], up_kbps=4),
-    Phone([(0, 8)]),
+    Phone([(0, 13)], records=15),
     Phone([DAY], per_example_s=2, records=30, up_kbps=2),
     Phone([(5, 1000)], records=8),
     Phone([DAY], per_example_s=20, up_kbps=2),
@@ -77,9 +77,9 @@ def test_fedbuff_starts_and_ends_the_tasks_that_the_pencil_says(fedbuff):
         # Four slots; who comes at 0 comes in order of client. c5 and c6 come back at 100.
         (1, 0, 0, 1, 0.0, 13.0, *WON),
         (2, 1, 0, 1, 0.0, 13.0, *WON),
-        (3, 2, 0, None, 0.0, 8.0, *NO_WINDOW),
+        (3, 2, 0, None, 0.0, 13.0, *NO_WINDOW),
         (4, 3, 0, 2, 0.0, 45.0, *WON),  # one version late
-        # At 5 c4 finds no slot and comes back at 105. At 13 c0 and c1 are done before c9 comes.
+        # At 5 c4 finds no slot and comes back at 105. At 13 three make room before c9 comes.
         (5, 9, 0, 1, 13.0, 20.0, *WON),  # the third: version 1 at 20
         (6, 8, 1, 2, 90.0, 95.0, *WON),  # needs its window to the last moment
         (7, 5, 1, None, 100.0, 305.0, "stale", "base_version", BYTES, BYTES),
@@ -122,7 +122,7 @@ def test_fedbuff_spends_the_seconds_and_bytes_that_the_pencil_says(fedbuff):
     *_, last = rows(fedbuff.trajectory, "device_s", "wasted_device_s", "bytes_down", "bytes_up")
     # Ended by 495, in order of task: all but 19, 20 and 21.
     useful = 13 + 13 + 45 + 7 + 5 + 10 + 13 + 13 + 45 + 10 + 5 + 13 + 13 + 7 + 45
-    wasted = 8 + 205 + 250
+    wasted = 13 + 205 + 250
     assert last == (useful + wasted, wasted, 18 * BYTES, 16 * BYTES)
 
 
@@ -138,7 +138,7 @@ def fedavg():
         stop={"max_aggregations": 4},
     )
     phones = with_phones(
-        TEN_PHONES, c2=Phone([(0, 8), (150, 170)]), c7=Phone([(130, 180)], records=3)
+        TEN_PHONES, c2=Phone([(0, 13), (150, 170)], records=15), c7=Phone([(130, 180)], records=3)
     )
     return system_only(make_dry_run(phones, job)).run()
 
@@ -148,7 +148,7 @@ def test_fedavg_starts_and_ends_the_tasks_that_the_pencil_says(fedavg):
         # Round 1, from 0: five slots. c4, c6 and c9 find none and come back at 105, 100 and 113.
         (1, 0, 0, 1, 0.0, 13.0, *WON),
         (2, 1, 0, 1, 0.0, 13.0, *WON),
-        (3, 2, 0, None, 0.0, 8.0, *NO_WINDOW),
+        (3, 2, 0, None, 0.0, 13.0, *NO_WINDOW),
         (4, 3, 0, 1, 0.0, 45.0, *WON),  # the third: version 1 at 45
         (5, 5, 0, None, 0.0, 60.0, *LATE_ROUND, BYTES, 0),  # works on until its deadline
         # Round 2, from 45.
@@ -163,7 +163,7 @@ def test_fedavg_starts_and_ends_the_tasks_that_the_pencil_says(fedavg):
         # Round 4, from 126.
         (12, 7, 2, 3, 130.0, 135.0, *WON),
         (13, 3, 2, None, 145.0, 190.0, *LATE_ROUND, BYTES, BYTES),
-        (14, 2, 2, 3, 150.0, 162.0, *WON),
+        (14, 2, 2, 3, 150.0, 167.0, *WON),
         (15, 5, 2, None, 160.0, 220.0, *LATE_ROUND, BYTES, 0),
         # At 186 the deadline takes the two that are there: version 3. Round 5, from 186.
         (16, 4, 3, 4, 215.0, 225.0, *WON),
@@ -187,6 +187,6 @@ def test_fedavg_aggregates_when_the_pencil_says(fedavg):
 
 def test_fedavg_spends_the_seconds_and_bytes_that_the_pencil_says(fedavg):
     *_, last = rows(fedavg.trajectory, "device_s", "wasted_device_s", "bytes_down", "bytes_up")
-    useful = 13 + 13 + 45 + 13 + 13 + 7 + 5 + 12 + 10 + 7 + 13
-    wasted = 8 + 60 + 5 + 60 + 10 + 45 + 60
+    useful = 13 + 13 + 45 + 13 + 13 + 7 + 5 + 17 + 10 + 7 + 13
+    wasted = 13 + 60 + 5 + 60 + 10 + 45 + 60
     assert last == (useful + wasted, wasted, 18 * BYTES, 14 * BYTES)

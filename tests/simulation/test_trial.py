@@ -8,6 +8,7 @@ import pytest
 from device_runtime.training_plan import epoch_order
 from device_runtime.update_codec import unflatten
 from server.coordination.selection import shuffle_seed
+from server.job import Stop
 from simulation.checkpoint import decode_checkpoint, encode_checkpoint
 from simulation.executors import TrainingTask
 from simulation.executors.processes import ProcessExecutors
@@ -104,8 +105,8 @@ def test_the_same_seed_gives_the_same_run_and_another_gives_another(job):
 
 @BOTH
 def test_trials_on_one_executor_are_as_trials_on_executors_of_their_own(job):
-    """Lock-step, so that updates were trained ahead as the first trial ended."""
-    job = with_norm_limit(job, 1e6)
+    """Lock-step and an end in the middle, so that trained updates are left of each trial."""
+    job = with_norm_limit(job, 1e6).model_copy(update={"stop": Stop(max_hours=0.4)})
     dry_run = make_dry_run(MIXED_PHONES, job, **WORLD)
     executor = training(dry_run, MIXED_PHONES)
     for number in range(3):

@@ -110,6 +110,7 @@ def test_with_jitter_clients_that_wake_together_do_not_come_together():
         assert shares.max() < 1.0
         assert np.abs(np.histogram(shares, 8, (0, 1))[0] - 50).max() < 4 * 50**0.5
         assert len(set(times_s.tolist())) == 400
+        assert all((at_s / TICK_S).is_integer() for at_s in times_s.tolist())
 
 
 def test_intervals_spread_evenly_around_the_period():
