@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -14,6 +16,7 @@ from device_runtime.errors import FlintError
 
 _CHUNK_BYTES = 2**20
 _DIGEST_BYTES = 32
+_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class CorruptBlob(FlintError):
@@ -94,6 +97,37 @@ class BlobStore:
             except OSError as error:
                 raise self._unreachable(error) from error
         return digest
+
+    def put_stream(self, source: BinaryIO) -> bytes:
+        """Store what a stream gives without holding it in memory; returns its digest, 32 bytes.
+
+        Raises:
+            BlobStoreUnreachable: If it cannot be written.
+        """
+        if not self._is_local:
+            with tempfile.NamedTemporaryFile() as spool:
+                shutil.copyfileobj(source, spool, _CHUNK_BYTES)
+                spool.flush()
+                return self.put_file(Path(spool.name))
+        try:
+            return self._write_local(iter(lambda: source.read(_CHUNK_BYTES), b""))
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def digests(self) -> Iterator[bytes]:
+        """Every blob there is, 32 bytes each, in no order.
+
+        Raises:
+            BlobStoreUnreachable: If the store cannot be listed.
+        """
+        try:
+            found = self._files.find(self._root) if self._files.exists(self._root) else []
+        except OSError as error:
+            raise self._unreachable(error) from error
+        for path in found:
+            name = path.rpartition("/")[2]
+            if _NAME.fullmatch(name):
+                yield bytes.fromhex(name)
 
     def get(self, digest: bytes) -> bytes:
         """Fetch a blob and check it.

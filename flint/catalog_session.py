@@ -16,7 +16,7 @@ from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
-from server.operations.home_claim import no_server_runs, running_server
+from server.operations.home_claim import AlreadyRunning, no_server_runs, running_server
 from server.operations.settings import MissingSettings, ServerSettings
 from server.operations.up import BLOB_URL_VARIABLE, DATABASE_URL_VARIABLE
 
@@ -68,14 +68,24 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
     """
     home = home.absolute()
     places = _find_places(home)
-    with contextlib.ExitStack() as until_closed:
-        url = places.database_url
-        if url is None:
-            url = until_closed.enter_context(_embedded(home))
-        engine = connect(url)
-        until_closed.callback(engine.dispose)
+    with _connected(home, places) as engine:
         if not places.is_served:  # a server's tables are its own affair
             upgrade(engine)
+        yield CatalogSession(engine, BlobStore(places.blob_url))
+
+
+@contextlib.contextmanager
+def open_empty(home: Path) -> Iterator[CatalogSession]:
+    """`open_catalog`, but no table is made: for a backup to be restored into.
+
+    Raises:
+        AlreadyRunning: If a server runs in ``home``.
+    """
+    home = home.absolute()
+    if running_server(home) is not None:
+        raise AlreadyRunning(f"a FLINT server runs in {home}; stop it before a backup is restored")
+    places = _find_places(home)
+    with _connected(home, places) as engine:
         yield CatalogSession(engine, BlobStore(places.blob_url))
 
 
@@ -113,6 +123,17 @@ def _find_places(home: Path) -> _Places:
         os.environ.get(BLOB_URL_VARIABLE) or blob_url,
         is_served=False,
     )
+
+
+@contextlib.contextmanager
+def _connected(home: Path, places: _Places) -> Iterator[Engine]:
+    with contextlib.ExitStack() as until_closed:
+        url = places.database_url
+        if url is None:
+            url = until_closed.enter_context(_embedded(home))
+        engine = connect(url)
+        until_closed.callback(engine.dispose)
+        yield engine
 
 
 @contextlib.contextmanager

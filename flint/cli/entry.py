@@ -19,6 +19,7 @@ import typer
 from device_runtime.errors import FlintError
 from flint.cli import (
     audit_command,
+    backup_commands,
     dataset_commands,
     demo_command,
     device_commands,
@@ -63,6 +64,7 @@ simulate_flower_command.register(app)
 report_command.register(app)
 demo_command.register(app)
 audit_command.register(app)
+backup_commands.register(app)
 app.add_typer(key_commands.app, name="keys")
 error_pages.register(app)
 
