@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def succeeded_tasks(deployment, job_id):
     return [row for row in rows if row.outcome == "succeeded"], Counter(r.task_id for r in rows)
 
 
+def bytes_up(deployment) -> float:
+    """Bytes of updates the gateway has received."""
+    url = f"http://127.0.0.1:{deployment.settings.gateway_metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    (line,) = [
+        each for each in lines if each.startswith('flint_gateway_bytes_total{direction="up"')
+    ]
+    return float(line.split()[-1])
+
+
 def versions_of(deployment, job_id):
     found = [v for v in deployment.models.list_versions() if v.job_id == job_id]
     return sorted(found, key=lambda version: version.job_version)
@@ -115,6 +127,22 @@ def test_devices_train_a_job_and_every_counted_update_is_in_a_version(deployment
     counted, tasks = succeeded_tasks(deployment, job_id)
     assert set(tasks.values()) == {1}
     assert len(counted) == row.progress["updates"] >= 64
+    assert versions[-1].metrics["loss"] < versions[0].metrics["loss"]
+
+
+def test_devices_compress_as_the_job_asks_and_keep_what_they_leave_out(deployment, fleet):
+    client = {
+        "optimizer": {"learning_rate": 0.5},
+        "compression": {"name": "top_k", "fraction": 0.02},
+    }
+    before = bytes_up(deployment)
+    job_id = submit(deployment, job(FEDBUFF, 8, client=client), lambda _: None).job_id
+    row = wait_for(deployment, fleet, job_id, has_ended)
+    assert (row.status, row.detail) == ("finished", "max_aggregations 8 reached")
+    counted, _ = succeeded_tasks(deployment, job_id)
+    sent = bytes_up(deployment) - before
+    assert 0.02 * 2 * 188_141 * len(counted) < sent < 0.1 * 4 * 188_141 * len(counted)
+    versions = versions_of(deployment, job_id)
     assert versions[-1].metrics["loss"] < versions[0].metrics["loss"]
 
 
