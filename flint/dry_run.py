@@ -16,6 +16,7 @@ from simulation.executors.executor import Executor
 from simulation.executors.make import make_executor
 from simulation.experiment import OnProgress, Training, new_run, require_same, run_trials
 from simulation.preparation import Preparation, prepare
+from simulation.update_bytes import require_room_for_residuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def simulate(
     job, environment = load_job(job_file), load_environment(environment_file)
     job = _without_evaluation(job) if options.system_only else job
     prepared = _prepared(catalog, job, environment, environment_file.parent, options.seed)
+    if not options.system_only:
+        require_room_for_residuals(job, prepared.dry_run.model, len(prepared.dry_run.records))
     executors = options.executors or environment.executors.count
     begun = new_run(prepared, trials=options.trials or environment.trials, executors=executors)
     runs = catalog.simulation_runs

@@ -26,7 +26,7 @@ from simulation.environment import DatasetInput, Environment, is_file_reference
 from simulation.executors.records import ClientRecords
 from simulation.inputs import FileInputs, InputResolver
 from simulation.trial import DryRun
-from simulation.update_bytes import require_room_for_residuals, update_bytes
+from simulation.update_bytes import update_bytes
 from simulation.update_training import decides_on_results
 from simulation.world import load_world, populate
 
@@ -100,7 +100,6 @@ def prepare(
         )
     counts = dataset.train_record_counts
     mapping, devices = populate(world, environment, counts)
-    require_room_for_residuals(job, model, len(mapping))
     work = _work(job, model, initial)
     criteria = count_eligible(world, mapping, devices, counts, job, work)
     require_startable(criteria, len(mapping), job)
