@@ -32,10 +32,6 @@ class Float32Values:
         """How many values there are."""
         return self.values.size
 
-    def decode(self, start: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values from ``start`` on, as many as fit in ``out``: there, or a view."""
-        return self.values[start : start + out.size]
-
 
 @dataclass(frozen=True, slots=True)
 class Float16Values:
@@ -53,7 +49,7 @@ class Float16Values:
         return self.values.size
 
     def decode(self, start: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Float32Values.decode`."""
+        """Values from ``start`` on, as many as fit in ``out``; returns it."""
         np.copyto(out, self.values[start : start + out.size])
         return out
 
@@ -76,7 +72,7 @@ class Int8Values:
         return self.codes.size
 
     def decode(self, start: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Float32Values.decode`; ``start`` is a multiple of `INT8_BLOCK`."""
+        """See `Float16Values.decode`; ``start`` is a multiple of `INT8_BLOCK`."""
         codes = self.codes[start : start + out.size]
         np.copyto(out, codes)
         scales = self.scales[start // INT8_BLOCK :]
@@ -124,8 +120,13 @@ def chunks(
     Args:
         scratch: Shape ``(chunk,)``, a multiple of `INT8_BLOCK`; its size sets the chunk's.
     """
-    for start in range(0, values.size, scratch.size):
-        yield start, values.decode(start, scratch[: min(scratch.size, values.size - start)])
+    size, step = values.size, scratch.size
+    if isinstance(values, Float32Values):
+        for start in range(0, size, step):
+            yield start, values.values[start : start + step]
+        return
+    for start in range(0, size, step):
+        yield start, values.decode(start, scratch[: size - start])
 
 
 def decoded(tensor: EncodedTensor) -> NDArray[np.float32]:
