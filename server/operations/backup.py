@@ -266,7 +266,10 @@ def _run_tool(url: URL, tool: str, *arguments: str) -> None:
     environment = {**os.environ, "PGCONNECT_TIMEOUT": "10"}
     if url.password is not None:
         environment["PGPASSWORD"] = url.password
-    target = url.set(drivername="postgresql", password=None).render_as_string()
+    # `URL.set` keeps a password that is set to None.
+    target = URL.create(
+        "postgresql", url.username, None, url.host, url.port, url.database, url.query
+    ).render_as_string()
     command = [str(postgres_binaries() / tool), f"--dbname={target}", *arguments]
     done = subprocess.run(  # noqa: S603 - our own words
         command, env=environment, capture_output=True, text=True, check=False

@@ -31,11 +31,12 @@ def write_monitoring(folder: Path, settings: ServerSettings | None) -> tuple[Pat
     defaults = ServerOptions()
     scraped = PROMETHEUS.read_text()
     if settings is not None:
-        for default, port in (
-            (defaults.gateway_metrics_port, settings.gateway_metrics_port),
-            (defaults.coordinator_metrics_port, settings.coordinator_metrics_port),
+        for default, ports in (
+            (defaults.gateway_metrics_port, settings.gateway_metrics_ports),
+            (defaults.coordinator_metrics_port, (settings.coordinator_metrics_port,)),
         ):
-            scraped = scraped.replace(f"127.0.0.1:{default}", f"127.0.0.1:{port}")
+            targets = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+            scraped = scraped.replace(f'"127.0.0.1:{default}"', targets)
     texts = {
         ALERTS.name: ALERTS.read_text(),
         DASHBOARD.name: DASHBOARD.read_text(),

@@ -2,12 +2,14 @@
 
 import hashlib
 import stat
+import subprocess
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.engine import make_url
 
 from device_runtime.update_codec import encode_parameters
 from feature_catalog.audit_log import AuditAction, AuditLog
@@ -17,6 +19,7 @@ from feature_catalog.devices import DeviceRegistry
 from feature_catalog.jobs import JobQueue
 from feature_catalog.model_store import ModelStore, NewVersion
 from modeling.zoo import get_model
+from server.operations import backup as backup_module
 from server.operations.backup import (
     BackupFailed,
     NoBackup,
@@ -222,3 +225,20 @@ def test_blobs_of_an_object_store_are_listed_and_copied(tmp_path):
     with source.open(digest) as stream:
         assert target.put_stream(stream) == digest
     assert target.get(digest) == b"in memory"
+
+
+def test_a_password_goes_to_the_tool_by_its_environment_only(monkeypatch):
+    ran = {}
+
+    def run(command, env, **options):
+        ran.update(command=command, env=env)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(backup_module.subprocess, "run", run)
+    url = make_url("postgresql+psycopg2://flint:hunter2@db:5433/flint?sslmode=verify-full")
+    backup_module._run_tool(url, "pg_dump", "--format=custom")
+    assert ran["command"][1:] == [
+        "--dbname=postgresql://flint@db:5433/flint?sslmode=verify-full",
+        "--format=custom",
+    ]
+    assert ran["env"]["PGPASSWORD"] == "hunter2"

@@ -83,12 +83,17 @@ def test_panels_do_not_lie_over_each_other_and_ids_are_unique():
 
 
 def test_files_are_written_with_the_ports_of_the_deployment(settings, tmp_path):
-    settings = replace(settings, gateway_metrics_port=19513, coordinator_metrics_port=19514)
+    settings = replace(
+        settings,
+        gateway_metrics_port=19513,
+        more_gateway_metrics_ports=(19523,),
+        coordinator_metrics_port=19514,
+    )
     paths = write_monitoring(tmp_path / "new" / "folder", settings)
     assert {path.name for path in paths} == {path.name for path in MONITORING.iterdir()}
     scraped = yaml.safe_load((tmp_path / "new" / "folder" / "prometheus.yaml").read_text())
     targets = [config["static_configs"][0]["targets"] for config in scraped["scrape_configs"]]
-    assert targets == [["127.0.0.1:19513"], ["127.0.0.1:19514"]]
+    assert targets == [["127.0.0.1:19513", "127.0.0.1:19523"], ["127.0.0.1:19514"]]
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
