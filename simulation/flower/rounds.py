@@ -1,8 +1,9 @@
 """The rounds of a Flower app, seen from its grid: one row of the trajectory each.
 
 A round is what is between the first training message and the next one after replies have come: so
-it is of any strategy, also of an app's own loop. Metrics that come after the replies, from
-evaluation on clients or on the server, are those of the version the round made.
+it is of any strategy, also of an app's own loop. An asynchronous strategy asks one node after the
+other: messages that say the same ``server-round`` are then of one round. Metrics that come after
+the replies, from evaluation on clients or on the server, are those of the version the round made.
 """
 
 import re
@@ -14,7 +15,7 @@ import pyarrow as pa
 from flwr.app import Message, MetricRecord
 
 from simulation.flower.messages import num_examples
-from simulation.flower.sent_message import is_training
+from simulation.flower.sent_message import is_training, server_round
 from simulation.flower.virtual_time import real_monotonic_s
 from simulation.task_log import TaskLog
 from simulation.trajectory import OUTCOMES, TRAJECTORY_SCHEMA
@@ -46,11 +47,15 @@ class Round:
     """One row.
 
     Attributes:
+        server_round: What its training messages say, or None.
+        is_over: The server has waited for its replies, and waits no longer.
         system: Columns of clock, tasks and devices at the moment the round's replies had come.
         evaluated: Metrics by source: ``"server"`` or ``"clients"``.
     """
 
     version: int
+    server_round: int | None = None
+    is_over: bool = False
     updates: int = 0
     system: dict[str, Any] | None = None
     trained: WeightedMeans = field(default_factory=WeightedMeans)
@@ -117,9 +122,20 @@ class Rounds:
     # -- what happens --------------------------------------------------------------------------
 
     def on_push(self, messages: Iterable[Message]) -> None:
-        """Messages are about to go out; the first training message after replies opens a round."""
-        if self._rounds[-1].system is not None and any(map(is_training, messages)):
-            self._rounds.append(Round(self.version + 1))
+        """Messages are about to go out; the first training message after replies opens a round.
+
+        Unless it is one more of a round whose replies the server takes as they come.
+        """
+        training = next(filter(is_training, messages), None)
+        current = self._rounds[-1]
+        if training is None or current.system is None:
+            return
+        asked = server_round(training)
+        if asked is not None and asked == current.server_round and not current.is_over:
+            return
+        if current.version > 0 and not current.is_over:
+            self._tell()
+        self._rounds.append(Round(self.version + 1, asked))
 
     def on_replies(self, replies: Iterable[Message]) -> None:
         """The server was given replies."""
@@ -140,6 +156,7 @@ class Rounds:
 
     def on_waited(self) -> None:
         """The server waits no longer for the round's replies, whether or not there were any."""
+        self._rounds[-1].is_over = True
         self._snapshot()
         self._tell()
 

@@ -52,6 +52,12 @@ def is_training(message: Message) -> bool:
     return category == MessageType.TRAIN
 
 
+def server_round(message: Message) -> int | None:
+    """Round a message is for, as strategies write it into its config; None if it does not say."""
+    found = (config.get("server-round") for config in message.content.config_records.values())
+    return next((number for number in found if isinstance(number, int)), None)
+
+
 def made_at(reply: Message, sent: SentMessage, at_s: float) -> Message:
     """A reply as if made at a moment: it was made before its duration was known."""
     metadata, asked = reply.metadata, sent.message.metadata

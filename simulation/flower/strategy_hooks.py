@@ -1,11 +1,14 @@
 """The two places where Flower's strategies are told of the virtual grid; all else is unmodified.
 
 ``sample_nodes`` prints and sleeps a second at a time while nodes are missing; here time passes at
-once until there are enough, then the original draws them. ``Strategy.start`` hands what the server
-evaluates, and the result, on to the record of the run.
+once until there are enough, then the original draws them. ``start``, that of `Strategy` and those
+of strategies with one of their own, hands what the server evaluates, and the result, on to the
+record of the run.
 """
 
 import contextlib
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +20,7 @@ from flwr.serverapp.strategy import Result, Strategy, strategy_utils
 from simulation.flower.grid import VirtualGrid
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
+Start = Callable[..., Result]
 
 _SAMPLE_NODES = strategy_utils.sample_nodes
 
@@ -29,37 +33,31 @@ def _sample_nodes(
     return _SAMPLE_NODES(grid, min_available_nodes, sample_size)
 
 
-def _started(start: Callable[..., Result]) -> Callable[..., Result]:
-    def started(
-        self: Strategy,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        *args: Any,  # noqa: ANN401 - handed on as they are
-        evaluate_fn: Evaluate | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Result:
+def _told(start: Start) -> Start:
+    signature = inspect.signature(start)
+
+    @functools.wraps(start)
+    def told(*args: Any, **kwargs: Any) -> Result:  # noqa: ANN401 - handed on as they are
+        given = signature.bind(*args, **kwargs)
+        grid, measure = given.arguments.get("grid"), given.arguments.get("evaluate_fn")
         if not isinstance(grid, VirtualGrid):
-            return start(self, grid, initial_arrays, *args, evaluate_fn=evaluate_fn, **kwargs)
-        positional = list(args)
-        if len(positional) > _EVALUATE_FN_AT:
-            evaluate_fn = positional.pop(_EVALUATE_FN_AT)
-        measured = evaluate_fn
-
-        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            metrics = measured(server_round, arrays) if measured is not None else None
-            if metrics is not None:
-                grid.note_server_metrics(metrics)
-            return metrics
-
-        given = None if measured is None else evaluate
-        grid.result = start(self, grid, initial_arrays, *positional, evaluate_fn=given, **kwargs)
+            return start(*args, **kwargs)
+        if measure is not None:
+            given.arguments["evaluate_fn"] = _noted(measure, grid)
+        grid.result = start(*given.args, **given.kwargs)
         return grid.result
 
-    return started
+    return told
 
 
-_EVALUATE_FN_AT = 4
-"""Its place among the positional arguments after ``initial_arrays``."""
+def _noted(measure: Evaluate, grid: VirtualGrid) -> Evaluate:
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        metrics = measure(server_round, arrays)
+        if metrics is not None:
+            grid.note_server_metrics(metrics)
+        return metrics
+
+    return evaluate
 
 
 @contextlib.contextmanager
@@ -70,11 +68,29 @@ def strategy_hooks() -> Iterator[None]:
         if name.startswith("flwr.") and vars(module).get("sample_nodes") is _SAMPLE_NODES:
             hooked.append(module)
             module.sample_nodes = _sample_nodes  # type: ignore[attr-defined]
-    start = Strategy.start
-    Strategy.start = _started(start)  # type: ignore[method-assign]
+    starts: list[tuple[type[Strategy], Start]] = []
+
+    def hook(strategy: type[Strategy]) -> None:
+        start = vars(strategy).get("start")
+        if inspect.isfunction(start):
+            starts.append((strategy, start))
+            strategy.start = _told(start)  # type: ignore[method-assign]
+
+    hook(Strategy)  # type: ignore[type-abstract]
+    for strategy in _derived(Strategy):  # type: ignore[type-abstract]
+        hook(strategy)
+    Strategy.__init_subclass__ = classmethod(hook)  # type: ignore[assignment]
     try:
         yield
     finally:
-        Strategy.start = start  # type: ignore[method-assign]
+        del Strategy.__init_subclass__
+        for strategy, start in starts:
+            strategy.start = start  # type: ignore[method-assign]
         for module in hooked:
             module.sample_nodes = _SAMPLE_NODES  # type: ignore[attr-defined]
+
+
+def _derived(strategy: type[Strategy]) -> Iterator[type[Strategy]]:
+    for derived in strategy.__subclasses__():
+        yield derived
+        yield from _derived(derived)
