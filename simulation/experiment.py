@@ -168,11 +168,12 @@ def _taken_up(
 def _summary(
     prepared: Preparation, training: Training, done: Sequence[TrialResult]
 ) -> dict[str, Any]:
-    trials = [summarise(prepared.dry_run, result, training.by_tier) for result in done]
+    population = prepared.dry_run.population
+    trials = [summarise(population, result, training.by_tier) for result in done]
     evaluation = prepared.dry_run.job.evaluation
     return {
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
-        "clients": len(prepared.dry_run.records),
+        "clients": len(population),
         "trials": trials,
         "over_trials": over_trials(trials),
         "criteria": [
@@ -190,8 +191,8 @@ def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, byte
     return {
         "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
         "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
-        "population": _parquet(population_table(dry_run, client_ids)),
-        "availability": _parquet(availability_table(dry_run, until_s)),
+        "population": _parquet(population_table(dry_run.population, client_ids)),
+        "availability": _parquet(availability_table(dry_run.population, until_s)),
         **{
             f"model-{each.trial}": encode_parameters(
                 parameters, unflatten(parameters, each.weights)

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simulation.trajectory import OUTCOMES, events_sha256, trajectory_sha256
-from simulation.trial import DryRun, TrialResult
+from simulation.trial import TrialResult
+from simulation.world import SimulatedPopulation
 
 TIERS = ("fast", "middle", "slow")
 _GRID_POINTS = 1000
@@ -21,40 +22,44 @@ MetricByTier = Callable[
 """Metric by tier of a model's weights, given each client's data client and its tier."""
 
 
-def population_table(dry_run: DryRun, data_client_ids: pa.Array) -> pa.Table:
+def population_table(population: SimulatedPopulation, data_client_ids: pa.Array) -> pa.Table:
     """Who is who, with device model, records, median seconds per example and tier.
 
     Args:
         data_client_ids: By index in the data set.
     """
-    model = dry_run.devices.device_model
-    median_s = _median_per_example_s(dry_run)
-    named = dry_run.mapping.to_table(data_client_ids, dry_run.world.trace.client_ids)
-    names = pa.array(dry_run.world.profiles.device_models)
+    world = population.world
+    named = population.mapping.to_table(data_client_ids, world.trace.client_ids)
+    models = pa.array(world.profiles.device_models)
     return (
-        named.append_column("device_model", names.take(pa.array(model)))
-        .append_column("records", pa.array(dry_run.records))
-        .append_column("per_example_s", pa.array(median_s))
-        .append_column("tier", pa.array([TIERS[tier] for tier in tiers(dry_run)]))
+        named.append_column("device_model", models.take(pa.array(population.devices.device_model)))
+        .append_column("records", pa.array(population.records))
+        .append_column("per_example_s", pa.array(population.median_per_example_s()))
+        .append_column("tier", pa.array([TIERS[tier] for tier in tiers(population)]))
     )
 
 
-def tiers(dry_run: DryRun) -> NDArray[np.int64]:
+def tiers(population: SimulatedPopulation) -> NDArray[np.int64]:
     """Index into `TIERS` of each client: terciles of its device's median seconds per example."""
-    median_s = _median_per_example_s(dry_run)
+    median_s = population.median_per_example_s()
     bounds = np.quantile(median_s, [1 / 3, 2 / 3], method="inverted_cdf")
     return np.searchsorted(bounds, median_s, side="left").astype(np.int64)
 
 
-def availability_table(dry_run: DryRun, until_s: float) -> pa.Table:
+def availability_table(population: SimulatedPopulation, until_s: float) -> pa.Table:
     """Clients inside a window over a run: columns ``virtual_s, available``."""
     step_s = max(_GRID_STEP_S, until_s / _GRID_POINTS)
     times_s = np.arange(0.0, until_s + step_s, step_s)
-    return pa.table({"virtual_s": times_s, "available": dry_run.count_available(times_s)})
+    return pa.table({"virtual_s": times_s, "available": population.count_available(times_s)})
 
 
-def summarise(dry_run: DryRun, result: TrialResult, by_tier: MetricByTier | None) -> dict[str, Any]:
+def summarise(
+    population: SimulatedPopulation, result: TrialResult, by_tier: MetricByTier | None
+) -> dict[str, Any]:
     """Figures of one trial, as they are recorded.
+
+    The best metric is the highest: all of `modeling.metrics` are better when higher, and what
+    `simulation.flower.rounds` takes for a Flower app's metric is no loss and no error.
 
     Args:
         by_tier: Measures the last version per tier; None when the job asks for no evaluation.
@@ -79,7 +84,7 @@ def summarise(dry_run: DryRun, result: TrialResult, by_tier: MetricByTier | None
         "bytes_up": int(_sum(tasks["bytes_up"])),
         "bytes_down": int(_sum(tasks["bytes_down"])),
         "wall_s": result.wall_s,
-        "tiers": _by_tier(dry_run, result, by_tier),
+        "tiers": _by_tier(population, result, by_tier),
     }
 
 
@@ -95,22 +100,17 @@ def over_trials(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return spread
 
 
-def _median_per_example_s(dry_run: DryRun) -> NDArray[np.float64]:
-    model = dry_run.devices.device_model
-    return dry_run.world.profiles.per_example_s_many(model, np.full(len(model), 0.5))
-
-
 def _by_tier(
-    dry_run: DryRun, result: TrialResult, by_tier: MetricByTier | None
+    population: SimulatedPopulation, result: TrialResult, by_tier: MetricByTier | None
 ) -> list[dict[str, Any]]:
-    tier = tiers(dry_run)
+    tier = tiers(population)
     clients = np.bincount(tier, minlength=len(TIERS))
     task_tier = tier[result.tasks["client"].to_numpy()]
     succeeded = pc.equal(result.tasks["outcome"], "succeeded").to_numpy(zero_copy_only=False)
     metrics: Mapping[str, float | None] = {}
     if by_tier is not None:
         names = [TIERS[each] for each in tier]
-        metrics = by_tier(result.weights, dry_run.mapping.data_client, names)
+        metrics = by_tier(result.weights, population.mapping.data_client, names)
     return [
         {
             "tier": name,

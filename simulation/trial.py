@@ -29,7 +29,7 @@ from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA, TrajectoryRecorder
 from simulation.update_training import UpdateTraining, decides_on_results
 from simulation.virtual_clients import VirtualClients
-from simulation.world import ClientDevices, World
+from simulation.world import ClientDevices, SimulatedPopulation, World
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,10 @@ class DryRun:
     initial_weights: NDArray[np.float32]
     seed: int
 
-    def count_available(self, times_s: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Clients inside a window at each virtual time, shape of ``times_s``."""
-        trace = self.world.trace
-        clients_of_device = np.bincount(self.mapping.device, minlength=len(trace))
-        return trace.count_available(times_s, clients_of_device)
+    @property
+    def population(self) -> SimulatedPopulation:
+        """Its clients."""
+        return SimulatedPopulation(self.world, self.mapping, self.devices, self.records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class Trial:
             try:
                 reason = self._runner.turn()
             except FleetExhausted as error:
-                reason, is_exhausted = str(error), True
+                reason, is_exhausted = error.sentence, True
             if every and self._version() >= saved + every and self._fleet.is_settled:
                 saved = self._version()
                 save(self.state())
@@ -225,7 +224,7 @@ class Trial:
     def _trajectory(self) -> pa.Table:
         rows = self._recorder.rows()
         times_s = np.array([row["virtual_s"] for row in rows])
-        available = self._dry_run.count_available(times_s).tolist()
+        available = self._dry_run.population.count_available(times_s).tolist()
         whole = [{**row, "available": n} for row, n in zip(rows, available, strict=True)]
         return pa.Table.from_pylist(whole, TRAJECTORY_SCHEMA)
 

@@ -54,6 +54,37 @@ class ClientDevices:
     up_link: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class SimulatedPopulation:
+    """The clients of a dry-run, numbered from 0: who they are and when they are there.
+
+    Attributes:
+        mapping: Which data client lives on which traced device.
+        devices: What each client holds in its hands.
+        records: Records each client holds, shape ``(clients,)``.
+    """
+
+    world: World
+    mapping: PopulationMapping
+    devices: ClientDevices
+    records: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.records)
+
+    def count_available(self, times_s: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Clients inside a window at each virtual time, shape of ``times_s``."""
+        trace = self.world.trace
+        clients_of_device = np.bincount(self.mapping.device, minlength=len(trace))
+        return trace.count_available(times_s, clients_of_device)
+
+    def median_per_example_s(self) -> NDArray[np.float64]:
+        """Median seconds per example of each client's device model, shape ``(clients,)``."""
+        model = self.devices.device_model
+        return self.world.profiles.per_example_s_many(model, np.full(len(model), 0.5))
+
+
 def load_world(environment: Environment, resolver: InputResolver) -> World:
     """Read all traces of an environment.
 

@@ -28,7 +28,7 @@ from simulation.flower.rounds import Progress
 from simulation.flower.trial import FlowerDryRun, FlowerTrial, run_flower_trial
 from simulation.inputs import InputResolver
 from simulation.run_summary import availability_table, over_trials, population_table, summarise
-from simulation.trial import DryRun, TrialResult
+from simulation.trial import TrialResult
 from simulation.world import load_world, populate
 
 _COMPUTES = ("flwr", "numpy", "torch", "tensorflow", "jax", "sklearn", "xgboost")
@@ -162,7 +162,7 @@ def _trial_summary(dry_run: FlowerDryRun, trial: FlowerTrial) -> dict[str, Any]:
     )
     errors = sorted(trial.client_errors.items(), key=lambda item: (-item[1], item[0]))
     return {
-        **summarise(_as_dry_run(dry_run), result, None),
+        **summarise(dry_run.population, result, None),
         "aggregations": trial.aggregations,
         "messages": trial.messages,
         "undelivered": trial.undelivered,
@@ -173,20 +173,15 @@ def _trial_summary(dry_run: FlowerDryRun, trial: FlowerTrial) -> dict[str, Any]:
 def files_of(dry_run: FlowerDryRun, done: Sequence[FlowerTrial]) -> dict[str, bytes]:
     """Files of a run, as those of any dry-run, and the final arrays of each trial (NPZ)."""
     until_s = max(each.virtual_s for each in done)
-    partitions = pa.array(np.arange(len(dry_run.records)))
-    as_dry_run = _as_dry_run(dry_run)
+    partitions = pa.array(np.arange(len(dry_run.population)))
+    population = dry_run.population
     return {
         "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
         "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
-        "population": _parquet(population_table(as_dry_run, partitions)),
-        "availability": _parquet(availability_table(as_dry_run, until_s)),
+        "population": _parquet(population_table(population, partitions)),
+        "availability": _parquet(availability_table(population, until_s)),
         **{f"arrays-{each.trial}": _npz(each) for each in done if each.arrays},
     }
-
-
-def _as_dry_run(dry_run: FlowerDryRun) -> DryRun:
-    """For the tables and figures that read only who the clients are and when they are there."""
-    return cast(DryRun, dry_run)
 
 
 def _npz(trial: FlowerTrial) -> bytes:

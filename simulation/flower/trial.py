@@ -30,7 +30,7 @@ from simulation.flower.virtual_time import on_clock, virtual_time
 from simulation.population import PopulationMapping
 from simulation.random_streams import RandomStreams
 from simulation.task_log import TaskLog
-from simulation.world import ClientDevices, World
+from simulation.world import ClientDevices, SimulatedPopulation, World
 
 
 class FlowerAppFailed(FlintError):
@@ -59,12 +59,10 @@ class FlowerDryRun:
     seed: int
     local_epochs: int = 1
 
-    def count_available(self, times_s: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Clients inside a window at each virtual time, shape of ``times_s``."""
-        trace = self.world.trace
-        return trace.count_available(
-            times_s, np.bincount(self.mapping.device, minlength=len(trace))
-        )
+    @property
+    def population(self) -> SimulatedPopulation:
+        """Its clients."""
+        return SimulatedPopulation(self.world, self.mapping, self.devices, self.records)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_a_trace_that_ends_ends_an_asynchronous_run():
     assert result.is_exhausted
     assert result.stop_reason == (
         "after 0.0 virtual hours no client can check in any more: the availability trace has "
-        "ended; set availability.repeat_every_s to begin it anew [FLN-1730]"
+        "ended; set availability.repeat_every_s to begin it anew"
     )
     assert rows(result.tasks, "client", "started_s", "outcome", "reason") == [
         (0, 0.0, "succeeded", "aggregated"),
@@ -164,7 +164,7 @@ def test_a_fleet_that_never_finishes_a_task_is_given_up_after_thirty_days():
     assert result.is_exhausted
     assert result.stop_reason == (
         "no update has arrived for 30 virtual days (tasks that ended meanwhile: 540 by window); "
-        "lower what a task asks of a device, or raise client.task_timeout_s [FLN-1730]"
+        "lower what a task asks of a device, or raise client.task_timeout_s"
     )
     assert 29 * DAY_S < result.virtual_s <= 30 * DAY_S
 
