@@ -38,6 +38,8 @@ class TraceTable:
             FlintError: As ``error``; names the first row that is empty, NaN or infinite.
         """
         values = self._plain(column)
+        if pa.types.is_null(values.type):  # a CSV column without a single value
+            self._refuse_empty(column, values, error)
         if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             raise error(
                 f"{self.source}: column {column} holds {values.type}, not numbers; "

@@ -93,6 +93,12 @@ def test_times_that_are_no_numbers_are_refused(write_table):
     assert "column start_s holds string, not numbers" in refusal(InvalidSpan, path)
 
 
+def test_a_csv_column_without_a_value_is_refused_at_its_first_row(tmp_path):
+    path = tmp_path / "sessions.csv"
+    path.write_text("client_id,start_s,end_s\n4,nan,11\n5,,12\n")
+    assert "row 1: start_s is empty; fill it in (1 more rows like it)" in refusal(InvalidSpan, path)
+
+
 def test_a_missing_client_id_is_refused(write_table):
     path = write_table(client_id=["a", None], start_s=[0, 1], end_s=[1, 2])
     assert "row 2: client_id is empty" in refusal(InvalidSpan, path)
