@@ -24,6 +24,9 @@ _TRANSIENT = frozenset(
 _MAX_MESSAGE_BYTES = 16 * 2**20
 _CALL_TIMEOUT_S = 30.0
 _TRANSFER_TIMEOUT_S = 300.0
+_SLOWEST_BYTES_PER_S = 100_000.0
+PART_BYTES = 4 * 2**20
+"""A larger update is handed in by several messages."""
 
 
 class UnreadableCertificate(FlintError):
@@ -91,7 +94,12 @@ class GatewayClient:
     def upload(self, request: pb.UploadRequest) -> pb.UploadResponse:
         """Hand in an update."""
         with _sorted_errors():
-            response: pb.UploadResponse = self._stub.Upload(request, timeout=_TRANSFER_TIMEOUT_S)
+            response: pb.UploadResponse
+            if request.ByteSize() <= PART_BYTES:
+                response = self._stub.Upload(request, timeout=_TRANSFER_TIMEOUT_S)
+            else:
+                timeout_s = _TRANSFER_TIMEOUT_S + request.ByteSize() / _SLOWEST_BYTES_PER_S
+                response = self._stub.UploadInParts(upload_parts(request), timeout=timeout_s)
         return response
 
     def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
@@ -101,6 +109,23 @@ class GatewayClient:
                 request, timeout=_CALL_TIMEOUT_S
             )
         return response
+
+
+def upload_parts(request: pb.UploadRequest) -> Iterator[pb.UploadRequest]:
+    """The messages of ``UploadInParts``."""
+    payload = request.payload  # every access copies it
+    yield pb.UploadRequest(
+        proof=request.proof,
+        task_token=request.task_token,
+        payload_sha256=request.payload_sha256,
+        contract_sha256=request.contract_sha256,
+        payload=payload[:PART_BYTES],
+        cost=request.cost,
+        session_course=request.session_course,
+        payload_bytes=len(payload),
+    )
+    for start in range(PART_BYTES, len(payload), PART_BYTES):
+        yield pb.UploadRequest(payload=payload[start : start + PART_BYTES])
 
 
 def open_channel(address: str, ca_certificate: Path | None) -> grpc.Channel:

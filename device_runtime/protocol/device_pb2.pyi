@@ -186,7 +186,7 @@ class BlobChunk(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
 
 class UploadRequest(_message.Message):
-    __slots__ = ("proof", "task_token", "payload_sha256", "contract_sha256", "payload", "cost", "session_course")
+    __slots__ = ("proof", "task_token", "payload_sha256", "contract_sha256", "payload", "cost", "session_course", "payload_bytes")
     PROOF_FIELD_NUMBER: _ClassVar[int]
     TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,7 @@ class UploadRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     SESSION_COURSE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     proof: DeviceProof
     task_token: bytes
     payload_sha256: bytes
@@ -201,7 +202,8 @@ class UploadRequest(_message.Message):
     payload: bytes
     cost: DeviceCost
     session_course: str
-    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ..., session_course: _Optional[str] = ...) -> None: ...
+    payload_bytes: int
+    def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ..., session_course: _Optional[str] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
 
 class UploadResponse(_message.Message):
     __slots__ = ("verdict", "reason_code", "reason", "come_back_after_s")

@@ -54,6 +54,11 @@ class DeviceGatewayStub:
                 request_serializer=device__runtime_dot_protocol_dot_device__pb2.UploadRequest.SerializeToString,
                 response_deserializer=device__runtime_dot_protocol_dot_device__pb2.UploadResponse.FromString,
                 _registered_method=True)
+        self.UploadInParts = channel.stream_unary(
+                '/flint.device.v1.DeviceGateway/UploadInParts',
+                request_serializer=device__runtime_dot_protocol_dot_device__pb2.UploadRequest.SerializeToString,
+                response_deserializer=device__runtime_dot_protocol_dot_device__pb2.UploadResponse.FromString,
+                _registered_method=True)
         self.ReportOutcome = channel.unary_unary(
                 '/flint.device.v1.DeviceGateway/ReportOutcome',
                 request_serializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.SerializeToString,
@@ -92,6 +97,14 @@ class DeviceGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadInParts(self, request_iterator, context):
+        """`Upload` of a payload that takes several messages, as one beyond 8 MiB must. The first is all of
+        an UploadRequest but for the rest of its payload, the others carry a further part of that each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportOutcome(self, request, context):
         """Ends a leased task without an update: interrupted, failed or declined.
         """
@@ -119,6 +132,11 @@ def add_DeviceGatewayServicer_to_server(servicer, server):
             ),
             'Upload': grpc.unary_unary_rpc_method_handler(
                     servicer.Upload,
+                    request_deserializer=device__runtime_dot_protocol_dot_device__pb2.UploadRequest.FromString,
+                    response_serializer=device__runtime_dot_protocol_dot_device__pb2.UploadResponse.SerializeToString,
+            ),
+            'UploadInParts': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadInParts,
                     request_deserializer=device__runtime_dot_protocol_dot_device__pb2.UploadRequest.FromString,
                     response_serializer=device__runtime_dot_protocol_dot_device__pb2.UploadResponse.SerializeToString,
             ),
@@ -234,6 +252,33 @@ class DeviceGateway:
             request,
             target,
             '/flint.device.v1.DeviceGateway/Upload',
+            device__runtime_dot_protocol_dot_device__pb2.UploadRequest.SerializeToString,
+            device__runtime_dot_protocol_dot_device__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadInParts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/flint.device.v1.DeviceGateway/UploadInParts',
             device__runtime_dot_protocol_dot_device__pb2.UploadRequest.SerializeToString,
             device__runtime_dot_protocol_dot_device__pb2.UploadResponse.FromString,
             options,

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from server.aggregation.aggregator import PartialSum
 
+_CHUNK = 65_536  # in float64 half a MB: sums in double precision take no memory of a model's size
+
 
 def mean_delta(
     sums: Sequence[PartialSum], version: int, base_weight: Callable[[int], float]
@@ -26,7 +28,12 @@ def mean_delta(
         Shape ``(parameters,)``.
     """
     weight = sum(partial.weight for partial in sums)
-    direction = np.zeros_like(sums[0].total, dtype=np.float64)
-    for partial in sums:
-        direction += base_weight(version - partial.base_version) * partial.total.astype(np.float64)
-    return (direction / weight).astype(np.float32)
+    factors = [base_weight(version - partial.base_version) for partial in sums]
+    mean = np.empty(sums[0].total.shape, np.float32)
+    for start in range(0, mean.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        direction = np.zeros(mean[part].shape, np.float64)
+        for factor, partial in zip(factors, sums, strict=True):
+            direction += factor * partial.total[part].astype(np.float64)
+        mean[part] = direction / weight
+    return mean

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from device_runtime.errors import FlintError
+from device_runtime.protocol import device_pb2 as pb
 from feature_catalog.blobs import BlobStore
-from feature_catalog.database import connect
+from feature_catalog.database import PATIENCE_WITH_DATABASE_S, connect
 from server.aggregation.aggregator import Aggregator
 from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
-from server.gateway.blob_cache import BlobCache
+from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
 from server.gateway.catalog import CatalogEnrolment, CatalogHistory, CatalogOutcomes
 from server.gateway.daily_cap import DailyCap
 from server.gateway.elsewhere import Elsewhere
@@ -29,10 +30,12 @@ from server.gateway.pace import PaceSteering
 from server.gateway.peers import Peers, serve_peers
 from server.gateway.rate_limits import DeviceRates
 from server.gateway.routing import RoutedGatewayService
+from server.gateway.served_blobs import ServedBlobs
 from server.gateway.service import DeviceGatewayService, TransferLimits
 from server.gateway.state import GatewayState
 from server.gateway.tokens import TokenMint
 from server.gateway.upload_door import UploadDoor
+from server.gateway.upload_parts import MemoryBudget, UploadFolder
 from server.gateway.upload_slots import UploadSlots
 from server.operations.deployment_metrics import DatabaseProbe
 from server.operations.settings import ServerSettings
@@ -41,6 +44,7 @@ from server.operations.tls import ensure_token_key
 log = logging.getLogger(__name__)
 
 _GRACE_S = 3.0
+_LARGEST_UPDATE_BYTES = 2**30
 _DEFAULT_LIMITS = TransferLimits()
 _DEFAULT_RATES = DeviceRates()
 
@@ -74,7 +78,7 @@ class Gateway:
         with ExitStack() as stack:
             metrics = GatewayMetrics()
             mint = TokenMint(ensure_token_key(settings))
-            engine = connect(settings.database_url)
+            engine = connect(settings.database_url, PATIENCE_WITH_DATABASE_S)
             stack.callback(engine.dispose)
             aggregator = _aggregator(settings, number, stack)
             barrier, outcomes = FoldBarrier(), CatalogOutcomes(engine)
@@ -103,7 +107,7 @@ class Gateway:
                 self.state,
                 intake,
                 mint,
-                BlobCache(BlobStore(settings.blob_url)),
+                ServedBlobs(BlobStore(settings.blob_url), settings.transfers),
                 CatalogEnrolment(engine),
                 outcomes,
                 metrics,
@@ -120,7 +124,15 @@ class Gateway:
             if peers is not None:
                 folder, boot_id = settings.gateway_sockets, self.state.boot_id
                 stack.callback(serve_peers(service, routed.take_orphan, folder, boot_id))
-            door = UploadDoor(routed.Upload, UploadSlots(limits.received), service.turned_away)
+            authenticator = DeviceAuthenticator(mint, clock)
+            door = UploadDoor(
+                routed.Upload,
+                UploadSlots(limits.received),
+                service.turned_away,
+                may_gather=lambda request: self._may_gather(authenticator, request),
+                folder=UploadFolder(settings.transfers),
+                memory=MemoryBudget(limits.memory_bytes),
+            )
             server = serve_devices(routed, door, settings)
             stack.callback(lambda: server.stop(_GRACE_S).wait())
             # Last of the sockets: who sees it answer knows that the others do.
@@ -150,6 +162,16 @@ class Gateway:
         """Hang up, finish running calls and stop serving."""
         self._stack.close()
         log.info("gateway stopped")
+
+    def _may_gather(self, authenticator: DeviceAuthenticator, request: pb.UploadRequest) -> bool:
+        """Whether an update in parts is its device's own, and of a size that can be one."""
+        try:
+            authenticator.upload(request)
+        except NotAuthentic:
+            return False
+        job = self.state.job
+        most_bytes = _LARGEST_UPDATE_BYTES if job is None else job.max_payload_bytes
+        return request.payload_bytes <= most_bytes
 
     def _note_loss(self, error: FlintError) -> None:
         if self.loss is None:

@@ -14,8 +14,11 @@ from server.operations.live_certificates import live_server_credentials
 from server.operations.ports import PortInUse, split_address
 from server.operations.settings import ServerSettings
 
-MAX_DEVICE_MESSAGE_BYTES = 64 * 2**20
-"""Larger requests are refused by the transport, before any of our code sees them."""
+MAX_DEVICE_MESSAGE_BYTES = 16 * 2**20
+"""Larger requests are refused by the transport, before any of our code sees them.
+
+Whatever the model weighs: an update that does not fit comes in parts.
+"""
 
 # A slow phone holds a thread while it sends or receives; threads that wait cost next to nothing.
 # More of them than transfers at once: check-ins must find one.
@@ -85,6 +88,11 @@ def _handlers(service: DeviceCalls, door: UploadDoor) -> grpc.GenericRpcHandler:
             ),
             "Upload": grpc.stream_unary_rpc_method_handler(
                 door.receive, pb.UploadRequest.FromString, pb.UploadResponse.SerializeToString
+            ),
+            "UploadInParts": grpc.stream_unary_rpc_method_handler(
+                door.receive_parts,
+                pb.UploadRequest.FromString,
+                pb.UploadResponse.SerializeToString,
             ),
             "ReportOutcome": grpc.unary_unary_rpc_method_handler(
                 service.ReportOutcome,

@@ -21,7 +21,6 @@ from server.aggregation.process import AggregatorLost
 from server.coordination.tasks import Outcome
 from server.gateway.answers import OutcomeStore, OutcomesUnreachable
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
-from server.gateway.blob_cache import BlobCache
 from server.gateway.daily_cap import DailyCap
 from server.gateway.device_reasons import DeviceReasons
 from server.gateway.elsewhere import Elsewhere
@@ -30,6 +29,7 @@ from server.gateway.intake import UpdateIntake, retry_later
 from server.gateway.metrics import GatewayMetrics
 from server.gateway.pending_updates import PendingUpdates
 from server.gateway.rate_limits import DeviceRates, RateLimits
+from server.gateway.served_blobs import ServedBlobs
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
@@ -51,11 +51,14 @@ class TransferLimits:
         received: Updates on their way in, over links of any speed.
         uploads: Updates that are checked and folded.
         fetches: Blobs on their way out.
+        memory_bytes: Of updates that come in parts, checked and folded at once. Each takes about
+            four times its bytes meanwhile. What has to wait lies on disk.
     """
 
     received: int = 32
     uploads: int = 16
     fetches: int = 40
+    memory_bytes: int = 256 * 2**20
 
 
 _DEFAULT_LIMITS = TransferLimits()
@@ -101,7 +104,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         state: GatewayState,
         intake: UpdateIntake,
         mint: TokenMint,
-        blobs: BlobCache,
+        blobs: ServedBlobs,
         enrolment: Enrolment,
         outcomes: OutcomeStore,
         metrics: GatewayMetrics,
@@ -244,19 +247,19 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.BlobChunk]:
         try:
-            blob = self._blobs.get(request.blob_sha256)
+            blob = self._blobs.open(request.blob_sha256)
         except MissingBlob as error:
             log.error("%s", error)
             context.abort(grpc.StatusCode.NOT_FOUND, "the blob is not in the store")
-        except FlintError as error:
+        except (FlintError, OSError) as error:
             log.error("%s", error)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the blob store does not give it")
-        if request.offset > len(blob):
-            context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {len(blob)} bytes")
-        for start in range(request.offset, len(blob) or 1, _CHUNK_BYTES):
-            chunk = blob[start : start + _CHUNK_BYTES]
+        if request.offset > blob.size:
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {blob.size} bytes")
+        for start in range(request.offset, blob.size or 1, _CHUNK_BYTES):
+            chunk = blob.read(start, _CHUNK_BYTES)
             self._metrics.bytes_down.inc(len(chunk))
-            yield pb.BlobChunk(data=chunk, total_bytes=len(blob))
+            yield pb.BlobChunk(data=chunk, total_bytes=blob.size)
 
     def Upload(  # noqa: N802
         self,
@@ -320,7 +323,9 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return self._intake.take(
                 device.device_id,
                 self._mint.open_task(request.task_token),
-                UploadEnvelope(request.payload_sha256, request.contract_sha256, payload),
+                UploadEnvelope(
+                    request.payload_sha256, request.contract_sha256, payload, request.payload_bytes
+                ),
                 _cost(request.cost, bytes_up=len(payload)),
                 self._clock(),
                 admitted_course(request.session_course),

@@ -76,6 +76,11 @@ class ServerSettings:
         return self.home / "run" / "gateways"
 
     @property
+    def transfers(self) -> Path:
+        """Folder, mode 0700, where gateways keep large transfers in files without a name."""
+        return self.home / "run" / "transfers"
+
+    @property
     def secrets(self) -> Path:
         """Folder of private keys, mode 0700."""
         return self.home / "secrets"

@@ -19,11 +19,13 @@ class UploadEnvelope:
         payload_sha256: As the device claims and signed it.
         contract_sha256: As the device echoes it.
         payload: Not opened here.
+        payload_bytes: Of a payload in parts, as announced; one that is too long is not read on.
     """
 
     payload_sha256: bytes
     contract_sha256: bytes
     payload: bytes
+    payload_bytes: int = 0
 
 
 def max_payload_bytes(model: ModelSpec) -> int:
@@ -81,10 +83,11 @@ def check_bytes(
             f"upload is for contract {upload.contract_sha256.hex()[:16] or 'none'}, "
             f"the job's is {contract_sha256.hex()[:16]}",
         )
-    if len(upload.payload) > max_bytes:
+    update_bytes = max(len(upload.payload), upload.payload_bytes)
+    if update_bytes > max_bytes:
         return Rejection(
             RejectionReason.TOO_LARGE,
-            f"update has {len(upload.payload)} bytes; at most {max_bytes} fit this model",
+            f"update has {update_bytes} bytes; at most {max_bytes} fit this model",
         )
     if (
         len(upload.payload_sha256) != _DIGEST_BYTES
