@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.errors import FlintError
 from feature_catalog.record_files import ClientIndex, Rows, read_records
+from modeling.spec import ModelSpec
+
+
+class ForeignDataset(FlintError):
+    """A data set without the model's columns."""
+
+    code = "FLN-1720"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +137,26 @@ class DatasetSource:
     def open(self) -> Dataset:
         """Open the records; needs neither catalog nor database."""
         return Dataset(self, ClientIndex.read(self.clients), read_records(self.records))
+
+
+def check_dataset(dataset: Dataset, model: ModelSpec) -> None:
+    """Refuse a data set whose records are not what a model takes.
+
+    Raises:
+        ForeignDataset: Naming both.
+    """
+    row = dataset.row
+    x, y = dataset.train()
+    found = (row.model, str(x.dtype), x.shape[1:], y.shape[1:])
+    wanted = (model.name, model.input.dtype, model.input.shape, model.label_shape)
+    if found != wanted:
+        raise ForeignDataset(
+            f"data set {row.name}@{row.version} does not have the columns of {model.name}: it "
+            f"holds {_form(*found)}, the model takes {_form(*wanted)}; add its file for this "
+            f"model: flint dataset add FILE --model {model.name}"
+        )
+
+
+def _form(model: str, dtype: str, width: tuple[int, ...], label: tuple[int, ...]) -> str:
+    columns = " x ".join(map(str, width))
+    return f"{columns} {dtype} columns and {label[0]} label made for {model}"

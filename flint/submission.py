@@ -3,21 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from device_runtime.errors import FlintError, named_in
+from device_runtime.errors import named_in
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
+from feature_catalog.opened_dataset import check_dataset
 from flint.deployment import Deployment
 from flint.extras import require
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.initial_version import resolve_initial_version
 from server.job import Job
-
-
-class UnfitDataset(FlintError):
-    """The job's data set was made for another model."""
-
-    code = "FLN-1009"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +41,14 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     """
     from server.flower.adapter import stop_run, submit_run
 
+    model = get_model(job.model)
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
-            _check_dataset(deployment, job.model, job.evaluation.dataset)
+            check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
     resolve_initial_version(job, deployment.models)
     ensure_artifact(
         deployment,
-        get_model(job.model),
+        model,
         batch_size=job.client.batch_size,
         optimizer=job.client.optimizer.name,
         proximal=job.client.proximal_mu > 0,
@@ -108,12 +104,3 @@ def ensure_artifact(
     note(f"building the artefact of {model.name} for batch size {batch_size} ...")
     artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
     return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
-
-
-def _check_dataset(deployment: Deployment, model: str, dataset: str) -> None:
-    row = deployment.datasets.get(dataset)
-    if row.model != model:
-        raise UnfitDataset(
-            f"{dataset} was made for {row.model}, the job trains a {model}; add "
-            f"the file again with `flint dataset add FILE --model {model}`"
-        )

@@ -13,13 +13,13 @@ from device_runtime.update_codec import encode_parameters, flatten
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.featurize import FieldRoles
 from feature_catalog.model_store import ModelStore
-from feature_catalog.opened_dataset import Dataset
+from feature_catalog.opened_dataset import Dataset, check_dataset
 from feature_catalog.simulation_runs import RunInput
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.initial_version import starting_point
 from server.job import Job
-from simulation.client_data import check_dataset, training_records
+from simulation.client_data import training_records
 from simulation.durations import TaskWork
 from simulation.eligibility import CriterionCount, count_eligible, require_startable
 from simulation.environment import DatasetInput, Environment, is_file_reference

@@ -7,9 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
+from feature_catalog.opened_dataset import (
+    Dataset,
+    DatasetRow,
+    DatasetSource,
+    ForeignDataset,
+    check_dataset,
+)
 from feature_catalog.record_files import ClientIndex, write_records
-from simulation.client_data import ForeignDataset, check_dataset, training_records
+from simulation.client_data import training_records
 from tests.feature_catalog.models import BAG_MODEL, DENSE_MODEL
 
 RECORDS = np.array([3, 1, 4, 2])  # of three training clients and a held-out one
