@@ -17,7 +17,7 @@ a difference within it says little.
 
 What limits the figure: a client trains about twice in these runs, so error feedback has few chances
 to send what it kept; and what is kept was learned from a model many versions older. Buffers here
-wait for devices to check in, not for uploads of a second, so fewer bytes do not shorten virtual time.
+wait for devices to check in, not for uploads of a second: fewer bytes do not shorten virtual time.
 
     python benchmarks/compression.py
 """
