@@ -77,7 +77,7 @@ class NewSimulationRun:
         environment_json: The checked environment file.
         inputs: By key of the environment, e.g. ``"availability"``.
         seed: Of its random streams.
-        executors: Processes that train.
+        executors: Processes that train; 0 if nothing is trained.
         code_version: FLINT's.
         versions: Of the packages that compute, by name.
     """

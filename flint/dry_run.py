@@ -24,9 +24,9 @@ class DryRunOptions:
     """What the command line adds to job and environment.
 
     Attributes:
-        trials: None: as the environment says.
-        seed: None: the job's.
-        executors: Processes that train; None: as the environment says.
+        trials: None: as the environment says, or the run that is resumed.
+        seed: None: the job's, or that of the run that is resumed.
+        executors: Processes that train; None: as for ``trials``.
         resume: Run to go on with.
         system_only: Train nothing: only time, devices and bytes are simulated.
     """
@@ -58,17 +58,16 @@ def simulate(
     """
     job, environment = load_job(job_file), load_environment(environment_file)
     job = _without_evaluation(job) if options.system_only else job
-    prepared = _prepared(catalog, job, environment, environment_file.parent, options.seed)
+    runs = catalog.simulation_runs
+    resumed = None if options.resume is None else runs.get(options.resume)
+    seed, trials, executors = _as_asked(options, job, environment, resumed)
+    prepared = _prepared(catalog, job, environment, environment_file.parent, seed)
     if not options.system_only:
         require_room_for_residuals(job, prepared.dry_run.model, len(prepared.dry_run.records))
-    executors = options.executors or environment.executors.count
-    begun = new_run(prepared, trials=options.trials or environment.trials, executors=executors)
-    runs = catalog.simulation_runs
-    if options.resume is None:
-        row = runs.create(begun)
-    else:
-        row = runs.get(options.resume)
-        require_same(row, begun)
+    begun = new_run(prepared, trials=trials, executors=executors)
+    if resumed is not None:
+        require_same(resumed, begun)
+    row = runs.create(begun) if resumed is None else resumed
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
     for sentence in prepared.notes:
         note(sentence)
@@ -92,12 +91,33 @@ def simulate(
         except FlintError as error:
             runs.fail(row.run_id, str(error))
             raise
+        except (KeyboardInterrupt, SystemExit):
+            note(f"stopped; the same command with --resume {row.run_id} takes it up again")
+            raise
         finally:
             executor.close()
 
 
+def _as_asked(
+    options: DryRunOptions, job: Job, environment: Environment, resumed: SimulationRunRow | None
+) -> tuple[int, int, int]:
+    """Seed, trials and executors: as the command line says, else the run resumed, else the files.
+
+    A run that trains nothing has 0 executors.
+    """
+    given = (options.seed, options.trials, 0 if options.system_only else options.executors)
+    if resumed is not None:
+        files = (resumed.seed, resumed.trials, resumed.executors or environment.executors.count)
+    else:
+        files = (job.seed, environment.trials, environment.executors.count)
+    seed, trials, executors = (
+        default if asked is None else asked for asked, default in zip(given, files, strict=True)
+    )
+    return seed, trials, executors
+
+
 def _prepared(
-    catalog: CatalogSession, job: Job, environment: Environment, folder: Path, seed: int | None
+    catalog: CatalogSession, job: Job, environment: Environment, folder: Path, seed: int
 ) -> Preparation:
     return prepare(
         job,
@@ -106,7 +126,7 @@ def _prepared(
         CatalogInputs(folder, catalog.environment_inputs),
         catalog.datasets,
         catalog.models,
-        job.seed if seed is None else seed,
+        seed,
     )
 
 

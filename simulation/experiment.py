@@ -53,7 +53,11 @@ class Training:
 
 
 def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulationRun:
-    """The record of a run that begins."""
+    """The record of a run that begins.
+
+    Args:
+        executors: Processes that train; 0 for a run that trains nothing.
+    """
     dry_run = prepared.dry_run
     return NewSimulationRun(
         name=dry_run.job.name,
@@ -82,6 +86,11 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
     Raises:
         UnusableCheckpoint: Names the first difference.
     """
+    if (row.executors == 0) != (run.executors == 0):
+        how = "with" if row.executors == 0 else "without"
+        raise UnusableCheckpoint(
+            f"run {row.run_id} was started {how} --system-only; resume it in the same way"
+        )
     for what, then, now in (
         ("job", row.job_json, run.job_json),
         ("environment", row.environment_json, run.environment_json),

@@ -140,7 +140,8 @@ def test_trials_share_the_population_and_differ_in_all_else(home, run, short):
 
 
 def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, run, short):
-    command = ["simulate", short, "-e", ENVIRONMENT, "--checkpoint-every", "2"]
+    options = ["--checkpoint-every", "2", "--executors", "1"]  # the file says 2
+    command = ["simulate", short, "-e", ENVIRONMENT, *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "flint", *map(str, command)],
         stderr=subprocess.PIPE,
@@ -156,6 +157,10 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
             time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--system-only")
+    assert "was started without --system-only" in told
+    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--executors", "2")
+    assert "was started with --executors 1, not 2" in told
     resumed = simulate(home, "--resume", run_id, job=short)
     assert resumed["run_id"] == run_id
     assert resumed["trajectory_sha256"] == run["trajectory_sha256"]
