@@ -1,5 +1,6 @@
 import ssl
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,21 @@ def test_certificates_say_what_they_are_for(settings):
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [u._name for u in usage] == ["serverAuth"]
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def test_a_ca_is_replaced_while_devices_trust_both(settings, tmp_path):
+    """As docs/operations.md says: the next CA comes from a scratch data directory."""
+    ensure_keys(settings)
+    scratch = replace(settings, home=tmp_path / "scratch")
+    ensure_keys(scratch)
+    both = tmp_path / "both.crt"
+    both.write_bytes(settings.ca_certificate.read_bytes() + scratch.ca_certificate.read_bytes())
+    only_old = tmp_path / "old.crt"
+    only_old.write_bytes(settings.ca_certificate.read_bytes())
+    handshake(settings, "localhost", trust=both)
+    settings.private_key("ca").write_bytes(scratch.private_key("ca").read_bytes())
+    settings.ca_certificate.write_bytes(scratch.ca_certificate.read_bytes())
+    assert ensure_keys(settings) == tls.ROLES
+    handshake(settings, "localhost", trust=both)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(settings, "localhost", trust=only_old)
