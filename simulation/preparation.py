@@ -25,6 +25,7 @@ from simulation.eligibility import CriterionCount, count_eligible, require_start
 from simulation.environment import DatasetInput, Environment, is_file_reference
 from simulation.executors.records import ClientRecords
 from simulation.inputs import FileInputs, InputResolver
+from simulation.traces.spans import repairs_in_words
 from simulation.trial import DryRun
 from simulation.update_bytes import update_bytes
 from simulation.update_training import decides_on_results
@@ -115,7 +116,8 @@ def prepare(
         flatten(initial),
         seed,
     )
-    return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, _notes(job))
+    notes = [*repairs_in_words(world.trace.repairs), *_notes(job)]
+    return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, notes)
 
 
 def _open_dataset(

@@ -119,7 +119,7 @@ def run_flower_trials(
 ) -> SimulationRunRow:
     """Run all trials of a recorded run; returns its finished record.
 
-    A run that fails is recorded as failed, with why.
+    A run that fails is recorded as failed, with why; one that is asked to end, as interrupted.
 
     Raises:
         FlintError: See `run_flower_trial`.
@@ -130,7 +130,7 @@ def run_flower_trials(
                 run_flower_trial(dry_run, trial, lambda told, trial=trial: on_progress(trial, told))  # type: ignore[misc]
                 for trial in range(row.trials)
             ]
-        except BaseException as error:
+        except Exception as error:  # who asks it to end leaves it interrupted
             said = str(error) if isinstance(error, FlintError) else type(error).__name__
             runs.fail(row.run_id, said)
             raise

@@ -49,7 +49,7 @@ class SpanRules:
 
 @dataclass(frozen=True, slots=True)
 class SpanRepairs:
-    """What was done to the rows of a file, for the record of a run.
+    """What was done to the rows of a file.
 
     Attributes:
         rows: Rows read.
@@ -64,6 +64,20 @@ class SpanRepairs:
     cut: int = 0
     dropped: int = 0
     joined: int = 0
+
+
+def repairs_in_words(repairs: SpanRepairs) -> list[str]:
+    """What was done to a trace's rows that changes who is available when, for the user."""
+    done = (
+        (repairs.dropped, "longer than max_span_s and dropped"),
+        (repairs.cut, "longer than max_span_s and cut"),
+        (repairs.empty, "empty and left out"),
+    )
+    return [
+        f"availability: {count} of {repairs.rows} spans {'is' if count == 1 else 'are'} {what}"
+        for count, what in done
+        if count
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pytest
 from feature_catalog.simulation_runs import SimulationRuns, UnknownSimulationRun
 from flint.catalog_session import open_catalog
 from flint.cli.simulate_flower_command import _as_json
+from flint.run_view import status
 from simulation.environment import parse_environment
 from simulation.flower.app_folder import read_flower_app
 from simulation.flower.recorded_run import (
@@ -125,6 +126,18 @@ def test_a_run_that_fails_says_why_in_its_record(world, runs):
     failed = runs.get(row.run_id)
     assert failed.status == "failed"
     assert "stopped after 0.00 virtual hours with KeyError" in failed.detail
+
+
+@pytest.mark.integration
+def test_a_run_that_is_asked_to_end_has_not_failed(world, runs):
+    def stop(trial, progress):
+        raise KeyboardInterrupt
+
+    dry_run = prepared(world, "num-server-rounds=2")
+    row = runs.create(new_flower_run(dry_run, trials=1))
+    with pytest.raises(KeyboardInterrupt):
+        run_flower_trials(dry_run, runs, row, stop)
+    assert status(runs.get(row.run_id), runs.driven()) == "interrupted"
 
 
 def test_what_of_an_environment_an_app_does_not_use_is_said(world):

@@ -5,7 +5,7 @@ import pytest
 
 from feature_catalog.table_files import EmptyDataFile, MissingColumn, UnreadableDataFile
 from simulation.traces.session_files import read_sessions
-from simulation.traces.spans import InvalidSpan, OverlappingSpans, SpanRules
+from simulation.traces.spans import InvalidSpan, OverlappingSpans, SpanRules, repairs_in_words
 
 
 def refusal(kind, path, *args, **kwargs) -> str:
@@ -124,6 +124,15 @@ def test_spans_beyond_the_cap_are_cut_or_dropped(write_table):
     assert (cut.end_s.tolist(), cut.repairs.cut) == ([86_400, 200], 1)
     dropped = read_sessions(path, SpanRules(max_span_s=86_400, longer="drop"))
     assert (dropped.end_s.tolist(), dropped.repairs.dropped, len(dropped)) == ([200], 1, 2)
+
+
+def test_repairs_that_change_who_is_there_are_told(write_table):
+    path = write_table(client_id=[1, 1, 2], start_s=[0, 90, 5], end_s=[80, 99, 5])
+    told = repairs_in_words(read_sessions(path, SpanRules(max_span_s=10)).repairs)
+    assert told == [
+        "availability: 1 of 3 spans is longer than max_span_s and cut",
+        "availability: 1 of 3 spans is empty and left out",
+    ]
 
 
 def test_a_span_past_the_repeat_is_refused(write_table):
