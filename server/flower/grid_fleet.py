@@ -9,8 +9,8 @@ import queue
 import threading
 from collections.abc import Sequence
 
+from device_runtime.errors import FlintError
 from device_runtime.participation import ParticipationPolicy
-from device_runtime.update_codec import parameters_from_blob
 from feature_catalog.blobs import BlobStore
 from server.coordination.events import Event
 from server.coordination.fleet import OpenJob
@@ -19,6 +19,7 @@ from server.flower.node_fleet import NodeFleet
 from server.flower.node_messages import NodeGrid, NodeReply, RunEnded, SuperLinkBusy
 from server.flower.node_tasks import OpenedJob, RunningTask, node_task
 from server.flower.node_update import NodeUpdate, read_update
+from server.flower.stored_parameters import StoredParameters
 from server.update_gate.rejections import Rejection
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,7 @@ class GridFleet(NodeFleet):
         """Announce the newest version; versions before the oldest live are forgotten."""
         with self._lock:
             model = self._opened().opened.model
-            arrays = parameters_from_blob(model.parameters, self._blobs.get(parameters_sha256))
-            names = [parameter.name for parameter in model.parameters]
-            parameters = dict(zip(names, arrays, strict=True))
+            parameters = StoredParameters(self._blobs, parameters_sha256, model)
             self._use_version(version, parameters, oldest_live_version)
         self._wake.set()
 
@@ -135,7 +134,11 @@ class GridFleet(NodeFleet):
     # -- what travels ----------------------------------------------------------------------------
 
     def _send(self, tasks: Sequence[RunningTask]) -> Sequence[str | None]:
-        return self._grid.push([node_task(self._opened(), task) for task in tasks])
+        try:
+            return self._grid.push([node_task(self._opened(), task) for task in tasks])
+        except FlintError as error:
+            log.error("%s", error)
+            raise SuperLinkBusy(f"the version to be sent cannot be read: {error}") from error
 
     def _read(self, task: RunningTask, reply: NodeReply) -> NodeUpdate | Rejection:
         contract_sha256 = self._opened().opened.contract_sha256
