@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 UPGRADE_LOCK = 0x464C494E_54000001
 LEADER_LOCK = 0x464C494E_54000002
 
+PATIENCE_WITH_DATABASE_S = 20.0
+"""How long a server process that starts waits for the database; then its supervisor tries again."""
+
 _CONNECT_TIMEOUT_S = 10
+_RETRY_S = 0.2
 
 
 class DatabaseUnreachable(FlintError):
@@ -31,12 +36,14 @@ class DatabaseTooNew(FlintError):
     code = "FLN-1234"
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, patience_s: float = 0.0) -> Engine:
     """Connect to Postgres; the engine is safe to use from several threads.
 
     Args:
         url: SQLAlchemy URL, ``postgresql+psycopg2://...``; ``postgresql://`` and ``postgres://``
             are understood too.
+        patience_s: How long to ask a database again that does not answer; one that was killed
+            takes a few seconds to come back.
 
     Raises:
         DatabaseUnreachable: If it is no Postgres URL, or the database does not answer.
@@ -54,8 +61,9 @@ def connect(url: str) -> Engine:
             json_serializer=_to_json,
             connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
         )
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        deadline_s = time.monotonic() + patience_s
+        while not _answers(engine, is_last_time=time.monotonic() >= deadline_s):
+            time.sleep(_RETRY_S)
     except ArgumentError as error:
         raise DatabaseUnreachable(
             "the database URL cannot be read; it looks like "
@@ -69,6 +77,17 @@ def connect(url: str) -> Engine:
             "with `flint up`, or mend FLINT_DATABASE_URL"
         ) from error
     return engine
+
+
+def _answers(engine: Engine, *, is_last_time: bool) -> bool:
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except OperationalError:
+        if is_last_time:
+            raise
+        return False
+    return True
 
 
 def upgrade(engine: Engine) -> None:

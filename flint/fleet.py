@@ -155,6 +155,8 @@ class LocalFleet:
         token = deployment.devices.create_enrolment_token(count, _TOKEN_VALID_S)
         _write_private(self._token_file, token)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._counts_before: Counter[str] = Counter()
+        self._finished_before = 0
         self._conditions_file: Path | None = None
         if conditions is not None:
             self._conditions_file = folder / ".conditions.json"
@@ -170,19 +172,9 @@ class LocalFleet:
         """Start the processes. They die with this one, however it ends."""
         self._settings.logs.mkdir(parents=True, exist_ok=True)
         self._epoch_file.unlink(missing_ok=True)
-        for number, (first, count) in enumerate(self._shares):
-            command = [*self._command(), "--first", str(first), "--count", str(count)]
-            with self._log(number).open("wb") as log, self._reports(number).open("wb") as reports:
-                self._processes.append(
-                    subprocess.Popen(  # noqa: S603 - the command is our own
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=reports,
-                        stderr=log,
-                        process_group=0,  # Ctrl-C is for us, who stop them in order
-                        env={**os.environ, **_ONE_THREAD},
-                    )
-                )
+        for number in range(len(self._shares)):
+            self._log(number).unlink(missing_ok=True)
+            self._processes.append(self._start(number))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,6 +192,25 @@ class LocalFleet:
         self._processes.clear()
         self._token_file.unlink(missing_ok=True)
         self._epoch_file.unlink(missing_ok=True)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids, those that have ended too."""
+        return tuple(process.pid for process in self._processes)
+
+    def revive(self) -> int:
+        """Start again the processes that have ended, as a phone starts an app again.
+
+        Returns:
+            How many. What they had counted stays in `progress`, but for their last second.
+        """
+        ended = [n for n, process in enumerate(self._processes) if process.poll() is not None]
+        for number in ended:
+            report = _last_report(self._reports(number))
+            self._counts_before.update(report.get("counts", {}))
+            self._finished_before += int(report.get("finished_tasks", 0))
+            self._processes[number] = self._start(number)
+        return len(ended)
 
     def wait_until_enrolled(self, timeout_s: float = _ENROL_TIMEOUT_S) -> None:
         """Wait until the gateway knows every identity.
@@ -249,18 +260,32 @@ class LocalFleet:
     def progress(self) -> FleetProgress:
         """What the processes last reported."""
         reports = [_last_report(self._reports(n)) for n in range(len(self._shares))]
-        counts: Counter[str] = Counter()
+        counts = Counter(self._counts_before)
         for report in reports:
             counts.update(report.get("counts", {}))
         return FleetProgress(
             devices=self._count,
             enrolled=counts["enrolled"],
             in_flight=sum(int(r.get("in_flight", 0)) for r in reports),
-            finished_tasks=sum(int(r.get("finished_tasks", 0)) for r in reports),
+            finished_tasks=self._finished_before
+            + sum(int(r.get("finished_tasks", 0)) for r in reports),
             known=sum(int(r.get("enrolled", 0)) for r in reports),
             cpu_s=sum(float(r.get("cpu_s", 0.0)) for r in reports),
             counts=dict(counts),
         )
+
+    def _start(self, number: int) -> "subprocess.Popen[bytes]":
+        first, count = self._shares[number]
+        command = [*self._command(), "--first", str(first), "--count", str(count)]
+        with self._log(number).open("ab") as log, self._reports(number).open("wb") as reports:
+            return subprocess.Popen(  # noqa: S603 - the command is our own
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=reports,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for us, who stop them in order
+                env={**os.environ, **_ONE_THREAD},
+            )
 
     def _command(self) -> list[str]:
         settings = self._settings

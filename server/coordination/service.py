@@ -14,7 +14,7 @@ from device_runtime.engine import LiteRtEngine
 from device_runtime.errors import FlintError
 from device_runtime.manifest import ArtifactManifest
 from feature_catalog.blobs import BlobStore, BlobStoreUnreachable
-from feature_catalog.database import DatabaseUnreachable, connect
+from feature_catalog.database import PATIENCE_WITH_DATABASE_S, DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.jobs import (
     JobNotClaimable,
@@ -71,7 +71,7 @@ class Coordinator:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._engine = connect(settings.database_url)
+        self._engine = connect(settings.database_url, PATIENCE_WITH_DATABASE_S)
         self._blobs = BlobStore(settings.blob_url)
         self._models = ModelStore(self._engine, self._blobs)
         self._jobs = JobQueue(self._engine)

@@ -24,7 +24,7 @@ GATHER_S = 0.01
 """Least time between two progress messages: the first change goes at once, a flood in batches."""
 
 _FIRST_BACK_OFF_S = 0.1
-_LONGEST_BACK_OFF_S = 5.0
+_LONGEST_BACK_OFF_S = 2.0
 
 ChannelFactory = Callable[[], grpc.Channel]
 

@@ -20,7 +20,7 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 _TAIL_LINES = 20
 _FIRST_BACK_OFF_S = 1.0
 _LONGEST_BACK_OFF_S = 30.0
-_STEADY_S = 60.0
+_BACK_OFF_HALF_LIFE_S = 5.0
 _TICK_S = 0.05
 _MAX_LOG_BYTES = 32 * 2**20
 
@@ -82,6 +82,7 @@ class SupervisedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._restart_at_s = 0.0
+        self._ready_s: float | None = None
         self._back_off_s = _FIRST_BACK_OFF_S
         self._log_start_bytes = 0
         self._has_read: tuple[int, int] | None = None
@@ -125,16 +126,23 @@ class SupervisedProcess:
         elif self.state is ProcessState.STARTING:
             if self.spec.is_ready():
                 self.state = ProcessState.READY
+                self._ready_s = now_s
                 self._say(f"{self.spec.name} ready after {now_s - self._started_s:.1f} s")
             elif now_s - self._started_s > self.spec.start_timeout_s:
                 self._note_end(f"was not ready after {self.spec.start_timeout_s:g} s")
-        elif now_s - self._started_s > _STEADY_S:
-            self._back_off_s = _FIRST_BACK_OFF_S
 
     def restart_later(self) -> None:
-        """After its end: have `tend` start it again, later every time it ends soon."""
+        """After its end: have `tend` start it again, later every time it ends soon.
+
+        While it serves, what earlier ends have added to the wait decays.
+        """
         self.state = ProcessState.WAITING
-        self._restart_at_s = time.monotonic() + self._back_off_s
+        now_s = time.monotonic()
+        if self._ready_s is not None:
+            half_lives = min((now_s - self._ready_s) / _BACK_OFF_HALF_LIFE_S, 60.0)
+            self._back_off_s = max(_FIRST_BACK_OFF_S, self._back_off_s * 0.5**half_lives)
+            self._ready_s = None
+        self._restart_at_s = now_s + self._back_off_s
         self._say(f"{self.spec.name} {self.end}; starting it again in {self._back_off_s:.0f} s")
         self._back_off_s = min(2 * self._back_off_s, _LONGEST_BACK_OFF_S)
 

@@ -19,6 +19,7 @@ from server.operations.processes import ProcessSpec, ProcessState, SupervisedPro
 from server.operations.settings import ServerSettings
 
 _TICK_S = 0.1
+_DATABASE_TICKS = 10
 _SLOW_TICKS = 50
 _SAME_REQUEST_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -221,6 +222,8 @@ class Supervisor:
                     process.restart_later()
             self._console.show_news()
             self._note_status()
+            if ticks % _DATABASE_TICKS == 0:
+                self._tend_database()
             if ticks % _SLOW_TICKS == 0:
                 self._tend_slowly()
 
@@ -228,6 +231,8 @@ class Supervisor:
         self._tend_certificates()
         for process in self._processes:
             process.trim_log()
+
+    def _tend_database(self) -> None:
         if self._database is not None and not self._database.is_running():
             self._console.say("the database has ended; starting it again")
             try:

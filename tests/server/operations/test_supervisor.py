@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,15 @@ import psutil
 import pytest
 
 from server.operations.console import Console
+from server.operations.guardian import Guardian
 from server.operations.home_claim import AlreadyRunning, claim_home
 from server.operations.ports import choose_ports, is_accepting
-from server.operations.processes import ProcessFailed, ProcessSpec
+from server.operations.processes import (
+    _BACK_OFF_HALF_LIFE_S,
+    ProcessFailed,
+    ProcessSpec,
+    SupervisedProcess,
+)
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import Supervisor, read_status
 from server.operations.tls import UnusableKeys
@@ -117,6 +124,21 @@ def test_a_crashed_process_is_started_again(supervise):
         return now.restarts == 1 and now.state == "ready" and now.pid != before.pid
 
     eventually(is_back)
+
+
+def test_one_that_ends_again_and_again_is_waited_for_longer_until_it_has_served(tmp_path):
+    said: list[str] = []
+    spec = child_spec("gateway", "crash")
+    process = SupervisedProcess(spec, tmp_path / "log", Guardian.start(), said.append)
+    for _ in range(3):
+        process.restart_later()
+    process._ready_s = time.monotonic() - 2 * _BACK_OFF_HALF_LIFE_S  # as if it had served since
+    process.restart_later()
+    process._ready_s = time.monotonic() - 3600
+    process.restart_later()
+    waits = [line.rpartition(" in ")[2] for line in said]
+    assert waits == ["1 s", "2 s", "4 s", "2 s", "1 s"]
+    process._guardian.dismiss()
 
 
 def test_a_process_that_does_not_start_is_explained_with_the_end_of_its_log(supervise, settings):
