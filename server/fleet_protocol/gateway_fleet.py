@@ -327,6 +327,9 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         now_s = self.now_s()
         if progress.snapshot:
             self._reconcile(link, progress)
+        for sessions in progress.sessions:  # before the updates with which a job may end
+            if sessions.shape in SHAPES:  # a gateway of another version may know more of them
+                self._events.put(SessionsEnded(now_s, sessions.shape, sessions.count))
         for leased in progress.leased:
             if leased.task_id not in link.leased:
                 self._slots.take(link, leased.grant_id, list(self._links.values()))
@@ -341,9 +344,6 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             self._events.put(ended_event(ended, now_s))
         for refusal in progress.refusals:
             self._events.put(UpdatesRefused(now_s, refusal.reason_code, refusal.count))
-        for sessions in progress.sessions:
-            if sessions.shape in SHAPES:  # a gateway of another version may know more of them
-                self._events.put(SessionsEnded(now_s, sessions.shape, sessions.count))
         self._events.put(_Told(link.boot_id, link.last_progress))
         if progress.snapshot:
             self._bring_up_to_date(link, progress)

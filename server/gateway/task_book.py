@@ -79,9 +79,10 @@ class TaskBook:
             payload_sha256=reference.payload_sha256,
         )
         self._folded[reference.task_id] = message
-        self._outbox.completed(message)
         self._setbacks.clear(reference.client_id)
+        # First, as a job may end with what follows, and then nothing more of it is told.
         self._end_session(lease, TAKEN)
+        self._outbox.completed(message)
 
     def end(
         self,
@@ -106,6 +107,7 @@ class TaskBook:
         self._answers.put(claims.task_id, answer)
         if answer.outcome in (Outcome.INTERRUPTED, Outcome.FAILED):
             self._setbacks.note(claims.device_id)
+        self._end_session(lease, session_end)
         self._outbox.ended(
             [
                 pb.Ended(
@@ -124,7 +126,6 @@ class TaskBook:
             ]
         )
         self._count(answer.outcome, reason, 1)
-        self._end_session(lease, session_end)
 
     def expire(self, now_s: float) -> None:
         """End every leased task whose deadline has passed."""

@@ -128,12 +128,19 @@ def test_a_job_is_submitted_followed_and_leaves_versions(session, job_file, tmp_
     assert states[-1]["version"] == 4
     assert states[-1]["outcomes"]["succeeded"] >= 16
     assert states[-1]["flower_run_id"] == submitted["flower_run_id"]
+    sessions = states[-1]["sessions"]
+    assert sum(count for shape, count in sessions.items() if shape.endswith("^")) >= 16
     versions = [state["version"] for state in states if "version" in state]
     assert versions == sorted(versions)
 
     panel = session.text("job", submitted["job_id"])
     assert "finished" in panel
     assert "succeeded" in panel
+    assert "-v[]+^" in panel
+
+    told = [(e["action"], e["subject"]) for e in session.json("audit", "--since", "1h")]
+    assert ("job.submitted", submitted["job_id"]) in told
+    assert ("job.ended", submitted["job_id"]) in told
 
     stored = [v for v in session.json("models", "list", "session") if v["job_id"] is not None]
     measured = [v["metrics"]["metric"] for v in stored if "metric" in v["metrics"]]

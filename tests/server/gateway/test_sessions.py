@@ -77,6 +77,16 @@ def test_a_runtime_that_says_nothing_of_its_attempt_is_counted_by_its_end():
     assert told(desk) == {"^": 1}
 
 
+def test_an_attempt_is_told_no_later_than_its_update_or_end():
+    desk = opened()
+    told_with = []
+    desk.state.outbox.listen(lambda: told_with.append(desk.state.outbox.take().progress))
+    upload(desk, desk.lease("d1"))
+    end(desk, desk.lease("d2"), Outcome.FAILED, "-v[")
+    shown = [(len(p.sessions), len(p.completed) + len(p.ended)) for p in told_with if not p.leased]
+    assert shown == [(1, 0), (0, 1)] * 2
+
+
 def test_attempts_not_acknowledged_are_told_again_under_the_same_sequence_and_never_twice():
     desk = opened()
     upload(desk, desk.lease())
