@@ -83,10 +83,13 @@ def stop_postmaster(pgdata: Path, timeout_s: float) -> bool:
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits for its parent does not."""
     if _PROC.is_dir():
+        # Its state, not its command line: that of a server that is starting can be empty.
         try:
-            return bool((_PROC / str(pid) / "cmdline").read_bytes())
-        except OSError:
+            status = (_PROC / str(pid) / "stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
             return False
+        state = status.rpartition(b")")[2].split()[0]  # after its name, which may hold anything
+        return state not in {b"Z", b"X"}
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
