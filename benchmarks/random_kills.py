@@ -16,8 +16,8 @@ Counted from the catalog and from what device processes report, per job:
 - redone: updates that devices were asked for again, per kill; at most what one buffer or round
   holds and what came in while it was released. Aggregations redone are at most one a kill by
   construction: a coordinator has one release in progress;
-- recovered: seconds from the kill to the next stored version, or the job's end. Undisturbed, a
-  version takes a few tenths of a second;
+- recovered: seconds from the kill to the version after the next one (the next may be under way at
+  the kill), or the job's end. Undisturbed, a version takes a few tenths of a second;
 - orphans: processes of the data directory that nobody supervises, looked for after each kill of a
   supervisor and at the end.
 
@@ -160,7 +160,7 @@ def run_job(
             continue  # the next one comes while this one is mended
         mend(world, tally)
         wait_for(
-            lambda v=version: newest_version(world, job_id) > v or ended(world, job_id),  # type: ignore[misc]
+            lambda v=version: newest_version(world, job_id) > v + 1 or ended(world, job_id),  # type: ignore[misc]
             _JOB_TIMEOUT_S,
         )
         if not was_over:

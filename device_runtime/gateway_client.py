@@ -22,6 +22,9 @@ _TRANSIENT = frozenset(
     }
 )
 _MAX_MESSAGE_BYTES = 16 * 2**20
+SERVER_TIME_KEY = "flint-server-time-ms"
+"""Trailing metadata of a call refused as not authentic: whose clock is wrong can then be mended."""
+
 _CALL_TIMEOUT_S = 30.0
 _TRANSFER_TIMEOUT_S = 300.0
 _SLOWEST_BYTES_PER_S = 100_000.0
@@ -41,12 +44,14 @@ class GatewayError(Exception):
     Attributes:
         status: gRPC status name, e.g. ``"UNAVAILABLE"``.
         detail: What the gateway said.
+        server_time_ms: The gateway's clock, where it told; else 0.
     """
 
-    def __init__(self, status: str, detail: str) -> None:
+    def __init__(self, status: str, detail: str, server_time_ms: int = 0) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
+        self.server_time_ms = server_time_ms
 
 
 class GatewayBusy(GatewayError):
@@ -167,4 +172,11 @@ def _sorted_errors() -> Iterator[None]:
     except grpc.RpcError as error:
         status, detail = error.code(), error.details() or ""
         kind = GatewayBusy if status in _TRANSIENT else GatewayRefused
-        raise kind(status.name, detail) from error
+        raise kind(status.name, detail, _server_time_ms(error)) from error
+
+
+def _server_time_ms(error: grpc.RpcError) -> int:
+    for told in error.trailing_metadata() or ():
+        if told.key == SERVER_TIME_KEY and str(told.value).isdecimal():
+            return int(told.value)
+    return 0

@@ -1,6 +1,5 @@
 """A device's requests to its gateway, signed with its key, on the gateway's clock."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from device_runtime.compression import KNOWN_CODECS
 from device_runtime.device_store import DeviceStore, Enrolment, PendingUpdate
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.steady_time import steady_time
 
 RUNTIME_VERSION = 1
 
@@ -51,7 +51,7 @@ class RequestSigner:
         self,
         store: DeviceStore,
         description: DeviceDescription,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady_time,
     ) -> None:
         """Read key, enrolment and clock offset from the store.
 
@@ -88,6 +88,12 @@ class RequestSigner:
         if abs(self._offset_ms - self._kept_offset_ms) > _KEPT_CLOCK_ERROR_MS:
             self._kept_offset_ms = self._offset_ms
             self._store.save_clock_offset_ms(self._offset_ms)
+
+    def mends_clock(self, server_time_ms: int) -> bool:
+        """Note the gateway's clock; whether that is news enough to ask again what it refused."""
+        before_ms = self._offset_ms
+        self.heard_time(server_time_ms)
+        return abs(self._offset_ms - before_ms) > _KEPT_CLOCK_ERROR_MS
 
     def enrol_request(self) -> pb.EnrolRequest:
         """Ask to enrol this device's key.

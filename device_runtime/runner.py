@@ -9,7 +9,6 @@ deadline.
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,6 +28,7 @@ from device_runtime.participation import (
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.request_signer import DeviceDescription, EnrolmentRefused, RequestSigner
 from device_runtime.session_shape import DOWNLOADED, TRAINED, TRAINING, UPLOADING, SessionCourses
+from device_runtime.steady_time import steady_time
 from device_runtime.task_fault import TaskFault
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ _Verdict = pb.UploadResponse
 _HOLDS_BACK_UPLOAD = frozenset({"opted_out", "user_hours", "user_battery", "network"})
 # An update too long or not finite may be so for what it carried: docs/errors/FLN-2105.md, -2106.md.
 _RESIDUAL_TO_BLAME = frozenset({2105, 2106})
+_NOT_AUTHENTIC = 2007  # docs/errors/FLN-2007.md: says nothing about the update or its task
 _FINAL_VERDICTS = {
     _Verdict.COMMITTED: "committed",
     _Verdict.STALE: "stale",
@@ -63,7 +64,7 @@ class DeviceRunner:
         description: DeviceDescription,
         pacing: Pacing | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady_time,
         jitter: random.Random | None = None,
     ) -> None:
         """Assemble; nothing is contacted before the first `step`.
@@ -75,7 +76,7 @@ class DeviceRunner:
             shared: Of this process.
             description: For enrolment.
             pacing: Waits and slices.
-            clock: Seconds since the epoch on this device.
+            clock: Seconds since the epoch on this device; one that is set ends tasks.
             jitter: Source of the waits' spread.
         """
         self.finished_tasks = 0
@@ -288,6 +289,9 @@ class DeviceRunner:
         if response.verdict in (_Verdict.RETRY_LATER, _Verdict.VERDICT_UNSPECIFIED):
             self._counts["retry_later"] += 1
             return max(come_back_s, self._back_off())
+        refused_unread = response.reason_code == _NOT_AUTHENTIC
+        if refused_unread and self._signer.mends_clock(response.server_time_ms):
+            return 0.0
         self._failures = self._task_failures = 0
         self._courses.end(update.task_id)
         outcome = _FINAL_VERDICTS.get(response.verdict)
@@ -309,8 +313,10 @@ class DeviceRunner:
         return come_back_s if self._phase == self._check_in else 0.0
 
     def _after_refusal(self, error: GatewayRefused) -> float:
+        if error.status == "UNAUTHENTICATED" and self._signer.mends_clock(error.server_time_ms):
+            return 0.0
         if error.status == "UNAUTHENTICATED" and self._may_renew_credential():
-            # A credential or clock that went bad is mended by enrolling the same key again.
+            # A credential that went bad is mended by enrolling the same key again.
             self._credential_renewed = True
             self._phase = self._enrol
             return self._back_off()

@@ -206,7 +206,7 @@ class UploadRequest(_message.Message):
     def __init__(self, proof: _Optional[_Union[DeviceProof, _Mapping]] = ..., task_token: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., cost: _Optional[_Union[DeviceCost, _Mapping]] = ..., session_course: _Optional[str] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
 
 class UploadResponse(_message.Message):
-    __slots__ = ("verdict", "reason_code", "reason", "come_back_after_s")
+    __slots__ = ("verdict", "reason_code", "reason", "come_back_after_s", "server_time_ms")
     class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERDICT_UNSPECIFIED: _ClassVar[UploadResponse.Verdict]
@@ -227,11 +227,13 @@ class UploadResponse(_message.Message):
     REASON_CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     COME_BACK_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     verdict: UploadResponse.Verdict
     reason_code: int
     reason: str
     come_back_after_s: float
-    def __init__(self, verdict: _Optional[_Union[UploadResponse.Verdict, str]] = ..., reason_code: _Optional[int] = ..., reason: _Optional[str] = ..., come_back_after_s: _Optional[float] = ...) -> None: ...
+    server_time_ms: int
+    def __init__(self, verdict: _Optional[_Union[UploadResponse.Verdict, str]] = ..., reason_code: _Optional[int] = ..., reason: _Optional[str] = ..., come_back_after_s: _Optional[float] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("task_token", "outcome", "reason", "cost", "session_course")

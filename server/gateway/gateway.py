@@ -3,13 +3,13 @@
 import logging
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.steady_time import steady_time
 from feature_catalog.blobs import BlobStore
 from feature_catalog.database import PATIENCE_WITH_DATABASE_S, connect
 from server.aggregation.aggregator import Aggregator
@@ -57,7 +57,7 @@ class Gateway:
         settings: ServerSettings,
         number: int = 0,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady_time,
         limits: TransferLimits = _DEFAULT_LIMITS,
         rates: DeviceRates = _DEFAULT_RATES,
     ) -> None:
@@ -66,7 +66,7 @@ class Gateway:
         Args:
             settings: Of the deployment.
             number: Which of its gateways this is, from 0.
-            clock: Server's clock, seconds since the epoch.
+            clock: Server's clock, seconds since the epoch; one that is set ends tasks.
             limits: Transfers at once.
             rates: How often a device may call.
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import grpc
 
+from device_runtime.gateway_client import SERVER_TIME_KEY
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol import device_pb2_grpc
 from server.gateway.elsewhere import Elsewhere
@@ -162,6 +163,8 @@ class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return error
         except grpc.RpcError as error:
             self._count(call, "refused")
+            told = [(t.key, t.value) for t in error.trailing_metadata() or ()]
+            context.set_trailing_metadata(tuple(t for t in told if t[0] == SERVER_TIME_KEY))
             context.abort(error.code(), error.details() or "")
         self._count(call, "answered")
         return answer

@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 import grpc
 
 from device_runtime.errors import FlintError
+from device_runtime.gateway_client import SERVER_TIME_KEY
 from device_runtime.identity import is_device_public_key, verify_enrol
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol import device_pb2_grpc
@@ -189,6 +190,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             device = self._authenticator.check_in(request)
         except NotAuthentic as error:
             self._metrics.count_unauthenticated("check_in")
+            context.set_trailing_metadata(((SERVER_TIME_KEY, str(self._now_ms())),))
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         self._metrics.check_ins.inc()
         now_s = self._clock()
@@ -307,6 +309,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             self._metrics.count_unauthenticated("upload")
             response = self._intake.refuse(Rejection(RejectionReason.BAD_SIGNATURE, str(error)))
             response.come_back_after_s = _NOT_AUTHENTIC_COME_BACK_S
+            response.server_time_ms = self._now_ms()
             return response
         held_back = self._rates.upload(device.device_id, self._clock())
         if held_back is not None:

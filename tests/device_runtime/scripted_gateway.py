@@ -8,6 +8,7 @@ from concurrent import futures
 
 import grpc
 
+from device_runtime.gateway_client import SERVER_TIME_KEY
 from device_runtime.identity import verify_check_in, verify_enrol, verify_upload
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
@@ -34,6 +35,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         break_fetch_after: Chunks after which the next fetch breaks off.
         check_ins, fetches, uploads, reports, enrolments: Requests, in order.
         clock_ahead_ms: Server clock minus the machine's.
+        tolerance_ms: Most that a proof's time may be from the server's; None: any.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         self.on_check_in: Callable[[pb.CheckInRequest], None] = lambda request: None
         self.come_back_after_s = 7.0
         self.clock_ahead_ms = 0
+        self.tolerance_ms: int | None = None
         self.enrolments: list[pb.EnrolRequest] = []
         self.check_ins: list[pb.CheckInRequest] = []
         self.fetches: list[pb.FetchBlobRequest] = []
@@ -88,7 +91,8 @@ class ScriptedGateway(DeviceGatewayServicer):
     def CheckIn(self, request, context):  # noqa: N802
         self._fail("CheckIn", context)
         key = self.public_keys.get(request.proof.device_id, b"")
-        if not verify_check_in(key, request):
+        if not verify_check_in(key, request) or self._is_out_of_time(request.proof):
+            context.set_trailing_metadata(((SERVER_TIME_KEY, str(self.now_ms())),))
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not signed by the enrolled key")
         self.check_ins.append(request)
         self.on_check_in(request)
@@ -127,6 +131,10 @@ class ScriptedGateway(DeviceGatewayServicer):
         key = self.public_keys.get(request.proof.device_id, b"")
         if not verify_upload(key, request):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not signed by the enrolled key")
+        if self._is_out_of_time(request.proof):
+            return pb.UploadResponse(
+                verdict=pb.UploadResponse.REJECTED, reason_code=2007, server_time_ms=self.now_ms()
+            )
         self.uploads.append(request)
         if self.verdicts:
             return self.verdicts.popleft()
@@ -138,6 +146,10 @@ class ScriptedGateway(DeviceGatewayServicer):
         self._fail("ReportOutcome", context)
         self.reports.append(request)
         return pb.ReportOutcomeResponse(come_back_after_s=self.come_back_after_s)
+
+    def _is_out_of_time(self, proof: pb.DeviceProof) -> bool:
+        difference_ms = abs(proof.timestamp_ms - self.now_ms())
+        return self.tolerance_ms is not None and difference_ms > self.tolerance_ms
 
     def _fail(self, method: str, context: grpc.ServicerContext) -> None:
         if self.errors[method]:
