@@ -5,9 +5,9 @@ Every device is an enrolled identity over TLS: it checks in with a signature, do
 and a FedAvg round of 100; every version is in Postgres and the blob store. Nothing trains: updates
 are replayed, by a process whose CPU time is told apart. It shares the cores with the server.
 
-Resident memory of each server process is sampled all the while; `flat` compares the highest of the
-first round with the highest of the last. What grows by design, one file of 100 MB a version, is on
-disk. (Flower's 2020 paper exchanges 20 GB a round with 100 clients and a model of this size.)
+Resident memory of each server process is sampled five times a second: the median and the highest of
+each round. What grows by design, one file of 100 MB a version, is on disk. (Flower's 2020 paper
+exchanges 20 GB a round with 100 clients and a model of this size.)
 
 Physical limits of an exchanged byte: TLS and gRPC on both sides; of an uploaded one SHA-256, a file
 and back, the gate's pass over the values and the sum's.
@@ -19,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import threading
@@ -177,12 +178,12 @@ def drive(replay: Replay, at_once: int, ready: Any, over: Any, report: Any) -> N
 
 
 class MemoryOverTime:
-    """Resident memory of the server's processes, sampled; the highest of each stretch."""
+    """Resident memory of the server's processes, sampled, in stretches; 10**6 bytes."""
 
     def __init__(self, processes: ServerProcesses) -> None:
         self._processes = processes
         self._lock = threading.Lock()
-        self._stretches: list[dict[str, float]] = [{}]
+        self._stretches: list[dict[str, list[float]]] = [{}]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -192,8 +193,8 @@ class MemoryOverTime:
         with self._lock:
             self._stretches.append({})
 
-    def stop(self) -> list[dict[str, float]]:
-        """The highest of each stretch, 10**6 bytes, by process."""
+    def stop(self) -> list[dict[str, list[float]]]:
+        """All samples of each stretch, by process."""
         self._over.set()
         self._thread.join()
         return [stretch for stretch in self._stretches if stretch]
@@ -202,9 +203,8 @@ class MemoryOverTime:
         while not self._over.wait(SAMPLE_S):
             resident = self._processes.resident_mb()
             with self._lock:
-                highest = self._stretches[-1]
                 for name, mb in resident.items():
-                    highest[name] = max(highest.get(name, 0.0), mb)
+                    self._stretches[-1].setdefault(name, []).append(mb)
 
 
 def measure(deployment: Deployment, options: argparse.Namespace) -> dict[str, Any]:
@@ -263,8 +263,11 @@ def measure(deployment: Deployment, options: argparse.Namespace) -> dict[str, An
         "server_cpu_s": {name: round(s, 1) for name, s in sorted(cpu_s.items())},
         "server_cpu_s_per_gb": round(sum(cpu_s.values()) / gb, 2),
         "devices_cpu_s": counts["cpu_s"],
-        "peak_resident_mb_by_round": {
-            name: [round(stretch.get(name, 0.0)) for stretch in rounds]
+        "resident_mb_by_round": {
+            name: {
+                "median": [round(statistics.median(stretch[name])) for stretch in rounds],
+                "highest": [round(max(stretch[name])) for stretch in rounds],
+            }
             for name in ("gateway", "aggregator", "coordinator", "postgres", "superlink")
             if name in rounds[0]
         },

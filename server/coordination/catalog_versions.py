@@ -21,8 +21,10 @@ from feature_catalog.task_outcomes import TaskOutcomeRow
 from modeling.spec import ModelSpec
 from server.coordination.tasks import Outcome, TaskResult
 from server.coordination.versions import JobTotals, StoredVersion
+from server.operations.memory import give_back_memory
 
 _REMEMBERED_ENDS = 100_000
+_LARGE_PARAMETERS = 1_000_000
 
 
 class CatalogVersions:
@@ -95,6 +97,8 @@ class CatalogVersions:
         failpoint("version_to_be_stored")
         row = self._add(version, results, parent.id if parent else None)
         self._on_stored()
+        if version.weights.size >= _LARGE_PARAMETERS:
+            give_back_memory()
         return row.parameters_sha256
 
     def record_metrics(self, number: int, metrics: Mapping[str, float]) -> None:

@@ -133,11 +133,10 @@ class OrderDesk:
         self._state.release(message.release_id, task_ids)
         # Every update in the sums is reported before them: the coordinator knows whom it counts.
         progress = self._state.take_progress()
-        answer = pb.GatewayMessage(
-            job_id=job.job_id,
-            epoch=job.epoch,
-            partial=pb.Partial(release_id=message.release_id, buckets=map(_bucket, partials)),
-        )
+        answer = pb.GatewayMessage(job_id=job.job_id, epoch=job.epoch)
+        answer.partial.release_id = message.release_id
+        for partial in partials:
+            _write(partial, answer.partial.buckets.add())
         return [answer] if progress is None else [progress, answer]
 
     def _commit(self, release_id: str) -> None:
@@ -148,10 +147,9 @@ class OrderDesk:
         self._state.drop(self._aggregator.drop(base_version), outcome, reason)
 
 
-def _bucket(partial: PartialSum) -> pb.Bucket:
-    return pb.Bucket(
-        base_version=partial.base_version,
-        sum=np.ascontiguousarray(partial.total, dtype="<f4").tobytes(),
-        weight=partial.weight,
-        task_ids=partial.task_ids,
-    )
+def _write(partial: PartialSum, bucket: pb.Bucket) -> None:
+    """Into its place: a message that is put into another is copied, and this one is a model."""
+    bucket.base_version = partial.base_version
+    bucket.sum = np.ascontiguousarray(partial.total, dtype="<f4").tobytes()
+    bucket.weight = partial.weight
+    bucket.task_ids.extend(partial.task_ids)

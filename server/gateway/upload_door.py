@@ -10,6 +10,7 @@ from server.gateway.held_back import HeldBackReason
 from server.gateway.intake import retry_later
 from server.gateway.upload_parts import MemoryBudget, UploadFolder, WrongParts
 from server.gateway.upload_slots import UploadSlots
+from server.operations.memory import MemoryReturn
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class UploadDoor:
         self._may_gather = may_gather
         self._folder = folder
         self._memory = memory
+        self._memory_return = MemoryReturn()
 
     def receive(
         self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext
@@ -90,6 +92,8 @@ class UploadDoor:
             except OSError as error:
                 log.error("updates in parts cannot be gathered: %s", error)
                 return retry_later(_DISK_FULL_COME_BACK_S)
+            finally:
+                self._memory_return.due()
 
     def _turn_away(self) -> pb.UploadResponse:
         self._turned_away(HeldBackReason.UPLOADS_BUSY)
