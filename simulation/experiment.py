@@ -20,7 +20,7 @@ from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.executors.executor import Executor
-from simulation.fleet import FleetExhausted
+from simulation.patience import FleetExhausted
 from simulation.preparation import Preparation
 from simulation.run_summary import (
     MetricByTier,

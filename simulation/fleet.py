@@ -6,14 +6,13 @@ aggregate needs them: what is interrupted, stale or over-committed is never trai
 """
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from device_runtime.errors import FlintError
 from server.aggregation.aggregator import PartialSum
 from server.coordination.events import Event, TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.fleet import OpenJob, Released
@@ -24,18 +23,11 @@ from server.update_gate.content import ContentGate
 from simulation.check_ins import CheckIns
 from simulation.clock import Agenda, EventKind, Scheduled
 from simulation.durations import TaskWork, moved_bytes
+from simulation.patience import FleetExhausted, Patience
 from simulation.task_log import TaskLog
 from simulation.update_training import UpdateTraining
 from simulation.virtual_clients import VirtualClients, next_tick
 from simulation.virtual_task import VirtualTask
-
-_STALLED_AFTER_S = 30 * 86_400.0
-
-
-class FleetExhausted(FlintError):
-    """No client can ever bring another update; the run ends with what it has."""
-
-    code = "FLN-1730"
 
 
 class VirtualFleet:
@@ -78,8 +70,7 @@ class VirtualFleet:
         self._held: dict[int, VirtualTask] = {}
         self._frozen: dict[str, Released] = {}
         self._tasks = np.zeros(len(clients), np.int64)
-        self._last_update_s = self._last_release_s = 0.0
-        self._ends: Counter[str] = Counter()
+        self._patience = Patience()
 
     @property
     def in_flight(self) -> int:
@@ -149,10 +140,9 @@ class VirtualFleet:
         for task in diverged:
             self._tell_end(task, Outcome.FAILED, "not_finite")
         if diverged:
-            ends_s = [task.end_s for task in self._held.values()]
-            self._last_update_s = max(ends_s, default=self._last_release_s)
+            self._patience.lost(task.end_s for task in self._held.values())
             return ()
-        self._last_release_s = self._now_s
+        self._patience.released(self._now_s)
         return reduced.sums
 
     def commit(self, release_id: str) -> None:
@@ -166,8 +156,10 @@ class VirtualFleet:
         reason: str,  # noqa: ARG002
     ) -> None:
         """See `Fleet.drop`."""
-        for task in [t for t in self._held.values() if t.base_version == base_version]:
+        dropped = [task for task in self._held.values() if task.base_version == base_version]
+        for task in dropped:
             self._training.let_go(self._held.pop(task.number))
+        self._patience.dropped(len(dropped), (task.end_s for task in self._held.values()))
 
     def close(self, reason: str) -> None:  # noqa: ARG002 - virtual devices do not ask
         """See `Fleet.close`; devices stop where they are."""
@@ -196,12 +188,12 @@ class VirtualFleet:
             at_s = self._agenda.next_s()
             # With nothing to come, what is held may still make an aggregate at the deadline.
             if at_s == math.inf and not (self._held and timeout_s is not None):
-                raise self._exhausted(at_s)
+                raise self._trace_ended()
             if at_s > until_s:
                 self._now_s = until_s
                 return None
-            if at_s > self._last_update_s + _STALLED_AFTER_S:
-                raise self._exhausted(at_s)
+            if self._patience.ends_before(at_s):
+                raise self._patience.exhausted()
             scheduled = self._agenda.take()
             self._now_s = scheduled.at_s
             self._happen(scheduled)
@@ -275,8 +267,7 @@ class VirtualFleet:
                 self._end(task, *refusal)
                 return
             self._held[task.number] = task
-            self._last_update_s = self._now_s
-            self._ends.clear()
+            self._patience.arrived(self._now_s)
             self._news.append(TaskCompleted(self._now_s, self._training.reference(task)))
 
     def _leave(self, task: VirtualTask) -> None:
@@ -321,7 +312,7 @@ class VirtualFleet:
         self._tell_end(task, outcome, reason, code)
 
     def _tell_end(self, task: VirtualTask, outcome: Outcome, reason: str, code: int = 0) -> None:
-        self._ends[reason] += 1
+        self._patience.ended(reason)
         self._news.append(
             TaskEnded(
                 self._now_s,
@@ -356,9 +347,7 @@ class VirtualFleet:
             "running": [asdict(task) for task in self._running.values()],
             "held": [asdict(task) for task in self._held.values()],
             "tasks": self._tasks,
-            "last_update_s": self._last_update_s,
-            "last_release_s": self._last_release_s,
-            "ends": dict(self._ends),
+            "patience": self._patience.state(),
         }
 
     def restore(self, job: OpenJob, state: Mapping[str, Any]) -> None:
@@ -375,22 +364,13 @@ class VirtualFleet:
         self._running = {task["number"]: VirtualTask.restored(task) for task in state["running"]}
         self._held = {task["number"]: VirtualTask.restored(task) for task in state["held"]}
         self._tasks = state["tasks"].copy()
-        self._last_update_s = state["last_update_s"]
-        self._last_release_s = state["last_release_s"]
-        self._ends = Counter(state["ends"])
+        self._patience.restore(state["patience"])
 
     def _use(self, opened: OpenJob) -> None:
         self._training.use(opened.job, ContentGate.of(opened.job, opened.model))
         self._check_ins.use(opened.job)
 
-    def _exhausted(self, at_s: float) -> FleetExhausted:
-        if at_s < math.inf:
-            ends = ", ".join(f"{n} by {reason}" for reason, n in self._ends.most_common())
-            return FleetExhausted(
-                f"no update has arrived for {_STALLED_AFTER_S / 86_400:.0f} virtual days (tasks "
-                f"that ended meanwhile: {ends or 'none'}); lower what a task asks of a device, or "
-                "raise client.task_timeout_s"
-            )
+    def _trace_ended(self) -> FleetExhausted:
         hours = self._clients.hours
         within = "" if hours.is_always else ", within participation.state.allowed_hours"
         return FleetExhausted(

@@ -20,7 +20,8 @@ from server.strategies import make_strategy
 from simulation.durations import TaskWork
 from simulation.environment import Environment
 from simulation.executors.executor import Executor
-from simulation.fleet import FleetExhausted, VirtualFleet
+from simulation.fleet import VirtualFleet
+from simulation.patience import FleetExhausted
 from simulation.population import PopulationMapping
 from simulation.random_streams import RandomStreams
 from simulation.run_versions import RunVersions

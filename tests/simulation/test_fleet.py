@@ -177,6 +177,21 @@ def test_rounds_that_are_abandoned_for_ever_come_to_an_end():
     assert "for 30 virtual days" in result.stop_reason
 
 
+def test_rounds_that_are_never_full_are_given_up_though_updates_arrive():
+    # Half a day apart: whoever has finished waits in vain for the other.
+    phones = [Phone([(0, 3600)]), Phone([(43_200, 46_800)])]
+    strategy = FEDAVG | {"cohort_size": 2, "min_updates": 2, "round_deadline_s": 7200.0}
+    result = run(phones, strategy, stop={"max_aggregations": 1}, repeat_every_s=DAY_S)
+    assert result.is_exhausted
+    abandoned = [row for row in rows(result.tasks, "reason") if row == ("round_abandoned",)]
+    assert result.stop_reason == (
+        f"no aggregation has come about for 30 virtual days: {len(abandoned)} updates arrived, in "
+        "rounds that were abandoned for want of others; lower strategy.min_updates, lengthen "
+        "strategy.round_deadline_s, or give more clients"
+    )
+    assert 30 * DAY_S < result.virtual_s + 7200.0 <= 30.5 * DAY_S
+
+
 @pytest.mark.parametrize("deadline_s", [60.2, 0.7, 300.1, 1 / 3])
 def test_a_round_ends_at_its_deadline_however_that_rounds(deadline_s):
     phones = [Phone([(300.0 * i, 10**6)], records=1) for i in range(20)]
