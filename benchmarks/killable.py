@@ -142,10 +142,8 @@ class KillableWorld:
 
 
 @contextmanager
-def killable_world(
-    devices: int, processes: int, *, seed: int = 3, gateways: int = 1
-) -> Iterator[KillableWorld]:
-    """A server, a data set, and device processes that train on it, until the block ends."""
+def bare_server(*, gateways: int = 1) -> Iterator[KillableServer]:
+    """A server that serves, in a directory that goes with the block, as all its processes do."""
     with tempfile.TemporaryDirectory(prefix="flint-kills-") as folder:
         root = Path(folder)
         root.chmod(0o755)  # as root Postgres has a user of its own
@@ -154,18 +152,27 @@ def killable_world(
         server = KillableServer(home, gateways=gateways)
         try:
             server.start()
-            deployment = Deployment.attach(home)
-            data = generate_demo_data(root / "data", training_clients=devices, seed=seed)
-            row = deployment.datasets.add(data.path, data.roles, get_model(MODEL))
-            dataset = deployment.datasets.open(f"{row.name}@{row.version}")
-            devices_folder = dataset_folder(deployment.settings, dataset)
-            fill_stores(dataset, devices_folder, devices, lambda _: None)
-            with LocalFleet(deployment, devices_folder, devices, processes=processes) as fleet:
-                fleet.wait_until_enrolled()
-                yield KillableWorld(server, deployment, fleet)
+            yield server
             server.stop()
         finally:
             server.kill_everything()
+
+
+@contextmanager
+def killable_world(
+    devices: int, processes: int, *, seed: int = 3, gateways: int = 1
+) -> Iterator[KillableWorld]:
+    """A server, a data set, and device processes that train on it, until the block ends."""
+    with bare_server(gateways=gateways) as server:
+        deployment = Deployment.attach(server.home)
+        data = generate_demo_data(server.home.parent, training_clients=devices, seed=seed)
+        row = deployment.datasets.add(data.path, data.roles, get_model(MODEL))
+        dataset = deployment.datasets.open(f"{row.name}@{row.version}")
+        folder = dataset_folder(deployment.settings, dataset)
+        fill_stores(dataset, folder, devices, lambda _: None)
+        with LocalFleet(deployment, folder, devices, processes=processes) as fleet:
+            fleet.wait_until_enrolled()
+            yield KillableWorld(server, deployment, fleet)
 
 
 def small_job(name: str, strategy: str, aggregations: int, max_hours: float = 0.1) -> Job:

@@ -268,10 +268,15 @@ class Supervisor:
             self._console.say("stopped")
 
     def _note_status(self) -> None:
-        processes = [
-            asdict(ProcessStatus(p.spec.name, p.state.value, p.pid, p.restarts))
-            for p in self._processes
+        noted = [
+            ProcessStatus(p.spec.name, p.state.value, p.pid, p.restarts) for p in self._processes
         ]
+        # Those to come are named too: a server is not ready when the first of them is.
+        to_come = [
+            ProcessStatus(spec.name, ProcessState.STOPPED.value, None, 0)
+            for spec in self._specs[len(noted) :]
+        ]
+        processes = [asdict(process) for process in (*noted, *to_come)]
         text = json.dumps({"pid": os.getpid(), "processes": processes}, indent=2)
         if text == self._last_status:
             return
