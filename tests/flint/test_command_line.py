@@ -247,7 +247,12 @@ def test_output_that_nobody_reads_to_the_end_is_no_error_message(tmp_path):
 
 @pytest.mark.parametrize(
     ("package", "extra"),
-    [("typer", "server"), ("sqlalchemy", "server"), ("matplotlib", "demo"), ("sklearn", "demo")],
+    [
+        ("typer", "server"),
+        ("sqlalchemy", "server"),
+        ("matplotlib", "simulation"),
+        ("sklearn", "demo"),
+    ],
 )
 def test_a_package_that_is_not_installed_is_named_with_its_extra(package, extra, tmp_path):
     script = (

@@ -190,7 +190,8 @@ def test_nothing_of_a_run_stays_in_the_process(worlds):
     import time
 
     before = set(sys.modules), list(sys.path), time.sleep, time.time, random.getstate()
+    run_id = TaskIdentity._run_id
     worlds.run(QUICKSTART, [[ALWAYS]] * 3)
     assert (list(sys.path), time.sleep, time.time, random.getstate()) == before[1:]
     assert not [name for name in set(sys.modules) - before[0] if name.startswith("quickstart")]
-    assert TaskIdentity._run_id is None
+    assert TaskIdentity._run_id == run_id
