@@ -109,18 +109,20 @@ def kill(world: KillableWorld, kind: str, source: random.Random) -> None:
     server = world.server
     if kind == "everything":
         server.kill_everything()
+        server.collect()
         return
     pids = list(world.fleet.pids) if kind == "device" else server.pids(kind)
     if pids:
         with suppress(ProcessLookupError):
             os.kill(source.choice(pids), signal.SIGKILL)
+    wait_for(lambda: server.ended or kind != "supervisor", 5.0)
 
 
 def mend(world: KillableWorld, tally: Tally) -> None:
     """What an operator, or systemd, or a phone does by itself."""
     if world.server.ended:
         # The guardian cleans up after a supervisor that was killed alone.
-        wait_for(lambda: not of_the_server(world), 20.0)
+        wait_for(lambda: not of_the_server(world), 20.0, every_s=0.25)
         tally.orphans += of_the_server(world)
         world.server.start()
     world.fleet.revive()
@@ -155,14 +157,13 @@ def run_job(
         killed_s = time.monotonic()
         kill(world, kind, source)
         tally.kills[kind] += 1
-        wait_for(lambda: world.server.ended, 0.2 if kind in ("supervisor", "everything") else 0.0)
         if order + 1 < len(kinds) and kind not in ("supervisor", "everything"):
             continue  # the next one comes while this one is mended
-        mend(world, tally)
-        wait_for(
-            lambda v=version: newest_version(world, job_id) > v + 1 or ended(world, job_id),  # type: ignore[misc]
-            _JOB_TIMEOUT_S,
-        )
+        while time.monotonic() - killed_s < _JOB_TIMEOUT_S:
+            mend(world, tally)
+            if newest_version(world, job_id) > version + 1 or ended(world, job_id):
+                break
+            time.sleep(0.05)
         if not was_over:
             tally.recovered_s.setdefault(kind, []).append(time.monotonic() - killed_s)
     while not wait_for(lambda: ended(world, job_id), 5.0):

@@ -63,10 +63,15 @@ class FedAvg:
     needs_training_results: bool = False
 
     def tasks_to_start(self, state: RoundState) -> int:
-        """The whole round's tasks when it begins, then none."""
-        if state.granted:
-            return 0
-        return round_tasks(self.cohort_size, self.over_commitment)
+        """The whole round's tasks when it begins, then others for those lost with a gateway.
+
+        Lost ones may be heard of again, from devices that keep their updates; but a device that
+        never got the answer to its check-in does not even know that it has a task.
+        """
+        tasks = round_tasks(self.cohort_size, self.over_commitment)
+        if not state.granted:
+            return tasks
+        return max(0, state.lost - (state.granted - tasks))
 
     def next_step(self, state: RoundState) -> Step:
         """See `round_step`."""

@@ -25,6 +25,15 @@ def test_a_round_starts_all_its_tasks_once():
     assert RULE.tasks_to_start(state()) == 0
 
 
+def test_tasks_lost_with_a_gateway_are_replaced_once():
+    assert RULE.tasks_to_start(state(running=9, lost=4)) == 4
+    assert RULE.tasks_to_start(state(granted=17, running=9, offered=4, lost=4)) == 0
+    assert RULE.tasks_to_start(state(granted=17, running=11, lost=2)) == 0, (
+        "two were heard of again"
+    )
+    assert RULE.tasks_to_start(state(granted=17, running=6, lost=7)) == 3, "another is lost"
+
+
 def test_the_first_cohort_size_updates_make_the_round():
     assert RULE.next_step(state(held=9, running=4)) is Step.WAIT
     assert RULE.next_step(state(held=10, running=3)) is Step.AGGREGATE
