@@ -25,6 +25,9 @@ Whatever the model weighs: an update that does not fit comes in parts.
 _THREADS = 104
 _MOST_CALLS = 1024
 
+_WINDOW_BYTES = 512 * 1024
+"""What may come in on one call before it is read: 5 MB/s over a link with 0.1 s of delay."""
+
 
 class UnreadableKeys(FlintError):
     """The gateway's certificate or key is not there or cannot be used."""
@@ -53,6 +56,9 @@ def serve_devices(service: DeviceCalls, door: UploadDoor, settings: ServerSettin
         options=[
             ("grpc.max_receive_message_length", MAX_DEVICE_MESSAGE_BYTES),
             ("grpc.so_reuseport", int(settings.gateways > 1)),
+            # What a stream may send unasked: without this it grows with the link, for every stream.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ],
     )
     server.add_generic_rpc_handlers((_handlers(service, door),))

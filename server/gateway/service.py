@@ -50,14 +50,15 @@ class TransferLimits:
 
     Attributes:
         received: Updates on their way in, over links of any speed.
-        uploads: Updates that are checked and folded.
+        uploads: Updates that are checked and folded; more threads at that only take turns. Others
+            that have been received wait for a moment.
         fetches: Blobs on their way out.
         memory_bytes: Of updates that come in parts, checked and folded at once. Each takes about
             four times its bytes meanwhile. What has to wait lies on disk.
     """
 
     received: int = 32
-    uploads: int = 16
+    uploads: int = 4
     fetches: int = 40
     memory_bytes: int = 256 * 2**20
 
@@ -65,6 +66,7 @@ class TransferLimits:
 _DEFAULT_LIMITS = TransferLimits()
 _DEFAULT_RATES = DeviceRates()
 _CHUNK_BYTES = 512 * 1024
+_UPLOAD_PATIENCE_S = 10.0
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
 _TOO_FREQUENT_S = 5.0
 _UNKNOWN_SHARE_S = 60.0
@@ -136,7 +138,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._clock = clock
         self._on_lost = on_lost
         self._authenticator = DeviceAuthenticator(mint, clock)
-        self._upload_slots = UploadSlots(limits.uploads)
+        self._upload_slots = UploadSlots(limits.uploads, _UPLOAD_PATIENCE_S)
         self._fetch_slots = threading.BoundedSemaphore(limits.fetches)
         self._reasons = DeviceReasons()
         self._rates = RateLimits(rates)

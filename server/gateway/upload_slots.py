@@ -19,10 +19,24 @@ class UploadSlots:
     threads.
     """
 
-    def __init__(self, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        slots: int,
+        patience_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Assemble.
+
+        Args:
+            slots: Uploads at once.
+            patience_s: How long an upload waits for a slot, where there are any.
+            clock: Monotonic.
+        """
         self._slots = slots
+        self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._running = 0
         self._took_s = 0.0
         self._next_place_s = 0.0
@@ -31,6 +45,8 @@ class UploadSlots:
     def take(self) -> Iterator[bool]:
         """Hold a slot, if there is one; says whether."""
         with self._lock:
+            if self._slots and self._patience_s:
+                self._freed.wait_for(lambda: self._running < self._slots, self._patience_s)
             taken = self._running < self._slots
             self._running += taken
         if not taken:
@@ -43,6 +59,7 @@ class UploadSlots:
             took_s = self._clock() - begun_s
             with self._lock:
                 self._running -= 1
+                self._freed.notify()
                 self._took_s += _SMOOTHING * (took_s - self._took_s)
 
     def place_s(self) -> float:

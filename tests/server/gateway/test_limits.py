@@ -1,3 +1,4 @@
+import threading
 from itertools import pairwise
 
 import pytest
@@ -237,6 +238,27 @@ def test_turned_away_uploads_are_asked_back_one_after_another_as_fast_as_they_ar
     gaps = [b - a for a, b in pairwise(places)]
     assert places[0] == pytest.approx(0.5)
     assert gaps == pytest.approx([0.5] * 39, rel=0.01)  # two slots, a second each
+
+
+def test_an_upload_waits_its_turn_for_as_long_as_it_may():
+    slots = UploadSlots(1, patience_s=20.0)
+    order, holds = [], threading.Event()
+
+    def second():
+        holds.wait()
+        with slots.take() as taken:
+            order.append(("second", taken))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with slots.take():
+        holds.set()
+        order.append(("first", True))
+    thread.join()
+    assert order == [("first", True), ("second", True)]
+    impatient = UploadSlots(1, patience_s=0.01)
+    with impatient.take(), impatient.take() as taken:
+        assert not taken
 
 
 def test_nobody_is_sent_away_for_longer_than_two_minutes():

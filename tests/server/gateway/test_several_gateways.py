@@ -1,8 +1,13 @@
 """Several gateway processes of one deployment: whom a device reaches makes no difference."""
 
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -282,3 +287,42 @@ def test_an_upload_is_turned_away_before_its_bytes_are_read(own, coordinator):
     finally:
         device.close()
         gateway.close()
+
+
+def test_a_flood_of_uploads_takes_bounded_memory(own, coordinator):
+    """A hundred senders keep 4 MB each on their way: 32 are read, the others told to come back."""
+    own.settings.save()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "server.gateway", "--home", str(own.settings.home)]
+    )
+    try:
+        until(lambda: coordinator.fleet.gateways() == 1)
+        device = ScriptedDevice(own.settings, own.enrolment_token)
+        task = pb.Task(token=b"t", contract_sha256=b"c")
+        request = device.upload_request(task, bytes(4 * 2**20))
+        device.close()
+        before_mb = peak_resident_mb(process.pid)
+        ca = None if own.settings.insecure else own.settings.ca_certificate
+
+        def flood(_: int) -> Counter[int]:
+            channel = open_channel(own.settings.gateway_address, ca)
+            stub = DeviceGatewayStub(channel)
+            verdicts = Counter(stub.Upload(request).verdict for _ in range(3))
+            channel.close()
+            return verdicts
+
+        with ThreadPoolExecutor(100) as pool:
+            verdicts = sum(pool.map(flood, range(100)), Counter())
+        assert verdicts.keys() <= {Verdict.RETRY_LATER, Verdict.REJECTED}
+        assert verdicts[Verdict.RETRY_LATER] > 0
+        # On the wire, in gRPC and parsed: three copies of what is read at once, and no more.
+        assert peak_resident_mb(process.pid) - before_mb < 32 * 4.2 * 3 + 100
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def peak_resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1000
