@@ -51,6 +51,31 @@ def trials(row: SimulationRunRow) -> tuple[Mapping[str, Any], ...]:
     return tuple(row.summary.get("trials", ()))
 
 
+def figures(row: SimulationRunRow) -> dict[str, Any]:
+    """What came of a finished run, for a program: a single trial's figures, or means over several.
+
+    Means have their standard deviations beside them, under ``stdev``; every trial is listed.
+    """
+    each = row.summary["trials"]
+    found = {name: value for name, value in each[0].items() if name != "trial"}
+    if len(each) > 1:
+        spread = row.summary["over_trials"]
+        counts = {name: [trial["outcomes"][name] for trial in each] for name in found["outcomes"]}
+        found = {
+            **{name: over["mean"] for name, over in spread.items()},
+            "outcomes": {name: sum(n) / len(n) for name, n in counts.items()},
+            "stdev": {name: over["stdev"] for name, over in spread.items()},
+        }
+    metric_name = row.summary["metric_name"]
+    return {
+        "run_id": row.run_id,
+        "name": row.name,
+        "metric_name": metric_name,
+        **found,
+        "trials": each,
+    }
+
+
 def mean_metric(row: SimulationRunRow) -> float | None:
     """Last metric, over the trials that have one; None where none has."""
     found = [float(trial["metric"]) for trial in trials(row) if trial.get("metric") is not None]

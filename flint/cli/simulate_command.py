@@ -56,6 +56,7 @@ def simulate(
     from flint.catalog_session import open_catalog
     from flint.dry_run import DryRunOptions
     from flint.dry_run import simulate as dry_run
+    from flint.run_view import figures
     from flint.simulation_screen import SimulationScreen
 
     options = DryRunOptions(
@@ -69,20 +70,9 @@ def simulate(
     with open_catalog(resolve_home(home)) as catalog, SimulationScreen() as screen:
         row = dry_run(catalog, job, environment, options, screen.note, screen.progress)
     if as_json:
-        print_json(_as_json(row))
+        print_json(figures(row))
     else:
         _show(row)
-
-
-def _as_json(row: "SimulationRunRow") -> dict[str, object]:
-    """A single trial's figures, or the means over several; every trial is listed beside them."""
-    summary = row.summary
-    trials = summary["trials"]
-    figures = {name: value for name, value in trials[0].items() if name != "trial"}
-    if len(trials) > 1:
-        means = {name: spread["mean"] for name, spread in summary["over_trials"].items()}
-        figures = means | {"stdev": {n: s["stdev"] for n, s in summary["over_trials"].items()}}
-    return {"run_id": row.run_id, "name": row.name, **figures, "trials": trials}
 
 
 def _show(row: "SimulationRunRow") -> None:

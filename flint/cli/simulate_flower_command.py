@@ -68,6 +68,7 @@ def simulate_flower(
     world = load_environment(environment)
     app = read_flower_app(app_dir, run_config or [])
     from flint.catalog_session import open_catalog
+    from flint.run_view import figures
     from simulation.catalog_inputs import CatalogInputs
     from simulation.flower.recorded_run import (
         new_flower_run,
@@ -90,7 +91,7 @@ def simulate_flower(
         with contextlib.redirect_stdout(sys.stderr):
             row = run_flower_trials(dry_run, runs, row, _teller())
     if as_json:
-        print_json(_as_json(row))
+        print_json(figures(row))
     else:
         _show(row)
 
@@ -111,18 +112,6 @@ def _teller() -> "Callable[[int, Progress], None]":
         )
 
     return tell
-
-
-def _as_json(row: "SimulationRunRow") -> dict[str, object]:
-    """A single trial's figures, or the means over several; every trial is listed beside them."""
-    trials = row.summary["trials"]
-    figures = {name: value for name, value in trials[0].items() if name != "trial"}
-    if len(trials) > 1:
-        spread = row.summary["over_trials"]
-        figures = {name: each["mean"] for name, each in spread.items()}
-        figures["stdev"] = {name: each["stdev"] for name, each in spread.items()}
-    named = {"metric_name": row.summary["metric_name"]}
-    return {"run_id": row.run_id, "name": row.name, **named, **figures, "trials": trials}
 
 
 def _show(row: "SimulationRunRow") -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from feature_catalog.simulation_runs import SimulationRuns, UnknownSimulationRun
 from flint.catalog_session import open_catalog
-from flint.cli.simulate_flower_command import _as_json
-from flint.run_view import status
+from flint.run_view import figures, status
 from simulation.environment import parse_environment
 from simulation.flower.app_folder import read_flower_app
 from simulation.flower.recorded_run import (
@@ -114,7 +113,9 @@ def test_a_run_is_recorded_with_all_a_report_needs(world, runs):
     assert trial["bytes_up"] == sum(of_it["bytes_up"].to_pylist())
     arrays = np.load(io.BytesIO(runs.file(row, "arrays-1")))
     assert [arrays[name].shape for name in arrays.files] == [(8,)]
-    json.dumps(_as_json(row), allow_nan=False)
+    told = figures(row)
+    json.dumps(told, allow_nan=False)
+    assert told["tasks_started"] == pytest.approx(sum(told["outcomes"].values()))
 
 
 @pytest.mark.integration
