@@ -98,7 +98,7 @@ class DeviceGatewayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadInParts(self, request_iterator, context):
-        """`Upload` of a payload that takes several messages, as one beyond 8 MiB must. The first is all of
+        """`Upload` of a payload that takes several messages: none may be beyond 16 MiB. The first is all of
         an UploadRequest but for the rest of its payload, the others carry a further part of that each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
