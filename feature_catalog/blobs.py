@@ -1,10 +1,12 @@
 """The blob store: bytes named by their SHA-256, in a directory or any store fsspec reaches."""
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,6 +18,7 @@ from device_runtime.errors import FlintError
 
 _CHUNK_BYTES = 2**20
 _DIGEST_BYTES = 32
+_DRAFT = ".new-"
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -207,6 +210,23 @@ class BlobStore:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def remove_drafts(self, older_than_s: float = 3600.0) -> int:
+        """Remove what processes that were killed while they wrote have left in a local store.
+
+        Args:
+            older_than_s: So that nothing is removed that is just being written.
+
+        Returns:
+            How many drafts are gone.
+        """
+        removed, oldest_s = 0, time.time() - older_than_s
+        for draft in Path(self._root).glob(f"{_DRAFT}*") if self._is_local else ():
+            with contextlib.suppress(FileNotFoundError):
+                if draft.stat().st_mtime < oldest_s:
+                    draft.unlink()
+                    removed += 1
+        return removed
+
     def _path(self, digest: bytes) -> str:
         if len(digest) != _DIGEST_BYTES:
             raise ValueError(f"a digest has {_DIGEST_BYTES} bytes, this has {len(digest)}")
@@ -223,7 +243,7 @@ class BlobStore:
     def _write_local(self, chunks: Iterable[bytes]) -> bytes:
         root = Path(self._root)
         root.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=root, prefix=".new-")
+        handle, draft = tempfile.mkstemp(dir=root, prefix=_DRAFT)
         try:
             digest = hashlib.sha256()
             with os.fdopen(handle, "wb") as file:

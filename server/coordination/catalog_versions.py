@@ -1,5 +1,6 @@
 """A job's versions in the catalog's model store: blob first, then one transaction."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from device_runtime.update_codec import (
     parameters_from_blob,
     unflatten,
 )
+from feature_catalog.blobs import BlobStoreUnreachable
 from feature_catalog.failpoints import failpoint
 from feature_catalog.model_store import ModelStore, ModelVersion, NewVersion
 from feature_catalog.task_outcomes import TaskOutcomeRow
@@ -22,6 +24,8 @@ from modeling.spec import ModelSpec
 from server.coordination.tasks import Outcome, TaskResult
 from server.coordination.versions import JobTotals, StoredVersion
 from server.operations.memory import give_back_memory
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED_ENDS = 100_000
 _LARGE_PARAMETERS = 1_000_000
@@ -37,6 +41,8 @@ class CatalogVersions:
         line: Name under which the versions are kept, the job's name.
         contract_sha256: What the versions were trained under; stored with each.
         on_stored: Called when all that was decided so far is stored.
+        try_again: Called when the blob store cannot be written, full for example: waits a while and
+            says whether to try again. `BlobStoreUnreachable` is raised when not.
     """
 
     def __init__(
@@ -49,11 +55,13 @@ class CatalogVersions:
         contract_sha256: bytes,
         *,
         on_stored: Callable[[], None] = lambda: None,
+        try_again: Callable[[], bool] = lambda: False,
     ) -> None:
         self._models = models
         self._job_id = job_id
         self._epoch = epoch
         self._on_stored = on_stored
+        self._try_again = try_again
         self._line = line
         self._model = model
         self._contract_sha256 = contract_sha256
@@ -95,7 +103,7 @@ class CatalogVersions:
         """See `VersionStore.store`."""
         parent = self._rows.get(version.number - 1)
         failpoint("version_to_be_stored")
-        row = self._add(version, results, parent.id if parent else None)
+        row = self._add_when_there_is_space(version, results, parent.id if parent else None)
         self._on_stored()
         if version.weights.size >= _LARGE_PARAMETERS:
             give_back_memory()
@@ -128,6 +136,18 @@ class CatalogVersions:
             outcomes=outcomes | Counter(of_version.outcomes),  # the greater of each
             reasons=reasons | Counter(of_version.reasons),
         )
+
+    def _add_when_there_is_space(
+        self, version: StoredVersion, results: Sequence[TaskResult], parent_id: int | None
+    ) -> ModelVersion:
+        while True:
+            try:
+                return self._add(version, results, parent_id)
+            except BlobStoreUnreachable as error:
+                # All of it is here: what is summed up is neither asked for nor trained again.
+                log.error("version %d of job %s waits: %s", version.number, self._job_id, error)
+                if not self._try_again():
+                    raise
 
     def _add(
         self, version: StoredVersion, results: Sequence[TaskResult], parent_id: int | None

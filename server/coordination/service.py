@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _SAVE_S = 1.0
+_STORE_AGAIN_S = 5.0
 _FLOWER_RETRY_S = 5.0
 
 
@@ -73,6 +74,7 @@ class Coordinator:
         self._settings = settings
         self._engine = connect(settings.database_url, PATIENCE_WITH_DATABASE_S)
         self._blobs = BlobStore(settings.blob_url)
+        self._blobs.remove_drafts()
         self._models = ModelStore(self._engine, self._blobs)
         self._jobs = JobQueue(self._engine)
         self._gateways = GatewayFleet()
@@ -170,6 +172,7 @@ class Coordinator:
             artifact.manifest_sha256,
             contract_sha256(model, artifact),
         )
+        stop_requested = self._stop_check(row.job_id, flower, lock)
         versions = CatalogVersions(
             self._models,
             row.job_id,
@@ -178,6 +181,7 @@ class Coordinator:
             model,
             opened.contract_sha256,
             on_stored=self._gateways.acknowledge,
+            try_again=lambda: self._may_store_again(stop_requested),
         )
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)
@@ -188,7 +192,7 @@ class Coordinator:
             versions,
             Observers([progress, self._metrics]),
             evaluate=self._evaluation(job, model, artifact),
-            stop_requested=self._stop_check(row.job_id, flower, lock),
+            stop_requested=stop_requested,
             poll_s=_POLL_S,
             save_every_s=_SAVE_S,
         )
@@ -224,6 +228,11 @@ class Coordinator:
         manifest = ArtifactManifest.from_json(self._blobs.get(artifact.manifest_sha256).decode())
         engine = LiteRtEngine(self._blobs.get(artifact.artifact_sha256), manifest)
         return CentralEvaluation(model, engine, inputs, labels, job.evaluation.metric)
+
+    def _may_store_again(self, stop_requested: Callable[[], str | None]) -> bool:
+        """Wait a while for the blob store; not when the job is to end, which needs none of it."""
+        self._stopping.wait(_STORE_AGAIN_S)
+        return stop_requested() is None
 
     def _stop_check(
         self, job_id: str, flower: FlowerRun, lock: LeaderLock

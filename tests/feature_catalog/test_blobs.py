@@ -1,7 +1,11 @@
 """The blob store keeps exactly what was put, and notices when a disk did not."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -103,3 +107,40 @@ class TestObjectStore(BlobStoreContract):
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(BlobStoreUnreachable, match="nosuch"):
         BlobStore("nosuch://bucket")
+
+
+def test_what_a_killed_process_left_half_written_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    store = BlobStore(str(tmp_path))
+    digest = store.put(b"whole")
+    (tmp_path / ".new-left").write_bytes(b"half a blo")
+    (tmp_path / ".new-now").write_bytes(b"being writ")
+    an_hour_ago_s = time.time() - 3601
+    os.utime(tmp_path / ".new-left", (an_hour_ago_s, an_hour_ago_s))
+    assert store.remove_drafts() == 1
+    assert store.remove_drafts() == 0
+    assert [path.name for path in tmp_path.glob(".new-*")] == [".new-now"]
+    assert store.get(digest) == b"whole"
+    assert BlobStore("memory://drafts").remove_drafts() == 0
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files is to the writer what a full disk is."""
+    script = (
+        "import resource, sys\n"
+        "from feature_catalog.blobs import BlobStore, BlobStoreUnreachable\n"
+        "store = BlobStore(sys.argv[1])\n"
+        "limit = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))\n"
+        "try:\n"
+        "    store.put(bytes(100_000))\n"
+        "except BlobStoreUnreachable as error:\n"
+        "    print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, limit)\n"
+        "print(store.put(bytes(100_000)).hex())\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, digest = done.stdout.splitlines()
+    assert "File too large" in said
+    assert "has space; [FLN-1237]" in said or "has space [FLN-1237]" in said
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [digest]

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from feature_catalog.blobs import BlobStoreUnreachable
 from feature_catalog.jobs import JobQueue, JobTakenOver
 from feature_catalog.model_store import ModelStore
 from modeling.zoo import get_model
@@ -90,3 +91,32 @@ def test_a_coordinator_that_another_has_replaced_stores_nothing(coordinator):
     assert told == []
     assert leader.newest().number == 0
     assert leader.ended_tasks() == ()
+
+
+def test_a_version_waits_for_a_blob_store_that_is_full_and_is_stored_once(
+    coordinator, blobs, monkeypatch, caplog
+):
+    versions, stored = coordinator()
+    room, put = iter([False, False, True]), blobs.put
+
+    def full(data):
+        raise BlobStoreUnreachable("the blob store cannot be used (no space left on device)")
+
+    def try_again():
+        if next(room):
+            monkeypatch.setattr(blobs, "put", put)
+        return True
+
+    monkeypatch.setattr(blobs, "put", full)
+    monkeypatch.setattr(versions, "_try_again", try_again)
+    versions.store(next_version(versions, {}), [ended("t-1")])
+    assert stored == [True]
+    assert versions.newest().number == 1
+    said = [r.message for r in caplog.records if "waits: the blob store" in r.message]
+    assert len(said) == 3
+
+    monkeypatch.setattr(blobs, "put", full)
+    monkeypatch.setattr(versions, "_try_again", lambda: False)
+    with pytest.raises(BlobStoreUnreachable):
+        versions.store(next_version(versions, {}), [])
+    assert versions.newest().number == 1
