@@ -67,7 +67,7 @@ def drive(
     token: str,
     options: argparse.Namespace,
     ready: Event,
-    report: Queue[dict[str, float]],
+    report: "Queue[dict[str, float]]",
 ) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         channels = [open_channel(address, ca) for _ in range(_THREADS)]

@@ -24,7 +24,7 @@ from device_runtime.protocol import device_pb2 as pb
 from device_runtime.update_codec import encode_compressed_update, encode_update, sha256_of
 from modeling.zoo import get_model
 
-_THREADS = 24
+_THREADS = 8
 _LONGEST_WAIT_S = 5.0
 
 
