@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,14 +175,19 @@ def killable_world(
             yield KillableWorld(server, deployment, fleet)
 
 
-def small_job(name: str, strategy: str, aggregations: int, max_hours: float = 0.1) -> Job:
-    """A job of some seconds."""
+def small_job(
+    name: str,
+    strategy: str | Mapping[str, Any],
+    aggregations: int | None,
+    max_hours: float = 0.1,
+) -> Job:
+    """A job of some seconds, or of ``max_hours``; a strategy's name or its block."""
     return Job.model_validate(
         {
             "name": name,
             "model": MODEL,
             "client": {"optimizer": {"learning_rate": 0.5}, "task_timeout_s": 30},
-            "strategy": STRATEGIES[strategy],
+            "strategy": STRATEGIES[strategy] if isinstance(strategy, str) else dict(strategy),
             "stop": {"max_aggregations": aggregations, "max_hours": max_hours},
         }
     )
