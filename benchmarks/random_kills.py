@@ -143,7 +143,7 @@ def run_job(
     """One job and its kills."""
     tally = Tally()
     strategy = list(STRATEGIES)[number % len(STRATEGIES)]
-    job = small_job(f"kills-{strategy}", strategy, aggregations=12)
+    job = small_job(f"kills-{strategy}", strategy, aggregations=10)
     job_id = submit(world.deployment, job, lambda _: None).job_id
     wait_for(lambda: newest_version(world, job_id) >= 0, 60.0)
     redone_before = world.fleet.progress().counts.get("upload_again", 0)
