@@ -2,8 +2,8 @@ r"""Jobs in which processes are killed at random: does every job finish, and wha
 
 One small job after the other, FedBuff and FedAvg in turn, on the real thing: `flint up` with
 Postgres, SuperLink, coordinator and TLS gateway, and device processes that train with LiteRT. In
-each job one process or group of them gets SIGKILL at a moment drawn evenly over the time a job
-takes undisturbed: coordinator, gateway, SuperLink, Postgres, a device process, the supervisor (all
+each job one process or group of them gets SIGKILL at a moment drawn evenly over its versions and
+the time that one takes undisturbed: coordinator, gateway, SuperLink, Postgres, a device process, the supervisor (all
 it started goes with it), or all of it at once, guardian, Postgres and devices included. Server
 processes and Postgres come back by themselves; after the last two kinds `flint up` is run again,
 as systemd does. Some jobs get a second kill while they recover from the first.
@@ -57,6 +57,7 @@ KINDS = {
     "everything": 10,
 }
 ENDED = ("finished", "stopped", "failed")
+AGGREGATIONS = 10
 _JOB_TIMEOUT_S = 180.0
 _TROUBLE = (DBAPIError, FlintError)
 
@@ -74,6 +75,7 @@ class Tally:
     orphans: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     unfinished: list[str] = field(default_factory=list)
+    job_s: float = 0.0
 
 
 def draw_kinds(count: int, source: random.Random) -> list[str]:
@@ -138,19 +140,21 @@ def ended(world: KillableWorld, job_id: str) -> bool:
 
 
 def run_job(
-    world: KillableWorld, number: int, kinds: list[str], typical_s: float, source: random.Random
+    world: KillableWorld, number: int, kinds: list[str], version_s: float, source: random.Random
 ) -> Tally:
     """One job and its kills."""
     tally = Tally()
     strategy = list(STRATEGIES)[number % len(STRATEGIES)]
-    job = small_job(f"kills-{strategy}", strategy, aggregations=10)
+    job = small_job(f"kills-{strategy}", strategy, aggregations=AGGREGATIONS)
     job_id = submit(world.deployment, job, lambda _: None).job_id
     wait_for(lambda: newest_version(world, job_id) >= 0, 60.0)
     redone_before = world.fleet.progress().counts.get("upload_again", 0)
     begun_s = time.monotonic()
     for order, kind in enumerate(kinds):
-        delay_s = source.uniform(0.0, typical_s if order == 0 else 2.0)
-        wait_for(lambda: ended(world, job_id), delay_s, every_s=0.02)
+        if order == 0:
+            reached = source.randrange(AGGREGATIONS)
+            wait_for(lambda v=reached: newest_version(world, job_id) >= v, 60.0, every_s=0.02)  # type: ignore[misc]
+        time.sleep(source.uniform(0.0, version_s if order == 0 else 2.0))
         was_over = ended(world, job_id)
         tally.kills["after the job"] += was_over
         version = newest_version(world, job_id)
@@ -170,6 +174,7 @@ def run_job(
         mend(world, tally)
         if time.monotonic() - begun_s > _JOB_TIMEOUT_S:
             break
+    tally.job_s = time.monotonic() - begun_s
     wait_for(lambda: world.server.is_ready, 60.0)
     status = status_of(world, job_id)
     tally.jobs[status if status in ENDED else "unfinished"] += 1
@@ -243,17 +248,15 @@ def main() -> None:
     source = random.Random(options.seed)
     total, begun_s = Tally(), time.monotonic()
     with killable_world(options.devices, options.processes, gateways=options.gateways) as world:
-        undisturbed = []
-        for number in range(2):  # the first builds the artefact, and warms everything up
-            started_s = time.monotonic()
-            run_job(world, number, [], 0.0, source)
-            undisturbed.append(time.monotonic() - started_s - 1.2)
-        typical_s = max(1.0, undisturbed[-1] - 1.0)
+        undisturbed_s = 0.0
+        for number in range(3):  # the first builds the artefact, and warms everything up
+            undisturbed_s = run_job(world, number, [], 0.0, source).job_s
+        version_s = undisturbed_s / AGGREGATIONS
         kinds = draw_kinds(2 * options.jobs, source)
         for number in range(options.jobs):
             several = source.random() < options.second_kill
             chosen = [kinds.pop() for _ in range(2 if several else 1)]
-            one = run_job(world, number, chosen, typical_s, source)
+            one = run_job(world, number, chosen, version_s, source)
             add(total, one)
             recovered = {kind: round(times[-1], 1) for kind, times in one.recovered_s.items()}
             say = f"job {number + 1}: {dict(one.jobs)} {chosen} {recovered} {dict(one.outcomes)}"
