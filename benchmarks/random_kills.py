@@ -3,10 +3,11 @@ r"""Jobs in which processes are killed at random: does every job finish, and wha
 One small job after the other, FedBuff and FedAvg in turn, on the real thing: `flint up` with
 Postgres, SuperLink, coordinator and TLS gateway, and device processes that train with LiteRT. In
 each job one process or group of them gets SIGKILL at a moment drawn evenly over its versions and
-the time that one takes undisturbed: coordinator, gateway, SuperLink, Postgres, a device process, the supervisor (all
-it started goes with it), or all of it at once, guardian, Postgres and devices included. Server
-processes and Postgres come back by themselves; after the last two kinds `flint up` is run again,
-as systemd does. Some jobs get a second kill while they recover from the first.
+the time that one takes undisturbed: coordinator, gateway, SuperLink, Postgres, a device process,
+the supervisor (all it started goes with it), or all of it at once, guardian, Postgres and devices
+included. Server processes and Postgres come back by themselves; after the last two kinds
+`flint up` is run again, as systemd does. Some jobs get a second kill while they recover from the
+first.
 
 Counted from the catalog and from what device processes report, per job:
 

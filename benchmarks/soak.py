@@ -13,7 +13,8 @@ Flat means: the growth a day at that slope is less than a tenth of what the proc
 slope is not told apart from zero (its two-sided 95 % interval contains it; samples of one process
 are correlated, so that interval is somewhat too narrow).
 
-    python benchmarks/soak.py --minutes 120 --devices 200 --kill-every-s 120
+    python benchmarks/soak.py                   # ten minutes
+    python benchmarks/soak.py --minutes 120     # what tells of growth
 """
 
 import argparse
@@ -189,7 +190,7 @@ def soak(world: KillableWorld, minutes: float, kill_every_s: float, seed: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kill-every-s", type=float, default=120.0)
