@@ -47,17 +47,21 @@ class DailyHours:
 
     def next_allowed(self, t: float) -> float:
         """First moment from ``t`` on inside the window."""
-        since_start_s = (t - self.start_s) % DAY_S
-        return t if since_start_s < self.length_s else t - since_start_s + DAY_S
+        opened_s = self._last_opening(t)
+        return t if t - opened_s < self.length_s else opened_s + DAY_S
 
     def allowed_end(self, t: float) -> float:
         """Until when the window open at ``t`` lasts; infinite if every hour is allowed."""
         if self.is_always:
             return math.inf
-        return t - (t - self.start_s) % DAY_S + self.length_s
+        return self._last_opening(t) + self.length_s
 
     def next_allowed_many(self, t: ArrayLike) -> NDArray[np.float64]:
         """`next_allowed` of many times, shape of ``t``."""
         time_s = np.asarray(t, dtype=np.float64)
-        since_start_s = np.mod(time_s - self.start_s, DAY_S)
-        return np.where(since_start_s < self.length_s, time_s, time_s - since_start_s + DAY_S)
+        opened_s = np.floor((time_s - self.start_s) / DAY_S) * DAY_S + self.start_s
+        return np.where(time_s - opened_s < self.length_s, time_s, opened_s + DAY_S)
+
+    def _last_opening(self, t: float) -> float:
+        """When the window last opened, in whole seconds: a remainder of ``t`` would be rounded."""
+        return math.floor((t - self.start_s) / DAY_S) * DAY_S + self.start_s

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulation.durations import TaskWork
@@ -45,6 +45,7 @@ def test_ticks_enclose_every_time(t):
 # -- windows and hours -------------------------------------------------------------------------
 
 
+@example([0, 361], "22:00-06:00", 1.404771276680549)
 @given(
     st.lists(st.integers(0, 2 * 86_400 // 60), min_size=2, max_size=10, unique=True),
     st.sampled_from([None, "09:30-17:00", "22:00-06:00", "00:00-00:00", "23:59-00:01"]),
