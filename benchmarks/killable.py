@@ -46,13 +46,15 @@ class KillableServer:
         failpoint_file: Arms a failpoint in whatever process passes it next.
     """
 
-    def __init__(self, home: Path, *, gateways: int = 1) -> None:
+    def __init__(
+        self, home: Path, *, gateways: int = 1, check_ins_per_s: float = _CHECK_INS_PER_S
+    ) -> None:
         self.home = home
         self.failpoint_file = home / "failpoint"
         names = ("gateway", "coordinator", "superlink", "gateway-metrics", "coordinator-metrics")
         ports = choose_ports(dict.fromkeys(names, ("127.0.0.1", 0)))
         self._command = [sys.executable, "-m", "flint", "up", "--home", str(home), "--quiet"]
-        self._command += ["--check-ins-per-s", str(_CHECK_INS_PER_S)]
+        self._command += ["--check-ins-per-s", str(check_ins_per_s)]
         if gateways > 1:
             self._command += ["--gateways", str(gateways)]
         for name, port in ports.items():
@@ -142,14 +144,16 @@ class KillableWorld:
 
 
 @contextmanager
-def bare_server(*, gateways: int = 1) -> Iterator[KillableServer]:
+def bare_server(
+    *, gateways: int = 1, check_ins_per_s: float = _CHECK_INS_PER_S
+) -> Iterator[KillableServer]:
     """A server that serves, in a directory that goes with the block, as all its processes do."""
     with tempfile.TemporaryDirectory(prefix="flint-kills-") as folder:
         root = Path(folder)
         root.chmod(0o755)  # as root Postgres has a user of its own
         home = root / "home"
         home.mkdir()
-        server = KillableServer(home, gateways=gateways)
+        server = KillableServer(home, gateways=gateways, check_ins_per_s=check_ins_per_s)
         try:
             server.start()
             yield server
@@ -160,10 +164,15 @@ def bare_server(*, gateways: int = 1) -> Iterator[KillableServer]:
 
 @contextmanager
 def killable_world(
-    devices: int, processes: int, *, seed: int = 3, gateways: int = 1
+    devices: int,
+    processes: int,
+    *,
+    seed: int = 3,
+    gateways: int = 1,
+    check_ins_per_s: float = _CHECK_INS_PER_S,
 ) -> Iterator[KillableWorld]:
     """A server, a data set, and device processes that train on it, until the block ends."""
-    with bare_server(gateways=gateways) as server:
+    with bare_server(gateways=gateways, check_ins_per_s=check_ins_per_s) as server:
         deployment = Deployment.attach(server.home)
         data = generate_demo_data(server.home.parent, training_clients=devices, seed=seed)
         row = deployment.datasets.add(data.path, data.roles, get_model(MODEL))

@@ -195,12 +195,22 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kill-every-s", type=float, default=120.0)
     parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--check-ins-per-s", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with killable_world(options.devices, options.processes, gateways=options.gateways) as world:
+    with killable_world(
+        options.devices,
+        options.processes,
+        gateways=options.gateways,
+        check_ins_per_s=options.check_ins_per_s,
+    ) as world:
         found = soak(world, options.minutes, options.kill_every_s, options.seed)
     orphans = found["orphans"] + len(world.server.processes())
-    more = {"devices": options.devices, "kill_every_s": options.kill_every_s}
+    more = {
+        "devices": options.devices,
+        "kill_every_s": options.kill_every_s,
+        "check_ins_per_s": options.check_ins_per_s,
+    }
     figure = {"figure": "soak", **found, "orphans": orphans, **more, "cores": os.cpu_count()}
     print(json.dumps(figure))
 
