@@ -89,11 +89,6 @@ def new_flower_run(dry_run: FlowerDryRun, trials: int) -> NewSimulationRun:
         "local_epochs": dry_run.local_epochs,
         "code_sha256": _code_sha256(app.folder),
     }
-    found = {"python": platform.python_version()}
-    for name in _COMPUTES:
-        distribution = "scikit-learn" if name == "sklearn" else name
-        if name in {"flwr", "numpy"} or name in sys.modules:
-            found[distribution] = importlib.metadata.version(distribution)
     return NewSimulationRun(
         name=app.name,
         kind="flower_app",
@@ -107,8 +102,20 @@ def new_flower_run(dry_run: FlowerDryRun, trials: int) -> NewSimulationRun:
         trials=trials,
         executors=1,
         code_version=code_version(),
-        versions=found,
+        versions={"python": platform.python_version(), **versions_that_compute()},
     )
+
+
+def versions_that_compute() -> dict[str, str]:
+    """Versions of what a Flower app's numbers come from, by distribution, imported so far."""
+    # A module's distribution has often another name: tensorflow-cpu, scikit-learn.
+    distributions = importlib.metadata.packages_distributions()
+    return {
+        distribution: importlib.metadata.version(distribution)
+        for module in _COMPUTES
+        if module in {"flwr", "numpy"} or module in sys.modules
+        for distribution in sorted(set(distributions.get(module, ())))
+    }
 
 
 def run_flower_trials(

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class World:
     deployment: Deployment
     token: str
     wait_for: Callable[..., bool]
+    fleet: OneHotFleet = field(default_factory=OneHotFleet)
 
     def pid(self, role: str) -> int:
         """Process id of a role."""
@@ -75,14 +76,14 @@ class World:
         within_s: float = 120.0,
     ) -> "Outcome":
         """One job of one-hot devices; ``disturb`` is called once it is in the queue."""
-        with one_hot_devices(self.deployment.settings, self.token, DEVICES) as fleet:
+        with one_hot_devices(self.deployment.settings, self.token, DEVICES) as self.fleet:
             job = one_hot_job(strategy, aggregations)
             job_id = submit(self.deployment, job, lambda _: None).job_id
             disturb(self, job_id)
             ended = ("finished", "stopped", "failed")
             assert self.wait_for(lambda: self.status(job_id) in ended, within_s), self.state(job_id)
             assert self.wait_for(lambda: self.server.is_ready, 60.0)
-        return Outcome(self, job_id, fleet)
+        return Outcome(self, job_id, self.fleet)
 
     def state(self, job_id: str) -> str:
         """What to say of a job that does not end."""

@@ -65,12 +65,14 @@ class OneHotFleet:
         told: What its device was told in the end, by task: ``COMMITTED``, ``DROPPED``, a verdict.
         asked_again: Uploads that were asked for again.
         uploads: Uploads sent, repeats too.
+        at_rest: While set, no device says anything.
     """
 
     number_of: dict[str, int] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     asked_again: int = 0
     uploads: int = 0
+    at_rest: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def number(self, task_id: str) -> int:
@@ -106,6 +108,9 @@ class OneHotDevice(threading.Thread):
 
     def run(self) -> None:
         while not self.stop.is_set():
+            if self._fleet.at_rest.is_set():
+                self.stop.wait(_AGAIN_S)
+                continue
             try:
                 wait_s = self._turn()
             except grpc.RpcError:

@@ -39,14 +39,17 @@ def test_superlink_killed_and_its_memory_lost_the_job_gets_another_run(world, ru
     def disturb(world, job_id):
         in_the_middle(world, job_id)
         runs.append(world.deployment.jobs.get(job_id).flower_run_id)
+        # The job is not to finish without the run.
+        world.fleet.at_rest.set()
         os.kill(world.pid("superlink"), signal.SIGKILL)
         for path in world.server.home.glob("superlink.sqlite*"):
             path.unlink()
         assert world.wait_for(
             lambda: world.deployment.jobs.get(job_id).flower_run_id != runs[0], 60.0
         ), world.state(job_id)
+        world.fleet.at_rest.clear()
 
-    outcome = run("fedbuff", 60, disturb)
+    outcome = run("fedbuff", AGGREGATIONS, disturb)
     outcome.assert_exactly_once()
 
 
