@@ -114,7 +114,7 @@ class ParticipationPolicy(_message.Message):
     def __init__(self, policy_sha256: _Optional[bytes] = ..., policy_json: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "token", "job_id", "base_version", "parameters_sha256", "artifact_sha256", "manifest_sha256", "contract_sha256", "plan", "deadline_ms")
+    __slots__ = ("task_id", "token", "job_id", "base_version", "parameters_sha256", "artifact_sha256", "manifest_sha256", "contract_sha256", "plan", "deadline_ms", "secure_aggregation")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class Task(_message.Message):
     CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     token: bytes
     job_id: str
@@ -135,7 +136,82 @@ class Task(_message.Message):
     contract_sha256: bytes
     plan: TrainingPlan
     deadline_ms: int
-    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    secure_aggregation: SecureAggregation
+    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., secure_aggregation: _Optional[_Union[SecureAggregation, _Mapping]] = ...) -> None: ...
+
+class SecureAggregation(_message.Message):
+    __slots__ = ("release_policy_json", "allowed_measurements")
+    RELEASE_POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
+    release_policy_json: str
+    allowed_measurements: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, release_policy_json: _Optional[str] = ..., allowed_measurements: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class AttestRequest(_message.Message):
+    __slots__ = ("task_token", "nonce")
+    TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    task_token: bytes
+    nonce: bytes
+    def __init__(self, task_token: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("provider", "document", "enclave_key")
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    ENCLAVE_KEY_FIELD_NUMBER: _ClassVar[int]
+    provider: str
+    document: bytes
+    enclave_key: bytes
+    def __init__(self, provider: _Optional[str] = ..., document: _Optional[bytes] = ..., enclave_key: _Optional[bytes] = ...) -> None: ...
+
+class EnclaveKey(_message.Message):
+    __slots__ = ("public_key", "job_id", "boot_id", "release_policy_sha256")
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    job_id: str
+    boot_id: str
+    release_policy_sha256: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., job_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., release_policy_sha256: _Optional[bytes] = ...) -> None: ...
+
+class SealedFor(_message.Message):
+    __slots__ = ("task_id", "job_id", "device_id", "base_version", "codec")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job_id: str
+    device_id: str
+    base_version: int
+    codec: str
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., device_id: _Optional[str] = ..., base_version: _Optional[int] = ..., codec: _Optional[str] = ...) -> None: ...
+
+class SealedUpdate(_message.Message):
+    __slots__ = ("enclave_key_sha256", "sealed", "masked")
+    ENCLAVE_KEY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
+    enclave_key_sha256: bytes
+    sealed: bytes
+    masked: bytes
+    def __init__(self, enclave_key_sha256: _Optional[bytes] = ..., sealed: _Optional[bytes] = ..., masked: _Optional[bytes] = ...) -> None: ...
+
+class SealedContent(_message.Message):
+    __slots__ = ("app_id", "update", "pad_seed", "masked_sha256")
+    APP_ID_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    PAD_SEED_FIELD_NUMBER: _ClassVar[int]
+    MASKED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    app_id: str
+    update: bytes
+    pad_seed: bytes
+    masked_sha256: bytes
+    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ..., masked_sha256: _Optional[bytes] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed", "codec")

@@ -64,6 +64,11 @@ class DeviceGatewayStub:
                 request_serializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.SerializeToString,
                 response_deserializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.FromString,
                 _registered_method=True)
+        self.Attest = channel.unary_unary(
+                '/flint.device.v1.DeviceGateway/Attest',
+                request_serializer=device__runtime_dot_protocol_dot_device__pb2.AttestRequest.SerializeToString,
+                response_deserializer=device__runtime_dot_protocol_dot_device__pb2.Evidence.FromString,
+                _registered_method=True)
 
 
 class DeviceGatewayServicer:
@@ -112,6 +117,13 @@ class DeviceGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attest(self, request, context):
+        """Has the enclave that a leased task's update is for prove what it is, and name its key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceGatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +156,11 @@ def add_DeviceGatewayServicer_to_server(servicer, server):
                     servicer.ReportOutcome,
                     request_deserializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.FromString,
                     response_serializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
+            'Attest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attest,
+                    request_deserializer=device__runtime_dot_protocol_dot_device__pb2.AttestRequest.FromString,
+                    response_serializer=device__runtime_dot_protocol_dot_device__pb2.Evidence.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +325,33 @@ class DeviceGateway:
             '/flint.device.v1.DeviceGateway/ReportOutcome',
             device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.SerializeToString,
             device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flint.device.v1.DeviceGateway/Attest',
+            device__runtime_dot_protocol_dot_device__pb2.AttestRequest.SerializeToString,
+            device__runtime_dot_protocol_dot_device__pb2.Evidence.FromString,
             options,
             channel_credentials,
             insecure,
