@@ -202,16 +202,14 @@ class SealedUpdate(_message.Message):
     def __init__(self, enclave_key_sha256: _Optional[bytes] = ..., sealed: _Optional[bytes] = ..., masked: _Optional[bytes] = ...) -> None: ...
 
 class SealedContent(_message.Message):
-    __slots__ = ("app_id", "update", "pad_seed", "masked_sha256")
+    __slots__ = ("app_id", "update", "pad_seed")
     APP_ID_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     PAD_SEED_FIELD_NUMBER: _ClassVar[int]
-    MASKED_SHA256_FIELD_NUMBER: _ClassVar[int]
     app_id: str
     update: bytes
     pad_seed: bytes
-    masked_sha256: bytes
-    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ..., masked_sha256: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed", "codec")
