@@ -44,6 +44,7 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
 
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
+        self._lock = threading.Lock()
         self._boot_id = uuid.uuid4().hex
 
     def Hello(  # noqa: N802 - gRPC's names
@@ -51,8 +52,15 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
         request: pb.HelloRequest,  # noqa: ARG002
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> pb.HelloReply:
-        """Say which boot this is."""
-        return pb.HelloReply(boot_id=self._boot_id)
+        """Begin anew with whoever calls, and say under which boot id.
+
+        A gateway that was started again knows nothing of the updates in the sums, so they go, and
+        their devices are asked for them again.
+        """
+        with self._lock:
+            self._boot_id = uuid.uuid4().hex
+            self._aggregator.forget()
+            return pb.HelloReply(boot_id=self._boot_id)
 
     def Open(self, request: pb.OpenRequest, context: grpc.ServicerContext) -> pb.Done:  # noqa: N802
         """Start a job."""
@@ -122,7 +130,7 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
     def _check_boot(self, boot_id: str, context: grpc.ServicerContext) -> None:
         if boot_id != self._boot_id:
             context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, "this aggregator was started anew since"
+                grpc.StatusCode.FAILED_PRECONDITION, "this aggregator has begun anew since"
             )
 
 

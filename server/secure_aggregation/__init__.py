@@ -1,0 +1,1 @@
+"""Secure aggregation: an enclave sums updates that nobody else can read."""
