@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 
@@ -134,7 +135,17 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
             )
 
 
-def serve(aggregator: Aggregator, socket_path: Path) -> grpc.Server:
+class _AddsItself(Protocol):
+    """A further service on the same socket."""
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Register with a server that has not started."""
+        ...
+
+
+def serve(
+    aggregator: Aggregator, socket_path: Path, beside: _AddsItself | None = None
+) -> grpc.Server:
     """Start serving on a unix socket that only this user can reach.
 
     Raises:
@@ -148,6 +159,8 @@ def serve(aggregator: Aggregator, socket_path: Path) -> grpc.Server:
         ThreadPoolExecutor(_THREADS, thread_name_prefix="aggregation"), options=CHANNEL_OPTIONS
     )
     aggregation_pb2_grpc.add_AggregationServicer_to_server(AggregationService(aggregator), server)
+    if beside is not None:
+        beside.add_to(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     before = os.umask(0o177)
     try:
