@@ -30,8 +30,9 @@ from device_runtime.errors import FlintError
 OWN_DISTRIBUTION = "flint-on-flower"
 PACKAGES = ("device_runtime", "feature_catalog", "modeling", "server")
 """Ours that an enclave process can import: imports go only leftwards from `server`."""
-ENCLAVE_REQUIREMENTS = (f"{OWN_DISTRIBUTION}[device]", "packaging")
-"""What an enclave process is made of: arrays, messages, calls, keys, and this module's own need."""
+ENCLAVE_REQUIREMENTS = (f"{OWN_DISTRIBUTION}[device]", "packaging", "pydantic")
+"""What an enclave process is made of: arrays, messages, calls and keys; what this module needs; and
+pydantic, in which the blocks of a job file are written that aggregation reads."""
 
 _NOTES_OF_INSTALLERS = frozenset(
     {
@@ -106,7 +107,7 @@ def measure(configuration: Mapping[str, str], install: Install | None = None) ->
 
 
 def unmeasured_modules(install: Install | None = None) -> tuple[str, ...]:
-    """Loaded modules that `measure` does not cover, by name: whatever came in besides.
+    """Loaded modules and packages that `measure` does not cover: whatever came in besides.
 
     Of files outside of the standard library. Expected are start-up hooks of an environment, such
     as setuptools' ``_distutils_hack``; an image made for enclaves has none.
@@ -119,7 +120,7 @@ def unmeasured_modules(install: Install | None = None) -> tuple[str, ...]:
         for file in distribution.files or ()
     }
     library = Path(json.__file__).parents[1]
-    outside = []
+    outside = set()
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None)
         if origin is None or origin in measured or name.startswith("__editable__"):
@@ -127,8 +128,8 @@ def unmeasured_modules(install: Install | None = None) -> tuple[str, ...]:
         path = Path(origin)
         in_library = library in path.parents and "site-packages" not in path.parts
         if not in_library and not covered & set(path.parents):
-            outside.append(name)
-    return tuple(sorted(outside))
+            outside.add(name)
+    return tuple(sorted(n for n in outside if n.rpartition(".")[0] not in outside))
 
 
 def _canonical(breakdown: Mapping[str, str]) -> bytes:

@@ -137,7 +137,7 @@ class NitroCa:
             "nonce": nonce,
         } | dict(fields or {})
 
-    def document(self, nonce: bytes, user_data: bytes, **fields: object) -> bytes:
+    def document(self, nonce: bytes, user_data: bytes, /, **fields: object) -> bytes:
         """A signed document."""
         return self.sign(encode_payload(self.payload(nonce, user_data, fields)))
 
