@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 OURS = frozenset(ALLOWED)
 DEVICE_DISTRIBUTIONS = frozenset(
-    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "mmh3"}
+    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "cbor2", "mmh3"}
 )
 
 

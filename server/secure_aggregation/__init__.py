@@ -1,1 +1,1 @@
-"""Secure aggregation: an enclave sums updates that nobody else can read."""
+"""Secure aggregation: the enclave behind the reference seam."""

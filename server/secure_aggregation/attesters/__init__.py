@@ -1,0 +1,10 @@
+"""Who vouches for an enclave: one `Attester` a provider, named by the enclave's configuration."""
+
+from server.secure_aggregation.attesters.attester import (
+    ATTESTER_GROUP,
+    Attester,
+    UnknownAttester,
+    load_attester,
+)
+
+__all__ = ["ATTESTER_GROUP", "Attester", "UnknownAttester", "load_attester"]
