@@ -377,9 +377,8 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA cache_size = -64")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        database.executescript(
-            f"BEGIN; {_SCHEMA} {_RESIDUAL} {_SEALING} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"
-        )
+        made = _SCHEMA + _RESIDUAL + _SEALING
+        database.executescript(f"BEGIN; {made} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
     elif version in _UPGRADES:
         database.executescript(
             f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"

@@ -339,11 +339,14 @@ class DeviceRunner:
     def _seal_again(self, update: PendingUpdate) -> None:
         """The enclave was started anew: verify that boot, and seal to its key."""
         plain = self._store.plain(update)
+        if plain is None:
+            _log.warning("the bytes of task %s are gone; left", update.task_id)
+            self._counts["damaged"] += 1
+            self._store.forget(update.task_id)
+            return
         sealed_for = pb.SealedFor.FromString(update.sealed_for)
         demands = pb.SecureAggregation.FromString(update.secure_aggregation)
         try:
-            if plain is None:
-                raise TaskFault("damaged", "the bytes of its update are gone")
             enclave = self._verified(update.task_token, sealed_for.job_id, demands)
         except TaskFault as fault:
             _log.warning("update of task %s left: %s", update.task_id, fault)

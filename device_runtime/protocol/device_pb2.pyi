@@ -148,12 +148,14 @@ class SecureAggregation(_message.Message):
     def __init__(self, release_policy_json: _Optional[str] = ..., allowed_measurements: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AttestRequest(_message.Message):
-    __slots__ = ("task_token", "nonce")
+    __slots__ = ("task_token", "nonce", "job_id")
     TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     task_token: bytes
     nonce: bytes
-    def __init__(self, task_token: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    job_id: str
+    def __init__(self, task_token: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class Evidence(_message.Message):
     __slots__ = ("provider", "document", "enclave_key")

@@ -41,7 +41,7 @@ from server.gateway.upload_door import UploadDoor
 from server.gateway.upload_parts import MemoryBudget, UploadFolder
 from server.gateway.upload_slots import UploadSlots
 from server.operations.deployment_metrics import DatabaseProbe
-from server.operations.settings import ServerSettings
+from server.operations.settings import IN_PROCESS, ServerSettings
 from server.operations.tls import ensure_token_key
 from server.secure_aggregation.client import RemoteEnclave
 
@@ -191,10 +191,10 @@ def _aggregator(
     metrics: GatewayMetrics,
     stack: ExitStack,
 ) -> Aggregator:
-    if settings.aggregator == "in-process":
+    if settings.aggregator == IN_PROCESS:
         return MeanAggregator()
     path = aggregator_socket(settings.home, number)
-    if settings.aggregator == "enclave":
+    if settings.has_enclave:
         budgets = ReleaseBudgets(engine)
         remote: RemoteAggregator = RemoteEnclave(
             path, budgets, number, count_bytes=metrics.count_enclave_bytes

@@ -314,14 +314,21 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self, request: pb.AttestRequest, context: grpc.ServicerContext
     ) -> pb.Evidence:
         """Have the enclave that a leased task's update is for prove what it is."""
-        claims = self._task_claims(request.task_token, context)
-        held_back = self._rates.fetch(claims.device_id, self._clock())
+        if request.task_token:
+            claims = self._task_claims(request.task_token, context)
+            asking, job_id = claims.device_id, claims.job_id
+        else:
+            # Whoever dials may see what devices see; one address, as often as one device.
+            job = self._state.job
+            asking = context.peer().rpartition(":")[0]
+            job_id = request.job_id or ("" if job is None else job.job_id)
+        held_back = self._rates.fetch(asking, self._clock())
         if held_back is not None:
-            self._turn_away(held_back, "this device asks too often", context)
+            self._turn_away(held_back, "evidence is asked for too often", context)
         if self._attest is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "this deployment has no enclave")
         try:
-            evidence = self._attest(claims.job_id, request.nonce)
+            evidence = self._attest(job_id, request.nonce)
         except ReleaseRefused as refused:
             context.abort(grpc.StatusCode.NOT_FOUND, refused.detail)
         except AggregatorLost as error:
