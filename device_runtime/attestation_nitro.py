@@ -43,6 +43,15 @@ from device_runtime.nitro_document import (
 PROVIDER = "aws_nitro"
 MEASURED_REGISTERS = (0, 1, 2)
 
+_NO_CERTIFICATE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    UserWarning,  # cryptography's of what it will refuse one day, where warnings are errors
+)
+
 
 def registers_measurement(registers: Mapping[int, bytes]) -> bytes:
     """Return ``SHA-256(PCR0 || PCR1 || PCR2)``, as allow-lists name a Nitro enclave.
@@ -222,17 +231,11 @@ def _certificate(name: str, der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # Parsed when asked for: whatever is wrong with them is to come out here.
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion) as error:
-        raise _bad_certificate(name, error) from error
-    except UnsupportedAlgorithm as error:
-        raise _bad_certificate(name, error) from error
+    except _NO_CERTIFICATE as error:
+        raise AttestationRefused(
+            AttestationRefusal.BAD_CERTIFICATE_CHAIN, f"{name} is no certificate ({error!s:.200})"
+        ) from error
     return certificate
-
-
-def _bad_certificate(name: str, error: Exception) -> AttestationRefused:
-    return AttestationRefused(
-        AttestationRefusal.BAD_CERTIFICATE_CHAIN, f"{name} is no certificate ({error!s:.200})"
-    )
 
 
 def _require_valid_now(name: str, certificate: x509.Certificate, now_s: float) -> None:
