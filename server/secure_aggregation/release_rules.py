@@ -1,7 +1,7 @@
 """What an aggregate must be like to be let out, decided on who is in it and with what weight."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -54,7 +54,7 @@ class Contribution:
 
 
 def host_app_factors(
-    contributions: Iterable[Contribution], policy: ReleasePolicy
+    contributions: Sequence[Contribution], policy: ReleasePolicy
 ) -> Mapping[str, float]:
     """Whether the aggregate may be let out, and what each host app's updates are scaled by.
 
@@ -66,22 +66,22 @@ def host_app_factors(
     Raises:
         ReleaseRefused: ``TOO_FEW_DEVICES``, ``DEVICE_SHARE`` or ``HOST_APP_SHARE``.
     """
-    by_device: defaultdict[str, float] = defaultdict(float)
-    by_app: defaultdict[str, float] = defaultdict(float)
-    of_app = {}
-    for contribution in contributions:
-        by_device[contribution.device_id] += contribution.weight
-        by_app[contribution.host_app] += contribution.weight
-        of_app[contribution.device_id] = contribution.host_app
-    if len(by_device) < policy.release_threshold:
+    devices = {contribution.device_id for contribution in contributions}
+    if len(devices) < policy.release_threshold:
         raise ReleaseRefused(
             ReleaseRefusal.TOO_FEW_DEVICES,
-            f"the aggregate holds updates of {len(by_device)} devices; "
+            f"the aggregate holds updates of {len(devices)} devices; "
             f"release_threshold is {policy.release_threshold}",
         )
+    by_app: defaultdict[str, float] = defaultdict(float)
+    for contribution in contributions:
+        by_app[contribution.host_app] += contribution.weight
     factors = _factors(by_app, policy.max_share_per_host_app)
-    total = sum(factors[app] * weight for app, weight in by_app.items())
-    largest = max(factors[of_app[device]] * weight for device, weight in by_device.items())
+    by_device: defaultdict[str, float] = defaultdict(float)
+    for contribution in contributions:
+        scaled = factors[contribution.host_app] * contribution.weight
+        by_device[contribution.device_id] += scaled
+    total, largest = sum(by_device.values()), max(by_device.values())
     if largest > policy.max_share_per_device * total * (1 + _TOLERANCE):
         raise ReleaseRefused(
             ReleaseRefusal.DEVICE_SHARE,
