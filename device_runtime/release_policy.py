@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 LARGEST_JSON_BYTES = 4096
 _INT32_MAX = 2**31 - 1
+_LEAST_STEPS = 128  # 8 bits, sign included
 _KINDS: dict[str, tuple[type, ...]] = {
     "mode": (str,),
     "release_threshold": (int,),
@@ -71,8 +72,11 @@ class ReleasePolicy:
             raise InvalidReleasePolicy(f"max_updates is {self.max_updates}")
         if not 1 <= self.staleness_steps <= 2**10:
             raise InvalidReleasePolicy(f"staleness_steps is {self.staleness_steps}")
-        if self.most_steps < 1:
-            raise InvalidReleasePolicy("max_updates and clip_value leave no bit for an update")
+        if self.most_steps < _LEAST_STEPS:
+            raise InvalidReleasePolicy(
+                f"max_updates ({self.max_updates}) leaves {self.most_steps} steps on each side of "
+                f"0 for an update's values; at least {_LEAST_STEPS} are needed"
+            )
 
     @property
     def scale(self) -> float:

@@ -1,16 +1,10 @@
 """Secure jobs on real parts: devices verify a real enclave process, seal, and it lets out sums."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy import select
 
@@ -21,7 +15,6 @@ from flint.fleet import LocalFleet, dataset_folder, fill_stores
 from flint.submission import submit
 from modeling.zoo import get_model
 from server.job import Job
-from server.operations.supervisor import read_status
 from server.operations.up import ServerOptions, start_up
 from server.secure_aggregation.configuration import enclave_configuration
 from server.secure_aggregation.measurement import measure
