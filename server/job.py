@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from device_runtime.compression import MAX_FRACTION, UpdateCodec
 from device_runtime.participation import ParticipationPolicy
@@ -210,9 +210,11 @@ class SecureAggregation(_Block):
 
     mode: Literal["enclave", "masked"] = "enclave"
     release_threshold: int = Field(ge=2)
-    allowed_measurements: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
-        min_length=1, max_length=64
-    )
+    allowed_measurements: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
+        Field(min_length=1, max_length=64),
+        BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given),
+    ]
     max_share_per_device: float = Field(default=0.5, gt=0, le=1)
     clip_value: float = Field(default=1.0, gt=0)
 
