@@ -54,19 +54,33 @@ def verify_enclave(
         TaskFault: With the reason why not; ``attestation_...``.
         GatewayBusy: Ask again later.
     """
-    if trust is None:
-        raise TaskFault(
-            "attestation_no_trust", "this app pins no root of trust, so no enclave can be verified"
-        )
-    try:
-        policy = ReleasePolicy.from_json(demands.release_policy_json)
-    except InvalidReleasePolicy as error:
-        raise TaskFault("attestation_release_policy", f"the release policy: {error}") from error
+    _require_trust(trust)
     nonce = secrets.token_bytes(NONCE_BYTES)
     try:
         evidence = gateway.attest(pb.AttestRequest(task_token=task_token, nonce=nonce))
     except GatewayRefused as error:
         raise TaskFault("attestation_unavailable", str(error)) from error
+    return verify_given(evidence, nonce, job_id, demands, trust, now_s)
+
+
+def verify_given(
+    evidence: pb.Evidence,
+    nonce: bytes,
+    job_id: str,
+    demands: pb.SecureAggregation,
+    trust: AttestationTrust | None,
+    now_s: float,
+) -> VerifiedEnclave:
+    """Hold evidence that was made for ``nonce`` against what task and app demand.
+
+    Raises:
+        TaskFault: With the reason why not; ``attestation_...``.
+    """
+    trust = _require_trust(trust)
+    try:
+        policy = ReleasePolicy.from_json(demands.release_policy_json)
+    except InvalidReleasePolicy as error:
+        raise TaskFault("attestation_release_policy", f"the release policy: {error}") from error
     expected = ExpectedEnclave(
         job_id=job_id,
         nonce=nonce,
@@ -79,6 +93,14 @@ def verify_enclave(
         reason = f"attestation_{refused.refusal.name.lower()}"
         raise TaskFault(reason, str(refused)) from refused
     return VerifiedEnclave(evidence.enclave_key, policy)
+
+
+def _require_trust(trust: AttestationTrust | None) -> AttestationTrust:
+    if trust is None:
+        raise TaskFault(
+            "attestation_no_trust", "this app pins no root of trust, so no enclave can be verified"
+        )
+    return trust
 
 
 def seal_update(

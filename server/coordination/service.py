@@ -29,6 +29,7 @@ from feature_catalog.model_store import ArtifactRow, ModelStore
 from feature_catalog.release_budgets import ReleaseBudgets
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
+from server.aggregation.process import AggregatorLost, aggregator_socket
 from server.coordination.catalog_versions import CatalogVersions
 from server.coordination.composite_fleet import CompositeFleet
 from server.coordination.evaluation import CentralEvaluation
@@ -46,6 +47,7 @@ from server.job import Job
 from server.monitoring import CoordinatorMetrics
 from server.operations.deployment_metrics import DeploymentCollector
 from server.operations.settings import ServerSettings
+from server.secure_aggregation.client import RemoteEnclave
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ class Coordinator:
             self._jobs.set_flower_run(row.job_id, flower.run_id)
             self._metrics.job_begins(epoch)
             result = self._drive(row, epoch, flower, lock)
-        except (BlobStoreUnreachable, JobTakenOver):
+        except (AggregatorLost, BlobStoreUnreachable, JobTakenOver):
             flower.abandon()
             raise  # nor is this; the process ends, is started again and goes on with the job
         except FlintError as error:
@@ -188,8 +190,10 @@ class Coordinator:
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)
         is_secure = job.privacy.secure_aggregation is not None
-        # What Flower nodes send comes together in this process, which is no enclave.
-        nodes = [] if is_secure else [GridFleet(flower.grid, self._blobs)]
+        enclave = self._nodes_enclave() if is_secure else None
+        nodes = []
+        if enclave is not None or not is_secure:
+            nodes.append(GridFleet(flower.grid, self._blobs, enclave=enclave))
         runner = JobRunner(
             opened,
             CompositeFleet(self._gateways, nodes),
@@ -205,9 +209,26 @@ class Coordinator:
             ),
             save_every_s=_SAVE_S,
         )
-        result = runner.run()
+        try:
+            result = runner.run()
+        finally:
+            if enclave is not None:
+                enclave.close()
         progress.report(result.progress)
         return result
+
+    def _nodes_enclave(self) -> RemoteEnclave | None:
+        """The enclave that Flower nodes seal to, beside those of the gateways; None without one.
+
+        Raises:
+            AggregatorLost: If it does not answer.
+        """
+        slot = self._settings.nodes_enclave
+        path = aggregator_socket(self._settings.home, slot)
+        if not path.exists():
+            log.info("no enclave is there for Flower nodes (%s); none takes part", path)
+            return None
+        return RemoteEnclave(path, ReleaseBudgets(self._engine), slot)
 
     def _artifact(self, job: Job) -> ArtifactRow:
         client = job.client

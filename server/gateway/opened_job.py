@@ -10,6 +10,7 @@ from server.coordination.selection import shuffle_seed
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from server.gateway.tokens import TaskClaims
 from server.job import Job
+from server.secure_aggregation.demands import secure_aggregation_message
 from server.update_gate.envelope import max_payload_bytes
 
 _SEALING_BYTES = 512
@@ -56,7 +57,7 @@ class OpenedJob:
                 policy_sha256=policy.sha256(), policy_json=policy.to_json()
             ),
             max_payload_bytes(model) + _SEALING_BYTES,
-            _secure_aggregation(job),
+            secure_aggregation_message(job),
         )
 
     def blobs(self, parameters_sha256: bytes) -> tuple[bytes, ...]:
@@ -104,13 +105,3 @@ class OpenedJob:
         if codec is not None and codec.name in codecs:
             task.plan.codec.CopyFrom(codec.to_message())
         return task
-
-
-def _secure_aggregation(job: Job) -> device_pb.SecureAggregation | None:
-    secure, policy = job.privacy.secure_aggregation, job.release_policy()
-    if secure is None or policy is None:
-        return None
-    return device_pb.SecureAggregation(
-        release_policy_json=policy.to_json(),
-        allowed_measurements=[bytes.fromhex(m) for m in secure.allowed_measurements],
-    )

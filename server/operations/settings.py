@@ -80,6 +80,11 @@ class ServerSettings:
         return self.aggregator in (ENCLAVE, EXTERNAL_ENCLAVE)
 
     @property
+    def nodes_enclave(self) -> int:
+        """Number of the enclave that Flower nodes seal to, after those of the gateways."""
+        return self.gateways
+
+    @property
     def attestation_trust(self) -> Path:
         """What an app pins to verify this deployment's enclaves by, under a software root."""
         return self.home / "tls" / "attestation_trust.json"

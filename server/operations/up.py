@@ -262,6 +262,16 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             environment,
         ),
     ]
+    if settings.aggregator == ENCLAVE:
+        nodes_socket = aggregator_socket(settings.home, settings.nodes_enclave)
+        specs.append(
+            ProcessSpec(
+                "enclave-nodes",
+                (*python, *enclave_command(settings, settings.nodes_enclave)),
+                lambda: is_accepting_socket(nodes_socket),
+                environment,
+            )
+        )
     for number in range(settings.gateways):
         specs += _gateway_processes(settings, number, python, environment)
     return tuple(specs)
