@@ -4,10 +4,10 @@ Each target takes bytes and may end in its own refusals only. Its corpus is of g
 mutator flips, overwrites, inserts, repeats, cuts and splices them, so that a run can be repeated.
 Some targets sign after the mutation: else nothing behind a signature would ever be reached.
 
-Any other exception, an altered input that is accepted, an input that takes more than
-``--limit-s`` of processor time or half a minute by the clock, or memory beyond ``--limit-mib`` more than at the start (a limit of
-the process: beyond it, allocations fail) ends the run with the input in hexadecimal. What bounds an
-input are the parsers' own limits: 20 KiB a document, 160 items of CBOR in 2 containers, 9
+Any other exception, an altered input that is accepted, or one that takes more than ``--limit-s`` of
+processor time, half a minute by the clock, or ``--limit-mib`` of memory beyond the start's (a limit
+of the process: beyond it, allocations fail) ends the run with the input in hexadecimal. What bounds
+an input are the parsers' own limits: 20 KiB a document, 160 items of CBOR in 2 containers, 9
 certificates of 1 KiB.
 
     python benchmarks/fuzz_parsers.py --inputs 1000000
