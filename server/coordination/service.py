@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -25,6 +26,7 @@ from feature_catalog.jobs import (
     leader_lock,
 )
 from feature_catalog.model_store import ArtifactRow, ModelStore
+from feature_catalog.release_budgets import ReleaseBudgets
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.coordination.catalog_versions import CatalogVersions
@@ -185,15 +187,22 @@ class Coordinator:
         )
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)
-        nodes = GridFleet(flower.grid, self._blobs)
+        is_secure = job.privacy.secure_aggregation is not None
+        # What Flower nodes send comes together in this process, which is no enclave.
+        nodes = [] if is_secure else [GridFleet(flower.grid, self._blobs)]
         runner = JobRunner(
             opened,
-            CompositeFleet(self._gateways, [nodes]),
+            CompositeFleet(self._gateways, nodes),
             versions,
             Observers([progress, self._metrics]),
             evaluate=self._evaluation(job, model, artifact),
             stop_requested=stop_requested,
             poll_s=_POLL_S,
+            released_version=(
+                partial(ReleaseBudgets(self._engine).newest_version, row.job_id)
+                if is_secure
+                else None
+            ),
             save_every_s=_SAVE_S,
         )
         result = runner.run()

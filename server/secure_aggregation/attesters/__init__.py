@@ -3,8 +3,9 @@
 from server.secure_aggregation.attesters.attester import (
     ATTESTER_GROUP,
     Attester,
+    AttesterSettings,
     UnknownAttester,
     load_attester,
 )
 
-__all__ = ["ATTESTER_GROUP", "Attester", "UnknownAttester", "load_attester"]
+__all__ = ["ATTESTER_GROUP", "Attester", "AttesterSettings", "UnknownAttester", "load_attester"]
