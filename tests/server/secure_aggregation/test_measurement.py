@@ -183,6 +183,7 @@ def test_a_package_without_a_record_is_said(install):
         measure(CONFIGURATION, install)
 
 
+@pytest.mark.integration
 def test_what_an_enclave_process_imports_of_this_very_install_is_measured():
     """Only what an environment's start-up hooks load may be beside it."""
     script = (
