@@ -159,8 +159,9 @@ def _needed(install: Install) -> dict[str, metadata.Distribution]:
     """Distributions by name: ``install.requirements``, and what they need. Not our own."""
     installed: dict[str, metadata.Distribution] = {}
     for distribution in metadata.distributions(path=list(install.search_path)):
-        # Of two of one name Python uses the first.
-        installed.setdefault(canonicalize_name(distribution.name), distribution)
+        # Of two of one name Python uses the first. Remains of an uninstall have no name.
+        if "Name" in distribution.metadata:
+            installed.setdefault(canonicalize_name(distribution.name), distribution)
     needed: dict[str, metadata.Distribution] = {}
     done: set[tuple[str, str]] = set()
     present = [name for name in install.where_installed if canonicalize_name(name) in installed]

@@ -177,6 +177,12 @@ def test_what_grpc_loads_where_it_is_installed_is_measured_there(install):
     assert set(after.breakdown) - set(before.breakdown) == {"distribution:grpcio-tools"}
 
 
+def test_remains_of_an_uninstall_change_nothing(install):
+    before = measure(CONFIGURATION, install)
+    (Path(install.search_path[0]) / "~umpy-0.9.dist-info").mkdir()
+    assert measure(CONFIGURATION, install) == before
+
+
 def test_a_package_without_a_record_is_said(install):
     next(Path(install.search_path[0]).glob("numpy-*/RECORD")).unlink()
     with pytest.raises(UnmeasurableInstall, match="numpy has no record"):
