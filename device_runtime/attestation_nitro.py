@@ -144,7 +144,7 @@ class NitroVerifier:
         policy = self._policy.time(dt.datetime.fromtimestamp(now_s, dt.UTC))
         try:
             chain = policy.build_client_verifier().verify(leaf, bundle[1:]).chain
-        except (verification.VerificationError, ValueError, UnsupportedAlgorithm) as error:
+        except (verification.VerificationError, *_NO_CERTIFICATE) as error:
             raise AttestationRefused(
                 AttestationRefusal.BAD_CERTIFICATE_CHAIN,
                 f"the certificate does not chain to its root: {error!s:.300}",
@@ -231,6 +231,7 @@ def _certificate(name: str, der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # Parsed when asked for: whatever is wrong with them is to come out here.
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
+        _ = certificate.subject, certificate.issuer
     except _NO_CERTIFICATE as error:
         raise AttestationRefused(
             AttestationRefusal.BAD_CERTIFICATE_CHAIN, f"{name} is no certificate ({error!s:.200})"

@@ -112,5 +112,5 @@ class ReleasePolicy:
         try:
             fields: Any = json.loads(text)
             return cls(**fields)
-        except (TypeError, ValueError, RecursionError, KeyError) as error:
+        except (TypeError, ValueError, RecursionError, KeyError, OverflowError) as error:
             raise InvalidReleasePolicy(str(error)[:200]) from error

@@ -33,6 +33,8 @@ PACKAGES = ("device_runtime", "feature_catalog", "modeling", "server")
 ENCLAVE_REQUIREMENTS = (f"{OWN_DISTRIBUTION}[device]", "packaging", "pydantic")
 """What an enclave process is made of: arrays, messages, calls and keys; what this module needs; and
 pydantic, in which the blocks of a job file are written that aggregation reads."""
+LOADED_WHERE_INSTALLED = ("grpcio-health-checking", "grpcio-reflection", "grpcio-tools")
+"""grpc imports these by itself where it finds them, so there they are part of the process."""
 
 _NOTES_OF_INSTALLERS = frozenset(
     {
@@ -70,12 +72,14 @@ class Install:
         sources: Folder our packages are in.
         search_path: Folders that distributions are searched in, as Python does.
         requirements: What the process needs; that and what it needs in turn is measured.
+        where_installed: Measured likewise, where it is there.
         lock_file: Pins the versions; measured where it is there, said not to be where it is not.
     """
 
     sources: Path = field(default_factory=lambda: Path(__file__).resolve().parents[2])
     search_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
     requirements: tuple[str, ...] = ENCLAVE_REQUIREMENTS
+    where_installed: tuple[str, ...] = LOADED_WHERE_INSTALLED
     lock_file: Path | None = None
 
     @property
@@ -155,11 +159,13 @@ def _needed(install: Install) -> dict[str, metadata.Distribution]:
     """Distributions by name: ``install.requirements``, and what they need. Not our own."""
     installed: dict[str, metadata.Distribution] = {}
     for distribution in metadata.distributions(path=list(install.search_path)):
-        # Of two of one name Python uses the first.
-        installed.setdefault(canonicalize_name(distribution.name), distribution)
+        # Of two of one name Python uses the first. Remains of an uninstall have no name.
+        if "Name" in distribution.metadata:
+            installed.setdefault(canonicalize_name(distribution.name), distribution)
     needed: dict[str, metadata.Distribution] = {}
     done: set[tuple[str, str]] = set()
-    waiting = [(line, "an enclave process") for line in install.requirements]
+    present = [name for name in install.where_installed if canonicalize_name(name) in installed]
+    waiting = [(line, "an enclave process") for line in (*install.requirements, *present)]
     while waiting:
         line, wanted_by = waiting.pop()
         requirement = _requirement(line, wanted_by)

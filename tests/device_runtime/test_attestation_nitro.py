@@ -267,6 +267,15 @@ def test_a_certificate_altered_anywhere_is_refused(place, byte):
     )
 
 
+@pytest.mark.parametrize("tag", [0x03, 0x02, 0x30, 0x05], ids=["bits", "number", "list", "null"])
+def test_a_name_that_is_no_text_is_refused(tag):
+    bundle = shared_ca().bundle
+    name = b"\x0c\x08instance"
+    assert name in bundle[3]
+    bundle[3] = bundle[3].replace(name, bytes([tag]) + name[1:])
+    assert refusal(document(cabundle=bundle)) is BAD_CHAIN
+
+
 LEAVES = {
     "a CA": {"ca": True},
     "for certificates too": {"ca": False, "may_sign": True},

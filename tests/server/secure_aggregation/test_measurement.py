@@ -169,18 +169,33 @@ def test_a_package_that_is_needed_and_not_there_is_said(install):
         measure(CONFIGURATION, whole)
 
 
+def test_what_grpc_loads_where_it_is_installed_is_measured_there(install):
+    before = measure(CONFIGURATION, install)
+    site = Path(install.search_path[0])
+    install_distribution(site, "grpcio_tools", "1.0", {"grpc_tools.py": ""})
+    after = measure(CONFIGURATION, install)
+    assert set(after.breakdown) - set(before.breakdown) == {"distribution:grpcio-tools"}
+
+
+def test_remains_of_an_uninstall_change_nothing(install):
+    before = measure(CONFIGURATION, install)
+    (Path(install.search_path[0]) / "~umpy-0.9.dist-info").mkdir()
+    assert measure(CONFIGURATION, install) == before
+
+
 def test_a_package_without_a_record_is_said(install):
     next(Path(install.search_path[0]).glob("numpy-*/RECORD")).unlink()
     with pytest.raises(UnmeasurableInstall, match="numpy has no record"):
         measure(CONFIGURATION, install)
 
 
+@pytest.mark.integration
 def test_what_an_enclave_process_imports_of_this_very_install_is_measured():
     """Only what an environment's start-up hooks load may be beside it."""
     script = (
-        "import device_runtime.attestation, device_runtime.attestation_nitro\n"
-        "import server.aggregation.mean, server.update_gate.content\n"
-        "import server.secure_aggregation.attesters.nitro, modeling.zoo\n"
+        "import device_runtime.attestation_nitro\n"
+        "import server.secure_aggregation.__main__\n"
+        "import server.secure_aggregation.attesters.nitro\n"
         "from server.secure_aggregation.measurement import measure, unmeasured_modules\n"
         "measure({})\n"
         "print(unmeasured_modules())\n"
@@ -189,4 +204,4 @@ def test_what_an_enclave_process_imports_of_this_very_install_is_measured():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert set(eval(result.stdout)) <= {"_distutils_hack"}
+    assert set(eval(result.stdout)) <= {"__main__", "_distutils_hack"}
