@@ -26,7 +26,7 @@ def flipped(data: bytes, positions: list[int]) -> bytes:
     return bytes(altered)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(providers, parts, flips)
 def test_evidence_with_flipped_bits_is_refused(provider, part, positions):
     evidence = pb.Evidence()
@@ -40,7 +40,7 @@ def test_evidence_with_flipped_bits_is_refused(provider, part, positions):
         verify(evidence, pinned=PINNED)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(providers, flips)
 def test_serialised_evidence_with_flipped_bits_is_refused_or_says_the_same(provider, positions):
     """Protobuf has several spellings of one message: what counts is that no other is accepted."""
@@ -60,7 +60,7 @@ def test_serialised_evidence_with_flipped_bits_is_refused_or_says_the_same(provi
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(providers, st.binary(max_size=300))
 def test_any_bytes_as_a_document_are_refused(provider, document):
     evidence = pb.Evidence(provider=provider.name, document=document)
@@ -68,7 +68,7 @@ def test_any_bytes_as_a_document_are_refused(provider, document):
         verify(evidence, pinned=PINNED)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(flips)
 def test_a_trust_file_with_flipped_bits_is_read_or_refused(positions):
     data = flipped(PINNED.to_json().encode(), positions)

@@ -340,7 +340,7 @@ places = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(place=places, value=json_values)
 def test_any_value_anywhere_gives_a_job_or_one_sentence(place, value):
     try:
@@ -351,7 +351,7 @@ def test_any_value_anywhere_gives_a_job_or_one_sentence(place, value):
         assert Job.model_validate_json(job.to_json()) == job
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(max_size=200))
 def test_any_text_gives_one_sentence(text):
     with pytest.raises(JobFileError) as caught:
