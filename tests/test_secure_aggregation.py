@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,23 @@ FEDAVG = {
 }
 
 
-@pytest.fixture(scope="module")
-def server():
+@contextlib.contextmanager
+def running_server(options):
     # Not under pytest's own directory: as root Postgres has a user of its own, who may not enter.
     home = Path(tempfile.mkdtemp(prefix="flint-enclave-"))
     home.chmod(0o755)
-    supervisor = start_up(home, PORTS)
-    yield supervisor
-    supervisor.stop()
-    shutil.rmtree(home)
+    supervisor = start_up(home, options)
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop()
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_server(PORTS) as supervisor:
+        yield supervisor
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +85,13 @@ def deployment(server):
 
 @pytest.fixture(scope="module")
 def fleet(deployment, tmp_path_factory):
-    data = generate_demo_data(tmp_path_factory.mktemp("data"), training_clients=DEVICES, seed=3)
+    with running_fleet(deployment, tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_fleet(deployment, data_folder):
+    data = generate_demo_data(data_folder, training_clients=DEVICES, seed=3)
     row = deployment.datasets.add(data.path, data.roles, get_model("sparse_mlp"))
     dataset = deployment.datasets.open(f"{row.name}@{row.version}")
     folder = dataset_folder(deployment.settings, dataset)
@@ -162,16 +177,18 @@ def newest_version(deployment, job_id):
     return -1 if newest is None else newest.job_version
 
 
-def test_an_enclave_killed_in_the_middle_loses_one_buffer_and_is_verified_again(
-    server, deployment, fleet, measurement
+@pytest.mark.parametrize("role", ["enclave", "gateway", "coordinator"])
+def test_a_process_killed_in_the_middle_costs_one_buffer_and_the_job_goes_on(
+    server, deployment, fleet, measurement, role
 ):
+    """Devices verify an enclave's new boot by themselves."""
     before = fleet.progress().counts
     job_id = submit(deployment, secure_job(measurement, FEDBUFF, "enclave", 8), print).job_id
     wait_for(lambda: newest_version(deployment, job_id) >= 2)
-    enclave = process_of(server, "enclave")
-    enclave.send_signal(signal.SIGKILL)
+    killed = process_of(server, role)
+    killed.send_signal(signal.SIGKILL)
     wait_until_ended(deployment, fleet, job_id)
-    assert process_of(server, "enclave").pid != enclave.pid
+    wait_for(lambda: process_of(server, role).pid != killed.pid)
     rows = outcomes_of(deployment, job_id)
     counted = [row.task_id for row in rows if row.outcome == "succeeded"]
     assert len(counted) == len(set(counted))
@@ -348,3 +365,20 @@ def test_no_other_process_and_no_file_holds_a_single_update(
     files = [path for path in settings.home.rglob("*") if path.is_file()]
     assert len(files) > 20
     assert [str(path) for path in files if pattern in path.read_bytes()] == []
+
+
+def test_two_gateways_each_have_an_enclave_and_each_lets_out_aggregates(measurement, tmp_path):
+    with running_server(replace(PORTS, gateways=2)) as server:
+        deployment = Deployment.attach(server.settings.home)
+        with running_fleet(deployment, tmp_path) as fleet:
+            job = secure_job(measurement, FEDBUFF | {"buffer_size": 10}, "enclave", 4)
+            job_id = submit(deployment, job, print).job_id
+            wait_until_ended(deployment, fleet, job_id)
+        statement = select(ReleaseBudgetRecord).where(ReleaseBudgetRecord.job_id == job_id)
+        with deployment.engine.connect() as connection:
+            budgets = connection.execute(statement).all()
+        assert sorted(budget.slot for budget in budgets) == [0, 1]
+        counted = [r for r in outcomes_of(deployment, job_id) if r.outcome == "succeeded"]
+        assert len({r.task_id for r in counted}) == len(counted)
+        for version in range(1, 5):
+            assert len({r.client_id for r in counted if r.version_number == version}) >= THRESHOLD
