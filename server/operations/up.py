@@ -30,6 +30,7 @@ from server.operations.production import PlannedServer, require_limited_tokens, 
 from server.operations.settings import (
     DEVELOPMENT,
     ENCLAVE,
+    EXTERNAL_ENCLAVE,
     IN_PROCESS,
     PROCESS,
     PRODUCTION,
@@ -48,6 +49,7 @@ DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
 BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
 
 _LOOPBACK = "127.0.0.1"
+_ENCLAVES = (ENCLAVE, EXTERNAL_ENCLAVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +335,7 @@ def _planned(home: Path, options: ServerOptions) -> PlannedServer:
         blob_url=_blob_url(home, options),
         database_sslmode=os.environ.get("PGSSLMODE"),
         user_id=os.geteuid(),
+        attestation=options.attestation if options.aggregator in _ENCLAVES else "",
     )
 
 
