@@ -199,7 +199,7 @@ def _signers() -> verification.ExtensionPolicy:
 def _root(pem: object, where: str) -> x509.Certificate:
     try:
         if not isinstance(pem, str):
-            raise TypeError("it is no text")  # noqa: TRY301 - one sentence for all of it
+            raise TypeError("it is no text")
         root = x509.load_pem_x509_certificate(pem.encode())
         root.verify_directly_issued_by(root)
     except (*_NO_CERTIFICATE, InvalidSignature) as error:
