@@ -1,12 +1,17 @@
 """Documents of AWS Nitro's form, made by a test CA: each field, certificate and byte in turn."""
 
+import base64
 import datetime as dt
 
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_runtime.attestation import AttestationRefusal, AttestationRefused
+from device_runtime.attestation import (
+    AttestationRefusal,
+    AttestationRefused,
+    InvalidAttestationTrust,
+)
 from device_runtime.attestation_nitro import NitroVerifier, registers_measurement
 from tests.device_runtime.attested_enclaves import NONCE
 from tests.device_runtime.nitro_ca import (
@@ -274,6 +279,24 @@ def test_a_name_that_is_no_text_is_refused(tag):
     assert name in bundle[3]
     bundle[3] = bundle[3].replace(name, bytes([tag]) + name[1:])
     assert refusal(document(cabundle=bundle)) is BAD_CHAIN
+
+
+VERSION_3 = bytes.fromhex("a003020102")
+VERSION_11 = bytes.fromhex("a00302010a")
+
+
+def test_a_certificate_of_an_impossible_version_is_refused():
+    bundle = shared_ca().bundle
+    bundle[3] = bundle[3].replace(VERSION_3, VERSION_11, 1)
+    assert refusal(document(cabundle=bundle)) is BAD_CHAIN
+
+
+def test_a_root_of_an_impossible_version_is_not_pinned():
+    der = shared_ca().root.der.replace(VERSION_3, VERSION_11, 1)
+    encoded = base64.encodebytes(der).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{encoded}-----END CERTIFICATE-----\n"
+    with pytest.raises(InvalidAttestationTrust, match=r"root_certificates\[0\] is no self-signed"):
+        NitroVerifier.from_options({"root_certificates": [pem]})
 
 
 LEAVES = {
