@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from device_runtime.training_plan import epoch_order
 from device_runtime.update_codec import flatten, unflatten
-from modeling.spec import HashedBag, ModelSpec
+from modeling.spec import ModelSpec
 from modeling.torch_models import build_torch, dump_parameters, load_parameters, weighted_loss
 from modeling.zoo import MODELS
 from simulation.executors import TrainingTask
@@ -42,14 +42,14 @@ PLAN = LocalPlan(local_epochs=1, batch_size=20, max_records=500)
 def draw_clients(spec: ModelSpec) -> ClientRecords:
     draws = np.random.default_rng(0)
     counts = np.clip(draws.lognormal(np.log(20), 1.0, CLIENTS), 1, 500).astype(np.int64)
-    rows, first = int(counts.sum()), spec.layers[0]
-    if isinstance(first, HashedBag):
-        x = (draws.zipf(1.1, (rows, *spec.input.shape)) % first.buckets).astype(np.int32)
+    rows = int(counts.sum())
+    if spec.ids is not None:
+        x = (draws.zipf(1.1, (rows, *spec.input.shape)) % spec.ids).astype(np.int32)
         lengths = draws.integers(1, 60, (rows, 1))
         x[np.arange(x.shape[1]) >= lengths] = -1
     else:
         x = draws.standard_normal((rows, *spec.input.shape), np.float32)
-    y = (draws.random((rows, 1)) < 0.2).astype(np.float32)
+    y = (draws.random((rows, *spec.label_shape)) < 0.2).astype(np.float32)
     return ClientRecords(x, y, np.cumsum(counts) - counts, counts)
 
 

@@ -57,14 +57,17 @@ def check_parity(
     learning_rate: float = 0.1,
     proximal_mu: float | None = None,
     seed: int = 0,
+    artifact: ModelArtifact | None = None,
 ) -> ParityReport:
     """Train both twins from one start on the same random batches and compare them.
 
     Args:
         proximal_mu: Checks the proximal artefact with this strength; None the plain one.
         seed: Of start and batches.
+        artifact: To check; None builds one.
     """
-    artifact = build_artifact(spec, batch_size=batch_size, proximal=proximal_mu is not None)
+    if artifact is None:
+        artifact = build_artifact(spec, batch_size=batch_size, proximal=proximal_mu is not None)
     batches = list(random_batches(spec, steps, batch_size=batch_size, seed=seed))
     start = spec.initial_parameters(seed)
     litert, litert_losses = litert_steps(
