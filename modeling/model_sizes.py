@@ -13,7 +13,7 @@ BELOW_BYTES: Mapping[SizeClass, int] = {
     "third-party SDK": 1_000_000,
     "first-party app": 10_000_000,
 }
-"""What apps accept, smallest first: under 1 MB from a third party, under 10 MB of one's own (FLINT)."""
+"""What apps accept, smallest first: of a third party, and of one's own (FLINT)."""
 
 _FLOAT_BYTES = 4
 

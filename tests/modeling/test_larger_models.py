@@ -37,10 +37,10 @@ def test_repeated_steps_on_one_batch_lower_the_loss(larger, larger_artifact):
 
 
 def test_its_file_is_as_large_as_its_numbers(larger, larger_artifact):
-    """Each number is in the file once, beside some 30 kB of training graph."""
+    """Each number is in the file once, beside at most 50 kB of training graph."""
     sizes = sizes_of(larger, larger_artifact.manifest)
     numbers = 4 * (sizes.parameters + sizes.frozen_parameters)
-    assert 0 < sizes.storage_bytes - numbers < 40_000
+    assert 0 < sizes.storage_bytes - numbers < 50_000
     published = FLINT_TABLE_5[larger.name]
     if larger.name != "multitask_mlp":  # there FLINT stores twice what its parameters take
         assert sizes.storage_bytes / 1e6 == pytest.approx(published.storage_mb, rel=0.01)
