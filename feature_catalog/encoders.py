@@ -1,4 +1,4 @@
-"""Encoders: rows of a data file as arrays of a model's input, as `feature_catalog.featurize` learnt.
+"""Rows of a data file as arrays of a model's input, encoded as `featurize` learnt.
 
 Tokens are hashed by `device_runtime.hashing`, so a device of any language can repeat it.
 """
