@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from modeling.model_check import LEARNING_STEPS, PARITY_STEPS, ModelCheck
+from modeling.model_sizes import BELOW_BYTES, AppKind, fits
 from modeling.parity import TOLERANCE
 
 
@@ -73,6 +74,16 @@ def sentences(check: ModelCheck) -> list[str]:
             f"{TOLERANCE:.0e}); begin from smaller weights, or take out what is random in training"
         )
     return found
+
+
+def too_large(check: ModelCheck, kind: AppKind) -> list[str]:
+    """That the file is larger than an app of this kind takes, if it is, and the mend."""
+    if fits(kind, check.sizes.storage_bytes):
+        return []
+    return [
+        f"the file has {_megabytes(check.sizes.storage_bytes)}, and a {kind} takes less than "
+        f"{_megabytes(BELOW_BYTES[kind])}; make the largest table smaller (docs/models.md)"
+    ]
 
 
 def _megabytes(count: int) -> str:

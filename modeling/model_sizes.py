@@ -7,9 +7,10 @@ from typing import Literal
 from device_runtime.manifest import ArtifactManifest
 from modeling.spec import ModelSpec
 
-SizeClass = Literal["third-party SDK", "first-party app", "too large"]
+AppKind = Literal["third-party SDK", "first-party app"]
+SizeClass = AppKind | Literal["too large"]
 
-BELOW_BYTES: Mapping[SizeClass, int] = {
+BELOW_BYTES: Mapping[AppKind, int] = {
     "third-party SDK": 1_000_000,
     "first-party app": 10_000_000,
 }
@@ -18,13 +19,22 @@ BELOW_BYTES: Mapping[SizeClass, int] = {
 _FLOAT_BYTES = 4
 
 
+def fits(kind: AppKind, storage_bytes: int) -> bool:
+    """Whether an app of this kind accepts a model file of this size.
+
+    >>> fits("third-party SDK", 774_108), fits("first-party app", 10_798_600)
+    (True, False)
+    """
+    return storage_bytes < BELOW_BYTES[kind]
+
+
 def size_class(storage_bytes: int) -> SizeClass:
     """The most demanding kind of app that accepts a model file of this size.
 
     >>> size_class(999_999), size_class(1_000_000), size_class(10_000_000)
     ('third-party SDK', 'first-party app', 'too large')
     """
-    fitting = (name for name, limit in BELOW_BYTES.items() if storage_bytes < limit)
+    fitting = (kind for kind in BELOW_BYTES if fits(kind, storage_bytes))
     return next(fitting, "too large")
 
 

@@ -1,5 +1,6 @@
 """``flint model check``: whether devices can train a model, before anything is built on it."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,6 +11,13 @@ from flint.cli.output import note, print_fields, print_json
 app = typer.Typer(help="A model of your own: can devices train it?", no_args_is_help=True)
 
 UNFIT = 2
+
+
+class App(StrEnum):
+    """What the model is to be part of."""
+
+    SDK = "sdk"
+    APP = "app"
 
 
 @app.callback()
@@ -27,15 +35,23 @@ def check(
             "defines model), or a registered model's name. The file is run.",
         ),
     ],
+    fits: Annotated[
+        App | None,
+        typer.Option(
+            help="Also refuse a file of 1 MB or more (sdk: of a third party) or 10 MB (app: one's "
+            "own).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a model converts, trains and matches its twin, and what it costs a device.
 
     Exit code 2 if devices cannot train it.
 
-    Example: flint model check my_model.py
+    Example: flint model check my_model.py --fits sdk
     """
-    from flint.model_view import described, sentences, shown
+    from flint.model_view import described, sentences, shown, too_large
     from modeling.model_check import check_model
 
     found = check_model(path)
@@ -43,7 +59,11 @@ def check(
         print_json(described(found))
     else:
         print_fields(shown(found))
-    if not found.is_fit:
-        for sentence in sentences(found):
-            note(sentence)
+    complaints = sentences(found)
+    if fits is not None:
+        kind = "third-party SDK" if fits is App.SDK else "first-party app"
+        complaints += too_large(found, kind)
+    for sentence in complaints:
+        note(sentence)
+    if complaints:
         raise typer.Exit(UNFIT)

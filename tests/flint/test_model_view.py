@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from flint.model_view import described, sentences, shown
+from flint.model_view import described, sentences, shown, too_large
 from modeling.model_check import ModelCheck
 from modeling.model_sizes import ModelSizes
 from modeling.zoo import TEXT_CNN
@@ -31,3 +31,11 @@ def test_the_verdict_names_what_is_wrong(check):
     assert "device and torch differ by nan" in said
     assert described(bad)["max_difference"] is None
     assert shown(bad)["trains"].startswith("no: loss 0.7 -> 9")
+
+
+def test_a_file_larger_than_an_app_takes_is_told_by_how_much(check):
+    (said,) = too_large(check, "first-party app")
+    assert "10.8 MB, and a first-party app takes less than 10 MB; make the largest table" in said
+    small = replace(check, sizes=replace(check.sizes, storage_bytes=9_999_999))
+    assert too_large(small, "first-party app") == []
+    assert len(too_large(small, "third-party SDK")) == 1

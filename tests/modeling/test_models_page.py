@@ -1,5 +1,6 @@
-"""The table in docs/models.md is FLINT's beside what our files are."""
+"""The tables in docs/models.md are what our files and results say."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from modeling.model_sizes import FLINT_TABLE_5, sizes_of
 from modeling.zoo import MODELS
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "models.md"
+COMPRESSION = ROOT / "benchmarks" / "results" / "embedding_compression_msg_airline.json"
 
 
 def row_of(name: str) -> list[str]:
@@ -49,3 +52,12 @@ def assert_storage(spec, artifact) -> None:
     row = row_of(spec.name)
     assert shows(row[6], sizes.storage_bytes / 1e6)
     assert row[9] == sizes.size_class
+
+
+def test_the_page_has_the_measured_quality_of_smaller_tables():
+    whole, *smaller = json.loads(COMPRESSION.read_text())["result"]["tables"]
+    page = PAGE.read_text()
+    for table in [whole, *smaller]:
+        figures = (table["auprc_mean"], table["auprc_least"], table["auprc_most"])
+        assert "{:.3f} ({:.3f}-{:.3f})".format(*figures) in page
+    assert f"{whole['table_bytes'] / 1e6:.2f} MB, reaches" in page
