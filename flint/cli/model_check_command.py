@@ -61,8 +61,7 @@ def check(
         print_fields(shown(found))
     complaints = sentences(found)
     if fits is not None:
-        kind = "third-party SDK" if fits is App.SDK else "first-party app"
-        complaints += too_large(found, kind)
+        complaints += too_large(found, "third-party SDK" if fits is App.SDK else "first-party app")
     for sentence in complaints:
         note(sentence)
     if complaints:
