@@ -91,7 +91,12 @@ def _convolution(value: Value, layer: Any) -> Value:  # noqa: ANN401 - as above
             "leave them at their defaults",
         )
     read = reading.convolution(
-        value, layer.name, layer.kernel_size[0], layer.filters, _kernel_and_bias(layer)
+        value,
+        layer.name,
+        layer.kernel_size[0],
+        layer.filters,
+        _kernel_and_bias(layer),
+        along_last=False,
     )
     return _activated(read, layer)
 

@@ -97,7 +97,7 @@ class _Branch:
     arrays: Callable[[], Arrays]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _ReadLayer:
     """A layer, and its trained arrays as they are now, in wire order."""
 
@@ -181,12 +181,27 @@ def flatten(value: Value, where: str) -> Value:
 
 
 def convolution(
-    value: Value, where: str, window: int, filters: int, arrays: Callable[[], Arrays]
+    value: Value,
+    where: str,
+    window: int,
+    filters: int,
+    arrays: Callable[[], Arrays],
+    *,
+    along_last: bool,
 ) -> Value:
-    """A convolution along the tokens; arrays are kernel ``(window * width, filters)`` and bias."""
-    if value.form not in {Form.WORDS, Form.CHANNELS}:
+    """A convolution along the tokens.
+
+    Args:
+        arrays: Kernel ``(window * width, filters)``, and bias.
+        along_last: Whether the framework convolves along the last axis, as torch does, rather than
+            the one before it.
+    """
+    if value.form is not (Form.CHANNELS if along_last else Form.WORDS):
+        turned = ", turned round with transpose(1, 2)" if along_last else ""
         raise unsupported(
-            where, f"a convolution of {value.form.value}", "convolve the embedding of the input"
+            where,
+            f"a convolution of {value.form.value}",
+            f"convolve the embedding of the input{turned}",
         )
     return Value(Form.SCORES, value.layers, (_Branch(window, filters, False, arrays),))
 

@@ -97,7 +97,7 @@ class _Walk:
             case nn.Conv1d():
                 arrays = _convolution(module, where)
                 window, filters = module.kernel_size[0], module.out_channels
-                found = reading.convolution(value, where, window, filters, arrays)
+                found = reading.convolution(value, where, window, filters, arrays, along_last=True)
             case nn.AdaptiveMaxPool1d(output_size=1 | (1,)):
                 found = reading.maximum(value, where)
             case _:

@@ -134,6 +134,12 @@ def test_a_convolution_whose_maxima_are_not_cut_at_0_is_refused():
         read_torch("mine", Functional(without_relu), (7,))
 
 
+def test_a_convolution_along_the_width_instead_of_the_tokens_is_refused():
+    net = Functional(lambda net, x: net.last(torch.relu(net.wide(net.words(x))).amax(2)))
+    with pytest.raises(UnsupportedLayer, match=r"turned round with transpose\(1, 2\)"):
+        read_torch("mine", net, (4,))
+
+
 def test_a_layer_in_two_places_is_refused():
     net = Functional(lambda net, x: net.last(net.second(net.second(net.first(x)))))
     with pytest.raises(UnsupportedLayer, match="second: devices cannot train a layer used twice"):
