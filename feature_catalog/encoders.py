@@ -206,8 +206,9 @@ class WordEncoder:
     def encode(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
         """Encode rows; int32, shape ``(rows, places)``. Counts truncated records."""
         encoded = np.full((batch.num_rows, self._places), PADDING, np.int32)
-        for row, text in zip(encoded, batch.columns[0].cast(pa.large_string()), strict=True):
-            words = _WORDS.findall((text.as_py() or "").lower())
+        texts = batch.columns[0].cast(pa.large_string()).to_pylist()
+        for row, text in zip(encoded, texts, strict=True):
+            words = _WORDS.findall((text or "").lower())
             self.truncated_records += len(words) > self._places
             ids = [self._id(word) for word in words[: self._places]]
             row[: len(ids)] = ids
