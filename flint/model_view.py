@@ -4,9 +4,8 @@ import json
 import math
 from typing import Any
 
-from modeling.model_check import LEARNING_STEPS, PARITY_STEPS, ModelCheck
+from modeling.model_check import ModelCheck
 from modeling.model_sizes import BELOW_BYTES, AppKind, fits
-from modeling.parity import TOLERANCE
 
 
 def described(check: ModelCheck) -> dict[str, Any]:
@@ -21,11 +20,11 @@ def described(check: ModelCheck) -> dict[str, Any]:
         "trains": check.trains,
         "first_loss": _finite(check.first_loss),
         "last_loss": _finite(check.last_loss),
-        "learning_steps": LEARNING_STEPS,
+        "learning_steps": check.learning_steps,
         "matches_twin": check.matches_twin,
         "max_difference": _finite(check.max_difference),
-        "tolerance": TOLERANCE,
-        "parity_steps": PARITY_STEPS,
+        "tolerance": check.tolerance,
+        "parity_steps": check.parity_steps,
         "parameters": check.sizes.parameters,
         "frozen_parameters": check.sizes.frozen_parameters,
         "storage_bytes": check.sizes.storage_bytes,
@@ -45,9 +44,9 @@ def shown(check: ModelCheck) -> dict[str, object]:
         if check.custom_operators
         else f"yes: {len(check.operators)} builtin operators, no others",
         "trains": f"{_yes(check.trains)}: loss {check.first_loss:.4g} -> {check.last_loss:.4g} in "
-        f"{LEARNING_STEPS} steps on random records",
+        f"{check.learning_steps} steps on random records",
         "matches its twin": f"{_yes(check.matches_twin)}: largest difference "
-        f"{check.max_difference:.1e} after {PARITY_STEPS} steps",
+        f"{check.max_difference:.1e} after {check.parity_steps} steps",
         "parameters": f"{sizes.parameters:,} trained{frozen}",
         "storage": _megabytes(sizes.storage_bytes),
         "network": f"{_megabytes(sizes.network_bytes)} a task, down and up",
@@ -66,12 +65,13 @@ def sentences(check: ModelCheck) -> list[str]:
     if not check.trains:
         found.append(
             f"the loss went from {check.first_loss:.4g} to {check.last_loss:.4g} on records it saw "
-            f"{LEARNING_STEPS} times; begin from smaller weights or fewer layers"
+            f"{check.learning_steps} times; begin from smaller weights or fewer layers"
         )
     if not check.matches_twin:
         found.append(
             f"device and {check.origin} differ by {check.max_difference:.1e} (more than "
-            f"{TOLERANCE:.0e}); begin from smaller weights, or take out what is random in training"
+            f"{check.tolerance:.0e}); begin from smaller weights, or take out what is random in "
+            "training"
         )
     return found
 

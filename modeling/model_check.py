@@ -1,30 +1,18 @@
-"""Whether devices can train a model: it converts, learns, and takes the steps of its framework."""
+"""Whether devices can train a model: it converts, learns, and takes the steps of its framework.
 
-from collections.abc import Callable, Sequence
+TensorFlow is imported once a model has been read, so a model that cannot be is refused at once.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
-
-from device_runtime.engine import LiteRtEngine
 from modeling.model_file import UserModel, load_model_file
-from modeling.model_reading import Arrays
-from modeling.model_sizes import ModelSizes, sizes_of
-from modeling.parity import TOLERANCE, Batch, litert_steps, random_batches, torch_steps
+from modeling.model_sizes import ModelSizes
 from modeling.spec import ModelSpec
-from modeling.tflite import ModelArtifact, build_artifact
 from modeling.zoo import MODELS, get_model
 
-BATCH_SIZE = 20
-PARITY_STEPS = 5
-LEARNING_STEPS = 30
-LEARNING_RATE = 0.1
-
 Origin = Literal["registered", "torch", "keras"]
-Train = Callable[[Sequence[Batch]], tuple[Arrays, list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +24,10 @@ class ModelCheck:
         operators: Builtin operators of the artefact, by name; others make the conversion fail.
         custom_operators: Operators that are not built in: none, or phones cannot run it.
         first_loss: On one random batch, before the first step.
-        last_loss: After `LEARNING_STEPS` steps on it.
+        last_loss: After ``learning_steps`` steps on it.
         max_difference: Largest difference of any parameter, or of a step's loss, between device
-            and twin after `PARITY_STEPS` steps from the same start on the same batches.
+            and twin after ``parity_steps`` steps from the same start on the same batches.
+        tolerance: The largest that still counts as equal.
     """
 
     origin: Origin
@@ -48,7 +37,10 @@ class ModelCheck:
     custom_operators: tuple[str, ...]
     first_loss: float
     last_loss: float
+    learning_steps: int
     max_difference: float
+    tolerance: float
+    parity_steps: int
 
     @property
     def trains(self) -> bool:
@@ -57,8 +49,8 @@ class ModelCheck:
 
     @property
     def matches_twin(self) -> bool:
-        """Whether device and twin are equal to within `TOLERANCE`."""
-        return self.max_difference <= TOLERANCE
+        """Whether device and twin are equal to within the tolerance."""
+        return self.max_difference <= self.tolerance
 
     @property
     def is_fit(self) -> bool:
@@ -79,85 +71,33 @@ def check_model(path_or_name: str, seed: int = 0) -> ModelCheck:
         UnsupportedOperators: If the converter finds operators that are not built in.
     """
     if path_or_name in MODELS or not _is_path(path_or_name):
-        spec = get_model(path_or_name)
-        start = spec.initial_parameters(seed)
-
-        def train(batches: Sequence[Batch]) -> tuple[Arrays, list[float]]:
-            return torch_steps(spec, start, batches, learning_rate=LEARNING_RATE)
-
-        return _check("registered", spec, start, spec.frozen_arrays(), train, seed)
+        return _check_registered(get_model(path_or_name), seed)
     return _check_user_model(load_model_file(Path(path_or_name)), seed)
 
 
-def operators_of(model_bytes: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of an artefact's builtin operators, and of its custom ones."""
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
-    model = schema.Model.GetRootAs(model_bytes, 0)
-    builtin, custom = set(), set()
-    for index in range(model.OperatorCodesLength()):
-        code = model.OperatorCodes(index)
-        if code.CustomCode() is not None:
-            custom.add(code.CustomCode().decode())
-        else:
-            # Codes below 127 stand in the older, narrower field.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            builtin.add(names.get(number, f"operator {number}"))
-    return tuple(sorted(builtin)), tuple(sorted(custom))
+def _check_registered(spec: ModelSpec, seed: int) -> ModelCheck:
+    from modeling.device_trial import try_on_device
+    from modeling.user_training import twin_trainer
+
+    start = spec.initial_parameters(seed)
+    train = twin_trainer(spec, start)
+    return try_on_device("registered", spec, start, spec.frozen_arrays(), train, seed)
 
 
 def _check_user_model(user: UserModel, seed: int) -> ModelCheck:
     if user.framework == "torch":
         from modeling.torch_reading import read_torch
-        from modeling.user_training import torch_trainer
 
         read = read_torch(user.name, user.model, user.input_shape)
-        train = torch_trainer(user.model, read, LEARNING_RATE)
     else:
         from modeling.keras_reading import read_keras
-        from modeling.user_training import keras_trainer
 
         read = read_keras(user.name, user.model)
-        train = keras_trainer(user.model, read, LEARNING_RATE)
-    return _check(user.framework, read.spec, read.parameters(), read.frozen, train, seed)
+    from modeling.device_trial import try_on_device
+    from modeling.user_training import keras_trainer, torch_trainer
 
-
-def _check(
-    origin: Origin, spec: ModelSpec, start: Arrays, frozen: Arrays, train: Train, seed: int
-) -> ModelCheck:
-    batches = list(random_batches(spec, PARITY_STEPS, batch_size=BATCH_SIZE, seed=seed))
-    theirs, their_losses = train(batches)
-    artifact = build_artifact(spec, batch_size=BATCH_SIZE, frozen=frozen)
-    builtin, custom = operators_of(artifact.model_bytes)
-    first_loss, last_loss = _learn(artifact, start, batches[0])
-    ours, our_losses = litert_steps(artifact, start, batches, learning_rate=LEARNING_RATE)
-    differences = [
-        _largest_difference(one, other)
-        for one, other in zip(
-            [*ours, np.array(our_losses)], [*theirs, np.array(their_losses)], strict=True
-        )
-    ]
-    return ModelCheck(
-        origin=origin,
-        spec=spec,
-        sizes=sizes_of(spec, artifact.manifest),
-        operators=builtin,
-        custom_operators=custom,
-        first_loss=first_loss,
-        last_loss=last_loss,
-        max_difference=float(np.max(differences)),
-    )
-
-
-def _learn(artifact: ModelArtifact, start: Arrays, batch: Batch) -> tuple[float, float]:
-    engine = LiteRtEngine(artifact.model_bytes, artifact.manifest)
-    engine.restore(start)
-    losses = [engine.train_batch(*batch, LEARNING_RATE) for _ in range(LEARNING_STEPS + 1)]
-    return losses[0], losses[-1]
-
-
-def _largest_difference(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-    """NaN where either is not a number."""
-    return float(np.max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64))))
+    train = (torch_trainer if user.framework == "torch" else keras_trainer)(user.model, read)
+    return try_on_device(user.framework, read.spec, read.parameters(), read.frozen, train, seed)
 
 
 def _is_path(text: str) -> bool:

@@ -1,6 +1,7 @@
 """A user's Python file with a torch or Keras model in it, run and looked through."""
 
 import contextlib
+import re
 import runpy
 import sys
 from collections.abc import Callable, Mapping
@@ -48,6 +49,8 @@ def load_model_file(path: Path) -> UserModel:
             "model's name"
         )
     with contextlib.redirect_stdout(sys.stderr):
+        if re.search(rb"keras|tensorflow", path.read_bytes()):
+            import modeling.quiet_tensorflow  # noqa: F401 - before the file imports it loudly
         defined = _run(path, lambda: runpy.run_path(str(path), run_name=path.stem))
         factory = defined.get(FACTORY)
         model = _run(path, factory) if callable(factory) else defined.get(VARIABLE)

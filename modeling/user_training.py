@@ -1,4 +1,4 @@
-"""Steps of a user's own model in its own framework: what devices are compared with."""
+"""Steps of a model in its own framework: what devices are compared with."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,19 +11,27 @@ from torch import nn
 
 from modeling.model_file import UnreadableModelFile
 from modeling.model_reading import Arrays, ReadModel
-from modeling.parity import Batch
+from modeling.parity import Batch, torch_steps
+from modeling.spec import ModelSpec
 from modeling.torch_models import weighted_loss
+
+LEARNING_RATE = 0.1
 
 Trainer = Callable[[Sequence[Batch]], tuple[Arrays, list[float]]]
 
 
-def torch_trainer(module: nn.Module, read: ReadModel, learning_rate: float) -> Trainer:
+def twin_trainer(spec: ModelSpec, start: Arrays) -> Trainer:
+    """SGD by autograd on a registered model's torch twin."""
+    return lambda batches: torch_steps(spec, start, batches, learning_rate=LEARNING_RATE)
+
+
+def torch_trainer(module: nn.Module, read: ReadModel) -> Trainer:
     """SGD by autograd on the module itself, in training mode as its author would run it."""
 
     def train(batches: Sequence[Batch]) -> tuple[Arrays, list[float]]:
         module.train()
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=learning_rate)
+        optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE)
         losses = []
         for x, y in batches:
             with _forward(read, x):
@@ -38,7 +46,7 @@ def torch_trainer(module: nn.Module, read: ReadModel, learning_rate: float) -> T
     return train
 
 
-def keras_trainer(model: Any, read: ReadModel, learning_rate: float) -> Trainer:  # noqa: ANN401 - Keras has no types
+def keras_trainer(model: Any, read: ReadModel) -> Trainer:  # noqa: ANN401 - Keras has no types
     """SGD by TensorFlow's gradients on the model itself."""
     from modeling.quiet_tensorflow import tf
 
@@ -52,7 +60,7 @@ def keras_trainer(model: Any, read: ReadModel, learning_rate: float) -> Trainer:
                 loss = tf.reduce_mean(tf.reduce_sum(by_task, axis=1))
             losses.append(float(loss))
             for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-                variable.assign_sub(learning_rate * tf.convert_to_tensor(gradient))
+                variable.assign_sub(LEARNING_RATE * tf.convert_to_tensor(gradient))
         return read.parameters(), losses
 
     return train

@@ -11,7 +11,19 @@ from modeling.zoo import TEXT_CNN
 @pytest.fixture
 def check() -> ModelCheck:
     sizes = ModelSizes(389_589, 2_300_000, 10_798_600, 3_116_712)
-    return ModelCheck("torch", TEXT_CNN, sizes, ("GATHER", "MUL"), (), 0.7, 0.5, 3e-8)
+    return ModelCheck(
+        origin="torch",
+        spec=TEXT_CNN,
+        sizes=sizes,
+        operators=("GATHER", "MUL"),
+        custom_operators=(),
+        first_loss=0.7,
+        last_loss=0.5,
+        learning_steps=30,
+        max_difference=3e-8,
+        tolerance=1e-5,
+        parity_steps=5,
+    )
 
 
 def test_a_fit_model_is_told_without_complaint(check):
