@@ -52,6 +52,8 @@ REPLACEMENTS: Mapping[str, str] = {
     "avgpool": "take the maximum over all positions",
     "averagepool": "take the maximum over all positions",
     "mean": "take the maximum over all positions",
+    "sequential": "put its layers into the model itself",
+    "functional": "put its layers into the model itself",
 }
 """What to use instead, by a part of the operation's name in lower case."""
 

@@ -81,7 +81,11 @@ def test_vectors_learnt_beforehand_go_into_the_artefact_and_not_into_updates():
     )
     vectors = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
     weights = frozen.initial_parameters(1)
-    artifact = build_artifact(frozen, batch_size=7, initial_parameters=weights, frozen=[vectors])
+    artifact, again = (
+        build_artifact(frozen, batch_size=7, initial_parameters=weights, frozen=[vectors])
+        for _ in range(2)
+    )
+    assert again == artifact
     engine = LiteRtEngine(artifact.model_bytes, artifact.manifest)
     [(x, _)] = random_batches(frozen, 1, batch_size=7, seed=1)
     model = build_torch(frozen, [vectors])

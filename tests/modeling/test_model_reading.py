@@ -150,6 +150,10 @@ KERAS_REFUSED = {
     "activation": ([layers.Dense(4, activation="gelu"), layers.Dense(1)], "gelu; use relu"),
     "normalisation": ([layers.BatchNormalization(), layers.Dense(1)], "BatchNormalization; leave"),
     "no bias": ([layers.Dense(1, use_bias=False)], "without bias; leave use_bias=True"),
+    "nested": (
+        [keras.Sequential([layers.Dense(4)]), layers.Dense(1)],
+        "Sequential; put its layers into the model itself",
+    ),
     "leaky": ([layers.Dense(4), layers.LeakyReLU(), layers.Dense(1)], "LeakyReLU; use relu"),
 }
 
