@@ -72,6 +72,20 @@ class RequestSigner:
         return self._enrolment is not None
 
     @property
+    def device_id(self) -> str:
+        """As the gateway knows this device.
+
+        Raises:
+            NotEnrolled: If it does not.
+        """
+        return self._enrolment_or_refuse().device_id
+
+    @property
+    def app_id(self) -> str:
+        """Of the host app."""
+        return self._description.app_id
+
+    @property
     def can_enrol(self) -> bool:
         """Whether there is a token to enrol with, for the first time or again."""
         return self._description.enrolment_token is not None

@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 OURS = frozenset(ALLOWED)
 DEVICE_DISTRIBUTIONS = frozenset(
-    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "mmh3"}
+    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "cbor2", "mmh3"}
 )
 
 
@@ -126,6 +126,7 @@ PROCESSES = {
     "gateway": ["modeling.spec", "modeling.metrics", "modeling.zoo", *modules_of("server/gateway")],
     "coordinator": [*modules_of("server/coordination"), *modules_of("server/strategies")],
     "aggregator": modules_of("server/aggregation"),
+    "enclave": modules_of("server/secure_aggregation"),
     "device": [
         name for name in modules_of("device_runtime") if name != "device_runtime.client_app"
     ],

@@ -23,6 +23,7 @@ from flint.cli import (
     dataset_commands,
     demo_command,
     device_commands,
+    enclave_commands,
     error_pages,
     job_commands,
     key_commands,
@@ -61,6 +62,7 @@ app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
+app.add_typer(enclave_commands.app, name="enclave")
 simulate_command.register(app)
 simulate_flower_command.register(app)
 report_command.register(app)

@@ -7,11 +7,14 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from sqlalchemy import Engine
+
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.steady_time import steady_time
 from feature_catalog.blobs import BlobStore
 from feature_catalog.database import PATIENCE_WITH_DATABASE_S, connect
+from feature_catalog.release_budgets import ReleaseBudgets
 from server.aggregation.aggregator import Aggregator
 from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
@@ -38,8 +41,9 @@ from server.gateway.upload_door import UploadDoor
 from server.gateway.upload_parts import MemoryBudget, UploadFolder
 from server.gateway.upload_slots import UploadSlots
 from server.operations.deployment_metrics import DatabaseProbe
-from server.operations.settings import ServerSettings
+from server.operations.settings import IN_PROCESS, ServerSettings
 from server.operations.tls import ensure_token_key
+from server.secure_aggregation.client import RemoteEnclave
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +84,7 @@ class Gateway:
             mint = TokenMint(ensure_token_key(settings))
             engine = connect(settings.database_url, PATIENCE_WITH_DATABASE_S)
             stack.callback(engine.dispose)
-            aggregator = _aggregator(settings, number, stack)
+            aggregator = _aggregator(settings, number, engine, metrics, stack)
             barrier, outcomes = FoldBarrier(), CatalogOutcomes(engine)
             self.state = GatewayState(
                 uuid.uuid4().hex,
@@ -117,6 +121,7 @@ class Gateway:
                 rates=rates,
                 cap=DailyCap(settings.max_tasks_per_day, CatalogHistory(engine)),
                 elsewhere=elsewhere,
+                attest=aggregator.attest if isinstance(aggregator, RemoteEnclave) else None,
             )
             routed = RoutedGatewayService(
                 service, known, peers, elsewhere, mint, count=metrics.count_handed_on
@@ -179,9 +184,22 @@ class Gateway:
             self.ended.set()
 
 
-def _aggregator(settings: ServerSettings, number: int, stack: ExitStack) -> Aggregator:
-    if settings.aggregator == "in-process":
+def _aggregator(
+    settings: ServerSettings,
+    number: int,
+    engine: Engine,
+    metrics: GatewayMetrics,
+    stack: ExitStack,
+) -> Aggregator:
+    if settings.aggregator == IN_PROCESS:
         return MeanAggregator()
-    remote = RemoteAggregator(aggregator_socket(settings.home, number))
+    path = aggregator_socket(settings.home, number)
+    if settings.has_enclave:
+        budgets = ReleaseBudgets(engine)
+        remote: RemoteAggregator = RemoteEnclave(
+            path, budgets, number, count_bytes=metrics.count_enclave_bytes
+        )
+    else:
+        remote = RemoteAggregator(path)
     stack.callback(remote.close)
     return remote

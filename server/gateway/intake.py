@@ -16,7 +16,7 @@ from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import TaskClaims
 from server.update_gate.envelope import UploadEnvelope, check_bytes, check_lessee
-from server.update_gate.rejections import Rejection
+from server.update_gate.rejections import Rejection, RejectionReason
 
 
 class UpdateIntake:
@@ -100,6 +100,12 @@ class UpdateIntake:
         except BaseException:
             self._state.break_off(admitted)
             raise
+        if isinstance(result, Rejection) and result.reason is RejectionReason.OTHER_ENCLAVE_KEY:
+            # The enclave was started anew since: the device seals it once more.
+            self._state.break_off(admitted)
+            response = retry_later()
+            response.reason_code = int(result.reason)
+            return response
         if isinstance(result, Rejection):
             return self._state.record_rejected(
                 admitted, result, upload.payload_sha256, cost

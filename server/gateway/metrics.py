@@ -95,6 +95,17 @@ class GatewayMetrics:
             buckets=_FOLD_BUCKETS_S,
             registry=self.registry,
         )
+        self.attestations = Counter(
+            "flint_gateway_attestations_total",
+            "Times an enclave's evidence was given to a device",
+            registry=self.registry,
+        )
+        self._enclave_bytes = Counter(
+            "flint_gateway_enclave_bytes_total",
+            "Bytes of updates that went into the enclave, and of aggregates that came out",
+            ("direction",),
+            registry=self.registry,
+        )
         self._leased = Gauge(
             "flint_gateway_tasks_leased", "Tasks in devices' hands", registry=self.registry
         )
@@ -140,6 +151,10 @@ class GatewayMetrics:
     def count_handed_on(self, call: str, result: str) -> None:
         """Note a call handed on to another gateway."""
         self._handed_on.labels(call, result).inc()
+
+    def count_enclave_bytes(self, direction: str, size_bytes: int) -> None:
+        """Note traffic with the enclave: ``"in"`` or ``"out"``."""
+        self._enclave_bytes.labels(direction).inc(size_bytes)
 
     def count_unauthenticated(self, call: str) -> None:
         """Note a call nobody proved to have made."""
@@ -206,7 +221,9 @@ class GatewayMetrics:
             self._unauthenticated.labels(call)
         for held_back in HeldBackReason:
             self._held_back.labels(held_back.code, held_back.name.lower())
-        for call in ("check_in", "upload", "report"):
+        for direction in ("in", "out"):
+            self._enclave_bytes.labels(direction)
+        for call in ("check_in", "upload", "report", "attest"):
             for result in ("answered", "refused", "gone", "silent"):
                 self._handed_on.labels(call, result)
         for result in ("enrolled", "refused", "unavailable"):

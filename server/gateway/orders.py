@@ -13,6 +13,7 @@ from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.known_gateways import KnownGateway, KnownGateways
 from server.gateway.opened_job import OpenedJob
 from server.gateway.state import GatewayState
+from server.secure_aggregation.release_rules import ReleaseRefused
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +127,13 @@ class OrderDesk:
             self._drop(base_version, Outcome.STALE, "base_version")
 
     def _release(self, message: pb.Release, job: OpenedJob) -> list[pb.GatewayMessage]:
-        release = Release(message.release_id, tuple(message.base_versions))
-        partials = self._aggregator.reduce(release)
+        newest = self._state.counts().version
+        release = Release(message.release_id, tuple(message.base_versions), newest)
+        kept, partials = "", tuple[PartialSum, ...]()
+        try:
+            partials = tuple(self._aggregator.reduce(release))
+        except ReleaseRefused as refused:
+            kept = str(refused)
         failpoint("aggregator_frozen")
         task_ids = [task_id for partial in partials for task_id in partial.task_ids]
         self._state.release(message.release_id, task_ids)
@@ -135,6 +141,7 @@ class OrderDesk:
         progress = self._state.take_progress()
         answer = pb.GatewayMessage(job_id=job.job_id, epoch=job.epoch)
         answer.partial.release_id = message.release_id
+        answer.partial.kept = kept
         for partial in partials:
             _write(partial, answer.partial.buckets.add())
         return [answer] if progress is None else [progress, answer]

@@ -35,6 +35,7 @@ from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
 from server.gateway.upload_slots import UploadSlots
+from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.envelope import UploadEnvelope
 from server.update_gate.rejections import Rejection, RejectionReason
 
@@ -83,6 +84,10 @@ _OUTCOMES = {
 }
 
 
+Attest = Callable[[str, bytes], pb.Evidence]
+"""Gives an enclave's evidence, for a job's id and a device's nonce."""
+
+
 class Enrolment(Protocol):
     """Where devices are registered."""
 
@@ -118,6 +123,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         rates: DeviceRates = _DEFAULT_RATES,
         cap: DailyCap | None = None,
         elsewhere: Elsewhere | None = None,
+        attest: Attest | None = None,
     ) -> None:
         """Assemble.
 
@@ -128,6 +134,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             rates: How often a device may call.
             cap: Tasks a device and day; None for any number.
             elsewhere: Asks the other gateways what became of updates; None where there are none.
+            attest: Has the enclave prove itself; None where there is none.
         """
         self._state = state
         self._intake = intake
@@ -143,6 +150,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._reasons = DeviceReasons()
         self._rates = RateLimits(rates)
         self._cap = cap
+        self._attest = attest
         self.pending = PendingUpdates(state, mint, outcomes, elsewhere, clock)
 
     def Enrol(  # noqa: N802 - gRPC's names
@@ -301,6 +309,33 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         return pb.ReportOutcomeResponse(
             come_back_after_s=self._state.come_back_after_s(claims.device_id)
         )
+
+    def Attest(  # noqa: N802
+        self, request: pb.AttestRequest, context: grpc.ServicerContext
+    ) -> pb.Evidence:
+        """Have the enclave that a leased task's update is for prove what it is."""
+        if request.task_token:
+            claims = self._task_claims(request.task_token, context)
+            asking, job_id = claims.device_id, claims.job_id
+        else:
+            # Whoever dials may see what devices see; one address, as often as one device.
+            job = self._state.job
+            asking = context.peer().rpartition(":")[0]
+            job_id = request.job_id or ("" if job is None else job.job_id)
+        held_back = self._rates.fetch(asking, self._clock())
+        if held_back is not None:
+            self._turn_away(held_back, "evidence is asked for too often", context)
+        if self._attest is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "this deployment has no enclave")
+        try:
+            evidence = self._attest(job_id, request.nonce)
+        except ReleaseRefused as refused:
+            context.abort(grpc.StatusCode.NOT_FOUND, refused.detail)
+        except AggregatorLost as error:
+            self._on_lost(error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the enclave is gone")
+        self._metrics.attestations.inc()
+        return evidence
 
     def _take(self, request: pb.UploadRequest) -> pb.UploadResponse:
         payload = request.payload

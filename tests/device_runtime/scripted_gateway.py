@@ -33,6 +33,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         settlements: By task id, told at check-in for updates the device still keeps.
         errors: By method, gRPC statuses to fail the next calls with.
         break_fetch_after: Chunks after which the next fetch breaks off.
+        evidence: Answers a device's nonce; None: there is no enclave.
         check_ins, fetches, uploads, reports, enrolments: Requests, in order.
         clock_ahead_ms: Server clock minus the machine's.
         tolerance_ms: Most that a proof's time may be from the server's; None: any.
@@ -46,6 +47,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         self.settlements: dict[str, pb.Settlement.State] = {}
         self.errors: dict[str, deque[grpc.StatusCode]] = defaultdict(deque)
         self.break_fetch_after: int | None = None
+        self.evidence: Callable[[pb.AttestRequest], pb.Evidence] | None = None
         self.on_check_in: Callable[[pb.CheckInRequest], None] = lambda request: None
         self.come_back_after_s = 7.0
         self.clock_ahead_ms = 0
@@ -141,6 +143,12 @@ class ScriptedGateway(DeviceGatewayServicer):
         return pb.UploadResponse(
             verdict=pb.UploadResponse.ACCEPTED, come_back_after_s=self.come_back_after_s
         )
+
+    def Attest(self, request, context):  # noqa: N802
+        self._fail("Attest", context)
+        if self.evidence is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no enclave")
+        return self.evidence(request)
 
     def ReportOutcome(self, request, context):  # noqa: N802
         self._fail("ReportOutcome", context)

@@ -175,7 +175,7 @@ _rows = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_rows)
 def test_any_table_encodes_as_its_rows_do_one_by_one(rows: list[tuple[Any, Any, Any]]) -> None:
     table = _in_memory(
