@@ -179,10 +179,10 @@ class DeviceRunner:
         lease = self._held_lease()
         if self._past_deadline(lease):
             return self._leave_task(_Outcome.INTERRUPTED, "deadline")
-        lease.prepare(self._examples)
-        if lease.task.HasField("secure_aggregation"):
-            task = lease.task
+        task = lease.task
+        if task.HasField("secure_aggregation") and lease.enclave is None:
             lease.enclave = self._verified(task.token, task.job_id, task.secure_aggregation)
+        lease.prepare(self._examples)
         self._courses.note(lease.task.task_id, DOWNLOADED)
         self._failures = 0
         self._phase = self._train

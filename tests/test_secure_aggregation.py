@@ -242,6 +242,12 @@ def test_anybody_can_see_what_a_phone_would_accept(
         assert "FLN-2311" in refused.stderr
         assert "FLN-1818" in refused.stderr
         assert flint(settings.home, "enclave", "measure").stdout.strip() == measurement
+        old = ScriptedDevice(settings, deployment.devices.create_enrolment_token(1, 600.0))
+        old.runtime_version = 1
+        policy = old.check_in().policy.policy_sha256
+        answer = old.check_in(policy)
+        assert not answer.HasField("task"), "it would send its update in the clear"
+        assert answer.come_back_after_s > 1800
     finally:
         deployment.jobs.request_stop(job_id)
         wait_for(lambda: deployment.jobs.get(job_id).status == "stopped")

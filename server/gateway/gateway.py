@@ -144,7 +144,7 @@ class Gateway:
             stack.callback(metrics.serve(settings.gateway_metrics_ports[number]))
             link = FleetLink(
                 self.state,
-                OrderDesk(self.state, aggregator, barrier, known),
+                OrderDesk(self.state, aggregator, barrier, known, metrics.count_kept),
                 f"{socket.gethostname()}/{settings.gateway_address}/{number}",
                 lambda: coordinator_channel(settings),
                 clock=clock,

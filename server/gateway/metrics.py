@@ -16,6 +16,7 @@ from server.coordination.tasks import Outcome
 from server.gateway.decisions import Counts
 from server.gateway.held_back import HeldBackReason
 from server.operations.ports import PortInUse
+from server.secure_aggregation.release_rules import ReleaseRefusal
 from server.update_gate.rejections import RejectionReason
 
 _FOLD_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
@@ -106,6 +107,12 @@ class GatewayMetrics:
             ("direction",),
             registry=self.registry,
         )
+        self._kept = Counter(
+            "flint_gateway_aggregates_kept_total",
+            "Aggregates an enclave was asked for and kept, by reason",
+            ("reason",),
+            registry=self.registry,
+        )
         self._leased = Gauge(
             "flint_gateway_tasks_leased", "Tasks in devices' hands", registry=self.registry
         )
@@ -155,6 +162,10 @@ class GatewayMetrics:
     def count_enclave_bytes(self, direction: str, size_bytes: int) -> None:
         """Note traffic with the enclave: ``"in"`` or ``"out"``."""
         self._enclave_bytes.labels(direction).inc(size_bytes)
+
+    def count_kept(self, reason: str) -> None:
+        """Note an aggregate that an enclave keeps."""
+        self._kept.labels(reason).inc()
 
     def count_unauthenticated(self, call: str) -> None:
         """Note a call nobody proved to have made."""
@@ -221,6 +232,8 @@ class GatewayMetrics:
             self._unauthenticated.labels(call)
         for held_back in HeldBackReason:
             self._held_back.labels(held_back.code, held_back.name.lower())
+        for refusal in ReleaseRefusal:
+            self._kept.labels(refusal.name.lower())
         for direction in ("in", "out"):
             self._enclave_bytes.labels(direction)
         for call in ("check_in", "upload", "report", "attest"):

@@ -1,6 +1,7 @@
 """The coordinator's orders, carried out on state and aggregator together."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class OrderDesk:
         aggregator: Aggregator,
         barrier: FoldBarrier,
         known: KnownGateways | None = None,
+        count_kept: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Assemble.
 
@@ -38,11 +40,13 @@ class OrderDesk:
             aggregator: Of this gateway.
             barrier: Keeps uploads off while an order is carried out.
             known: Is told of the deployment's gateways.
+            count_kept: Told why an enclave keeps an aggregate.
         """
         self._state = state
         self._known = known or KnownGateways(state.boot_id)
         self._aggregator = aggregator
         self._barrier = barrier
+        self._count_kept = count_kept
         self._last_sequence = 0
 
     def carry_out(self, message: pb.CoordinatorMessage) -> list[pb.GatewayMessage]:
@@ -134,6 +138,7 @@ class OrderDesk:
             partials = tuple(self._aggregator.reduce(release))
         except ReleaseRefused as refused:
             kept = str(refused)
+            self._count_kept(refused.refusal.name.lower())
         failpoint("aggregator_frozen")
         task_ids = [task_id for partial in partials for task_id in partial.task_ids]
         self._state.release(message.release_id, task_ids)

@@ -210,20 +210,21 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return self._come_back(held_back.wait_s)
         pending = request.pending[:_MOST_PENDING]
         settlements = [self.pending.settle(device.device_id, update, now_s) for update in pending]
-        had_its_share = self._had_its_share(device.device_id, now_s)
+        gets_none = self._state.refuses_runtime(request.runtime_version)
+        gets_none = gets_none or self._had_its_share(device.device_id, now_s)
         answer = self._state.check_in(
             device.device_id,
             request.satisfied_policy_sha256,
             {update.task_id for update in pending},
             now_s,
             request.codecs[:_MOST_CODECS],
-            may_lease=had_its_share is None,
+            may_lease=gets_none is None,
         )
         come_back_after_s = answer.come_back_after_s
         if answer.task is not None:
             if self._cap is not None:
                 self._cap.note(device.device_id, answer.task.task_id, now_s)
-        elif (held_back := answer.held_back or had_its_share) is not None:
+        elif (held_back := answer.held_back or gets_none) is not None:
             self._metrics.count_held_back(held_back.reason)
             come_back_after_s = max(come_back_after_s, self._spread(held_back.wait_s))
         return pb.CheckInResponse(

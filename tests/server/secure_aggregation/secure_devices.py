@@ -55,7 +55,6 @@ class SecureWorld:
         return VerifiedEnclave(evidence.enclave_key, self.policy)
 
     def sealed(self, task, delta, *, base_version=0, app="app", device=None, codec="", examples=10):
-        device = device or f"device-{task}"
         update = encode_update(
             MODEL.parameters,
             unflatten(MODEL.parameters, np.asarray(delta, np.float32)),
@@ -63,6 +62,12 @@ class SecureWorld:
             loss_before=0.7,
             loss_after=0.6,
         )
+        return self.sealed_update(
+            task, update, base_version=base_version, app=app, device=device, codec=codec
+        )
+
+    def sealed_update(self, task, update, *, base_version=0, app="app", device=None, codec=""):
+        device = device or f"device-{task}"
         sealed_for = pb.SealedFor(
             task_id=task, job_id=JOB_ID, device_id=device, base_version=base_version, codec=codec
         )

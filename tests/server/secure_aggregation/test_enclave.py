@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from device_runtime.compression import UpdateCodec, compress
+from device_runtime.encoded_tensors import all_decoded
 from device_runtime.protocol import device_pb2 as pb
-from device_runtime.update_codec import flatten
+from device_runtime.update_codec import encode_compressed_update, flatten, unflatten
 from server.aggregation.aggregator import Envelope
 from server.coordination.tasks import Release
 from server.secure_aggregation.enclave import Enclave
@@ -285,3 +287,25 @@ def test_a_job_without_secure_aggregation_is_summed_as_ever():
     (partial,) = enclave.reduce(Release("r1"))
     np.testing.assert_allclose(partial.total, 1.0 * flatten(make_delta()), rtol=1e-6)
     assert refusal(enclave.attest, "j-plain", bytes(32)) is ReleaseRefusal.UNKNOWN_JOB
+
+
+@pytest.mark.parametrize("codec", ["int8", "float16"])
+def test_a_compressed_update_is_opened_and_decoded_inside(codec):
+    job = secure_job()
+    job = type(job).model_validate(
+        job.model_dump()
+        | {"client": {"optimizer": {"learning_rate": 0.1}, "compression": {"name": codec}}}
+    )
+    world = SecureWorld(job)
+    expected = np.zeros(SIZE)
+    for number in range(4):
+        tensors = compress(
+            unflatten(MODEL.parameters, delta(number)), UpdateCodec(codec), seed=number
+        )
+        update = encode_compressed_update(
+            MODEL.parameters, tensors, num_examples=10, loss_before=0.7, loss_after=0.6
+        )
+        expected += all_decoded(tensors)
+        world.enclave.fold(*world.sealed_update(f"t{number}", update, codec=codec))
+    released = world.release("r1", 0)
+    np.testing.assert_allclose(released.aggregate.total, expected, rtol=1e-5, atol=1e-6)
