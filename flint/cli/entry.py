@@ -27,6 +27,7 @@ from flint.cli import (
     error_pages,
     job_commands,
     key_commands,
+    model_check_command,
     model_commands,
     report_command,
     run_commands,
@@ -56,6 +57,7 @@ app = typer.Typer(
 server_commands.register(app)
 job_commands.register(app)
 app.add_typer(model_commands.app, name="models")
+app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(run_commands.app, name="runs")
