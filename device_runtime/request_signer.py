@@ -74,12 +74,8 @@ class RequestSigner:
 
     @property
     def device_id(self) -> str:
-        """As the gateway knows this device.
-
-        Raises:
-            NotEnrolled: If it does not.
-        """
-        return self._enrolment_or_refuse().device_id
+        """This device's name by its own key, whatever a gateway calls it: enclaves count names."""
+        return identity.device_id_of(self._store.key.public_key_der)
 
     @property
     def app_id(self) -> str:

@@ -31,7 +31,7 @@ from device_runtime.secure_updates import VerifiedEnclave, seal_update, verify_e
 from device_runtime.session_shape import DOWNLOADED, TRAINED, TRAINING, UPLOADING, SessionCourses
 from device_runtime.steady_time import steady_time
 from device_runtime.task_fault import TaskFault
-from device_runtime.update_codec import sha256_of
+from device_runtime.update_codec import MalformedPayload, sha256_of
 
 _log = logging.getLogger(__name__)
 _Outcome = pb.ReportOutcomeRequest
@@ -359,8 +359,14 @@ class DeviceRunner:
             self._store.forget(update.task_id)
             self._phase = self._send_report
             return
+        try:
+            payload = seal_update(enclave, sealed_for, self._signer.app_id, plain)
+        except MalformedPayload as error:  # torn on disk
+            _log.warning("the bytes of task %s are damaged (%s); left", update.task_id, error)
+            self._counts["damaged"] += 1
+            self._store.forget(update.task_id)
+            return
         self._counts["sealed_again"] += 1
-        payload = seal_update(enclave, sealed_for, self._signer.app_id, plain)
         update = replace(update, payload_sha256=sha256_of(payload))
         self._store.keep(update, payload, plain=plain)
 

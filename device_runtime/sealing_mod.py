@@ -97,6 +97,11 @@ def _sealed(
             data=np.ascontiguousarray(delta, "<f4").tobytes(),
         )
     sealed_for = pb.SealedFor.FromString(_bytes(secure, SecureKey.SEALED_FOR))
+    # Enclaves count names: whoever could name this node at will could be all of them.
+    if sealed_for.device_id != f"node-{context.node_id}":
+        raise TaskFault("attestation_other_node", "the task is to be sealed in another node's name")
+    if sealed_for.job_id != secure[SecureKey.JOB_ID]:
+        raise TaskFault("attestation_wrong_job", "the task is to be sealed for another job")
     app_id = str(context.node_config.get(names.APP_NODE_CONFIG, "flower-supernode"))
     payload = seal_update(enclave, sealed_for, app_id, update.SerializeToString())
     echo = trained.config_records[names.ECHO]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from device_runtime.attestation import (
     NONCE_BYTES,
     AttestationRefused,
@@ -88,7 +90,10 @@ def verify_deployed(
             raise EnclaveNotAccepted(
                 f"{server} gives no evidence of an enclave: {error.detail or error.status}"
             ) from error
-    told_job_id = job_id or pb.EnclaveKey.FromString(evidence.enclave_key).job_id
+    try:
+        told_job_id = job_id or pb.EnclaveKey.FromString(evidence.enclave_key).job_id
+    except DecodeError as error:
+        raise EnclaveNotAccepted(f"{server} names a key that is no message") from error
     expected = ExpectedEnclave(
         job_id=told_job_id,
         nonce=nonce,

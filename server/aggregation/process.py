@@ -54,6 +54,8 @@ class RemoteAggregator:
     makes devices upload again).
     """
 
+    started_with = "`python -m server.aggregation --socket PATH`"
+
     def __init__(self, socket_path: Path, *, connect_timeout_s: float = 30.0) -> None:
         """Connect, waiting until the process listens.
 
@@ -145,6 +147,6 @@ class RemoteAggregator:
                 raise
             raise AggregatorLost(
                 f"the aggregator behind {self._socket_path} is gone, and its sums with it "
-                f"({error.details()}); start it with `python -m server.aggregation --socket "
-                f"{self._socket_path}`, then start the gateway again"
+                f"({error.details()}); start it with {self.started_with}, then start the gateway "
+                "again"
             ) from error

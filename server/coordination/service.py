@@ -46,7 +46,7 @@ from server.initial_version import starting_point
 from server.job import Job
 from server.monitoring import CoordinatorMetrics
 from server.operations.deployment_metrics import DeploymentCollector
-from server.operations.settings import ServerSettings
+from server.operations.settings import ENCLAVE, ServerSettings
 from server.secure_aggregation.client import RemoteEnclave
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Coordinator:
         """
         slot = self._settings.nodes_enclave
         path = aggregator_socket(self._settings.home, slot)
-        if not path.exists():
+        if self._settings.aggregator != ENCLAVE and not path.exists():
             log.info("no enclave is there for Flower nodes (%s); none takes part", path)
             return None
         return RemoteEnclave(path, ReleaseBudgets(self._engine), slot)

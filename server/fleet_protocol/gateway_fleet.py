@@ -192,7 +192,8 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
         kept = tuple(answer.kept for answer in answers.values() if answer.kept)
         for reason in kept:
             log.info("release %s: an enclave keeps its aggregate: %s", release.release_id, reason)
-        return Released(tuple(answers), sums, kept)
+        given = tuple(part for part, answer in answers.items() if not answer.kept)
+        return Released(given, sums, kept)
 
     def commit(self, release_id: str) -> None:
         """Tell the gateways whose partials are in a stored version now that they are."""

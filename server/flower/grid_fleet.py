@@ -23,6 +23,7 @@ from server.flower.node_tasks import OpenedJob, RunningTask, challenge, node_tas
 from server.flower.node_update import NodeUpdate, read_nonce, read_sealed, read_update
 from server.flower.stored_parameters import StoredParameters
 from server.secure_aggregation.client import RemoteEnclave
+from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.rejections import Rejection
 
 log = logging.getLogger(__name__)
@@ -174,10 +175,16 @@ class GridFleet(NodeFleet):
             self._reject(task, nonce, b"", reply.reply_bytes)
             return
         opened = self._opened()
-        evidence = enclave.attest(opened.opened.job_id, nonce).SerializeToString()
-        task = replace(task, evidence=evidence)
         try:
+            evidence = enclave.attest(opened.opened.job_id, nonce).SerializeToString()
+            task = replace(task, evidence=evidence)
             (message_id,) = self._grid.push([node_task(opened, task)])
+        except ReleaseRefused as refused:
+            self._end(task, Outcome.INTERRUPTED, "attestation_unavailable", str(refused))
+            return
+        except (AggregatorLost, RunEnded):
+            self._end(task, Outcome.INTERRUPTED, "flower_run_over")
+            raise
         except (FlintError, SuperLinkBusy) as error:
             self._end(task, Outcome.INTERRUPTED, "superlink_busy", str(error))
             return

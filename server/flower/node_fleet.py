@@ -114,19 +114,23 @@ class NodeFleet(ABC):
 
     def release(self, release: Release) -> Released:
         """Freeze whole buckets and return their sums."""
-        asked = replace(release, version=self._version or 0)
-        try:
-            return Released((release.release_id,), tuple(self._aggregator.reduce(asked)))
-        except ReleaseRefused as refused:
-            return Released((release.release_id,), (), (str(refused),))
+        with self._lock:  # no reply is half folded
+            asked = replace(release, version=self._version or 0)
+            try:
+                return Released((release.release_id,), tuple(self._aggregator.reduce(asked)))
+            except ReleaseRefused as refused:
+                self._log.info("release %s: %s", release.release_id, refused)
+                return Released((), (), (str(refused),))
 
     def commit(self, release_id: str) -> None:
         """The release is part of a stored version."""
-        self._aggregator.commit(release_id)
+        with self._lock:
+            self._aggregator.commit(release_id)
 
     def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:  # noqa: ARG002
         """Forget a bucket; the coordinator has ended its tasks, and nodes keep nothing."""
-        self._aggregator.drop(base_version)
+        with self._lock:
+            self._aggregator.drop(base_version)
 
     def _open(self, job: OpenJob) -> None:
         """Start or resume a job; under the lock."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.attestation import NONCE_BYTES
 from device_runtime.flower_records import (
     ARRAYS,
     ECHO,
@@ -106,7 +107,8 @@ def read_update(
 def read_nonce(reply: NodeReply) -> bytes | Rejection:
     """What a node of a secure job answers first."""
     nonce = reply.values.get(SECURE, {}).get(SecureKey.NONCE)
-    if reply.too_large or reply.malformed is not None or not isinstance(nonce, bytes):
+    readable = not reply.too_large and reply.malformed is None
+    if not readable or not isinstance(nonce, bytes) or len(nonce) != NONCE_BYTES:
         return Rejection(
             RejectionReason.NOT_SEALED,
             "the node gave no nonce: its ClientApp does not take part in secure aggregation",

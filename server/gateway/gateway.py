@@ -19,7 +19,12 @@ from server.aggregation.aggregator import Aggregator
 from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
-from server.gateway.catalog import CatalogEnrolment, CatalogHistory, CatalogOutcomes
+from server.gateway.catalog import (
+    CatalogEnrolment,
+    CatalogHistory,
+    CatalogOutcomes,
+    CatalogReleases,
+)
 from server.gateway.daily_cap import DailyCap
 from server.gateway.elsewhere import Elsewhere
 from server.gateway.fleet_link import FleetLink
@@ -100,6 +105,7 @@ class Gateway:
                 barrier,
                 outcomes,
                 observe_fold_s=metrics.fold_seconds.observe,
+                newest_released=CatalogReleases(engine).newest_version,
             )
             known = self._known = KnownGateways(self.state.boot_id)
             peers = None

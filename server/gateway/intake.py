@@ -30,12 +30,21 @@ class UpdateIntake:
         outcomes: OutcomeStore,
         *,
         observe_fold_s: Callable[[float], None],
+        newest_released: Callable[[str], int] = lambda _: -1,
     ) -> None:
+        """Assemble.
+
+        Args:
+            observe_fold_s: Told how long gate and sum took.
+            newest_released: Gives the newest version that any enclave of a job has released an
+                aggregate for. Raises `OutcomesUnreachable`.
+        """
         self._state = state
         self._aggregator = aggregator
         self._barrier = barrier
         self._outcomes = outcomes
         self._observe_fold_s = observe_fold_s
+        self._newest_released = newest_released
 
     def take(
         self,
@@ -101,11 +110,14 @@ class UpdateIntake:
             self._state.break_off(admitted)
             raise
         if isinstance(result, Rejection) and result.reason is RejectionReason.OTHER_ENCLAVE_KEY:
-            # The enclave was started anew since: the device seals it once more.
-            self._state.break_off(admitted)
-            response = retry_later()
-            response.reason_code = int(result.reason)
-            return response
+            released = self._release_that_may_hold(admitted)
+            if released is None:
+                # The enclave was started anew since: the device seals it once more.
+                self._state.break_off(admitted)
+                response = retry_later()
+                response.reason_code = int(result.reason)
+                return response
+            result = released
         if isinstance(result, Rejection):
             return self._state.record_rejected(
                 admitted, result, upload.payload_sha256, cost
@@ -114,6 +126,25 @@ class UpdateIntake:
         self._state.record_folded(admitted, result)
         failpoint("update_accepted")
         return _response(pb.UploadResponse.ACCEPTED)
+
+    def _release_that_may_hold(self, admitted: Admitted) -> Rejection | None:
+        """Why an update is not sealed to another enclave: one may have let it out already.
+
+        Each enclave remembers what it has let out, and none what another has.
+        """
+        claims = admitted.lease.claims
+        try:
+            newest = self._newest_released(claims.job_id)
+        except BaseException:
+            self._state.break_off(admitted)
+            raise
+        if newest < claims.base_version:
+            return None
+        return Rejection(
+            RejectionReason.VERSION_RELEASED,
+            f"the update is of version {claims.base_version}, and of version {newest} an aggregate "
+            "was released that may hold it",
+        )
 
     def _fold(
         self, claims: TaskClaims, upload: UploadEnvelope, cost: TaskCost

@@ -109,7 +109,12 @@ class OrderDesk:
         if newer:
             self._last_sequence = 0
         self._last_sequence = max(self._last_sequence, message.sequence)
-        self._aggregator.open(job.job_id, job.job, job.model)
+        try:
+            self._aggregator.open(job.job_id, job.job, job.model)
+        except ReleaseRefused as refused:
+            # Only another boot of the enclave helps, so nothing is granted here meanwhile.
+            log.error("job %s is not opened here: %s; restart the enclave", job.job_id, refused)
+            return []
         self._state.open(job)
         committed = set(message.open.committed_releases)
         undecided = set(message.open.undecided_releases)

@@ -12,7 +12,7 @@ import grpc
 
 from device_runtime.errors import FlintError
 from device_runtime.gateway_client import SERVER_TIME_KEY
-from device_runtime.identity import is_device_public_key, verify_enrol
+from device_runtime.identity import device_id_of, is_device_public_key, verify_enrol
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol import device_pb2_grpc
 from device_runtime.session_shape import admitted_course
@@ -33,7 +33,7 @@ from server.gateway.rate_limits import DeviceRates, RateLimits
 from server.gateway.served_blobs import ServedBlobs
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
-from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
+from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint
 from server.gateway.upload_slots import UploadSlots
 from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.envelope import UploadEnvelope
@@ -328,6 +328,8 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             self._turn_away(held_back, "evidence is asked for too often", context)
         if self._attest is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "this deployment has no enclave")
+        if self._state.job is None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no job is open here yet")
         try:
             evidence = self._attest(job_id, request.nonce)
         except ReleaseRefused as refused:

@@ -121,8 +121,3 @@ class TokenMint:
 
     def _mac(self, kind: bytes, body: bytes) -> bytes:
         return hmac.digest(self._key, kind + body, hashlib.sha256)
-
-
-def device_id_of(public_key_der: bytes) -> str:
-    """A device's name: a digest of its key, so enrolling the same key twice gives the same name."""
-    return f"d-{hashlib.sha256(public_key_der).hexdigest()[:32]}"

@@ -257,15 +257,10 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             stop_timeout_s=5.0,
             reads_once=None if settings.insecure else settings.certificate("superlink"),
         ),
-        ProcessSpec(
-            "coordinator",
-            (*python, "server.coordination", *home),
-            lambda: is_accepting(settings.coordinator_address),
-            environment,
-        ),
     ]
     if settings.aggregator == ENCLAVE:
         nodes_socket = aggregator_socket(settings.home, settings.nodes_enclave)
+        # Before the coordinator, which takes up a job at once.
         specs.append(
             ProcessSpec(
                 "enclave-nodes",
@@ -274,6 +269,14 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
                 environment,
             )
         )
+    specs.append(
+        ProcessSpec(
+            "coordinator",
+            (*python, "server.coordination", *home),
+            lambda: is_accepting(settings.coordinator_address),
+            environment,
+        )
+    )
     for number in range(settings.gateways):
         specs += _gateway_processes(settings, number, python, environment)
     return tuple(specs)

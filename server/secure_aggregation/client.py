@@ -16,12 +16,12 @@ from device_runtime.release_policy import ReleasePolicy
 from feature_catalog.release_budgets import ReleaseBudgets, StoredBudget
 from modeling.spec import ModelSpec
 from server.aggregation.aggregator import Envelope, PartialSum
-from server.aggregation.process import RemoteAggregator
+from server.aggregation.process import AggregatorLost, RemoteAggregator
 from server.coordination.tasks import Release, UpdateReference
 from server.job import Job
 from server.secure_aggregation import enclave_pb2 as pb
 from server.secure_aggregation import enclave_pb2_grpc
-from server.secure_aggregation.masked_sums import MaskedSums
+from server.secure_aggregation.masked_sums import MaskedSums, SumsDisagree
 from server.secure_aggregation.release_budget import ReleaseBudget
 from server.secure_aggregation.release_rules import ReleaseRefusal, ReleaseRefused
 from server.secure_aggregation.service import REFUSAL_KEY, budget_message, budget_of
@@ -40,6 +40,8 @@ class RemoteEnclave(RemoteAggregator):
 
     In masked mode the padded updates are summed here, and only what is sealed goes on.
     """
+
+    started_with = "`flint up --aggregator enclave`, or `flint enclave up`"
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class RemoteEnclave(RemoteAggregator):
         self._job_id = ""
         self._policy: ReleasePolicy | None = None
         self._masked: MaskedSums | None = None
+        self._frozen_under: set[str] = set()
 
     def open(self, job_id: str, job: Job, model: ModelSpec) -> None:
         """See `Aggregator.open`; the enclave is told what it has released."""
@@ -77,6 +80,7 @@ class RemoteEnclave(RemoteAggregator):
         policy = job.release_policy()
         if job_id != self._job_id:
             masks = policy is not None and policy.mode == "masked"
+            self._frozen_under.clear()
             self._masked = MaskedSums(model.parameter_count, policy) if masks and policy else None
         self._job_id, self._policy = job_id, policy
         if policy is not None:
@@ -140,6 +144,9 @@ class RemoteEnclave(RemoteAggregator):
                 )
             )
         )
+        if self._masked is not None:
+            self._masked.freeze()  # what comes from now on is of the next aggregate
+        self._frozen_under.add(release.release_id)
         receipt = budget_of(prepared.next)
         self._advance(budget, receipt, release.release_id)
         reply = self._ask(
@@ -151,7 +158,11 @@ class RemoteEnclave(RemoteAggregator):
         )
         self._count_bytes("out", len(reply.total))
         if self._masked is not None:
-            return (self._masked.released(reply),)
+            try:
+                return (self._masked.released(reply),)
+            except SumsDisagree as error:
+                # Nothing can be told of either: gateway and sums begin anew.
+                raise AggregatorLost(f"{error}; the gateway begins anew") from error
         return (
             PartialSum(
                 reply.version,
@@ -164,8 +175,10 @@ class RemoteEnclave(RemoteAggregator):
     def commit(self, release_id: str) -> None:
         """See `Aggregator.commit`."""
         super().commit(release_id)
-        if self._masked is not None:
-            self._masked.commit()
+        if release_id in self._frozen_under:
+            self._frozen_under.clear()
+            if self._masked is not None:
+                self._masked.commit()
 
     def drop(self, base_version: int) -> tuple[str, ...]:
         """See `Aggregator.drop`."""

@@ -10,7 +10,6 @@ has another key, and devices verify it anew.
 
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 
 from device_runtime.protocol import device_pb2 as device_pb
@@ -35,7 +34,6 @@ class Enclave:
 
     Attributes:
         boot_id: Of this process; its keys are bound to it.
-        counts: Events since the start, for metrics.
     """
 
     def __init__(self, attester: Attester, noise: Noise | None = None) -> None:
@@ -46,7 +44,6 @@ class Enclave:
             noise: Added to every aggregate before it is let out.
         """
         self.boot_id = uuid.uuid4().hex
-        self.counts: Counter[str] = Counter()
         self._attester = attester
         self._noise = noise
         self._lock = threading.Lock()
@@ -80,18 +77,13 @@ class Enclave:
         secure = self._secure
         if secure is None:
             return self._plain.fold(envelope, payload)
-        folded: UpdateReference | Rejection | device_pb.SealedContent
-        folded = secure.opened(envelope, payload)
+        opened = secure.opened(envelope, payload)
         with self._lock:
             if self._secure is not secure:
                 return Rejection(RejectionReason.UNKNOWN_TASK, "the job ended meanwhile")
-            if not isinstance(folded, Rejection):
-                folded = secure.fold(envelope, folded)
-            if isinstance(folded, Rejection):
-                self.counts[f"refused_{folded.reason.name.lower()}"] += 1
-            else:
-                self.counts["folded"] += 1
-        return folded
+            if isinstance(opened, Rejection):
+                return opened
+            return secure.fold(envelope, opened)
 
     def reduce(self, release: Release) -> Sequence[PartialSum]:
         """Of a job without secure aggregation; of others see `prepare` and `release`."""
@@ -159,18 +151,12 @@ class Enclave:
     ) -> ReleaseBudget:
         """See `SecureJob.prepare`."""
         with self._lock:
-            try:
-                return self._job(job_id).prepare(release_id, version, budget)
-            except ReleaseRefused as refused:
-                self.counts[f"kept_{refused.refusal.name.lower()}"] += 1
-                raise
+            return self._job(job_id).prepare(release_id, version, budget)
 
     def release(self, job_id: str, release_id: str, receipt: ReleaseBudget) -> ReleasedAggregate:
         """See `SecureJob.release`."""
         with self._lock:
-            released = self._job(job_id).release(release_id, receipt)
-            self.counts["released"] += 1
-            return released
+            return self._job(job_id).release(release_id, receipt)
 
     def _job(self, job_id: str) -> SecureJob:
         secure = self._secure

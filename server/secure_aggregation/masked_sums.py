@@ -14,6 +14,8 @@ from server.aggregation.aggregator import PartialSum
 from server.secure_aggregation import enclave_pb2 as pb
 from server.update_gate.rejections import Rejection, RejectionReason
 
+_MOST_SEALED_BYTES = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Parted:
@@ -46,7 +48,9 @@ class MaskedSums:
         self._policy = policy
         self._lock = threading.Lock()
         self._buckets: dict[int, _Bucket] = {}
-        self._released: tuple[frozenset[str], PartialSum] | None = None
+        # Of the aggregate that the enclave has prepared, until it is committed or dropped.
+        self._frozen: dict[int, _Bucket] = {}
+        self._unmasked: PartialSum | None = None
 
     def part(self, payload: bytes) -> Parted | Rejection:
         """Take a payload apart."""
@@ -60,6 +64,12 @@ class MaskedSums:
                 RejectionReason.WRONG_MASKED_SIZE,
                 f"the masked update has {len(message.masked)} bytes; the model's has "
                 f"{4 * self._size}",
+            )
+        if len(message.sealed) > _MOST_SEALED_BYTES:
+            return Rejection(
+                RejectionReason.TOO_LARGE,
+                f"{len(message.sealed)} bytes are sealed beside a masked update; at most "
+                f"{_MOST_SEALED_BYTES} are needed",
             )
         values = np.frombuffer(message.masked, "<u4")
         message.ClearField("masked")
@@ -79,6 +89,14 @@ class MaskedSums:
         """Forget a bucket."""
         with self._lock:
             self._buckets.pop(base_version, None)
+            if self._frozen and max(self._frozen) <= base_version:
+                self._forget_frozen()
+
+    def freeze(self) -> None:
+        """The enclave has prepared an aggregate of all that is held here; again is the same."""
+        with self._lock:
+            if not self._frozen:
+                self._frozen, self._buckets = self._buckets, {}
 
     def released(self, reply: pb.ReleaseReply) -> PartialSum:
         """The sum in the clear, from the enclave's sum of pads over the very same updates.
@@ -87,33 +105,34 @@ class MaskedSums:
             SumsDisagree: If they are of other updates.
         """
         with self._lock:
-            return self._unmasked(reply)
+            if self._unmasked is None:
+                self._unmasked = self._without_pads(reply)
+            return self._unmasked
 
-    def _unmasked(self, reply: pb.ReleaseReply) -> PartialSum:
+    def _without_pads(self, reply: pb.ReleaseReply) -> PartialSum:
         task_ids = frozenset(reply.task_ids)
-        if self._released is not None and self._released[0] == task_ids:
-            return self._released[1]
-        held = frozenset(t for bucket in self._buckets.values() for t in bucket.task_ids)
+        frozen = frozenset(t for bucket in self._frozen.values() for t in bucket.task_ids)
         factors = {factor.base_version: factor.factor for factor in reply.factors}
-        if held != task_ids or factors.keys() != self._buckets.keys():
+        if frozen != task_ids or factors.keys() != self._frozen.keys():
             raise SumsDisagree(
-                f"the enclave released pads of {len(task_ids)} updates, {len(held)} are summed here"
+                f"the enclave released pads of {len(task_ids)} updates, {len(frozen)} are summed "
+                "here"
             )
         total = np.zeros(self._size, np.uint32)
-        for base_version, bucket in self._buckets.items():
+        for base_version, bucket in self._frozen.items():
             total += bucket.total * np.uint32(factors[base_version])
         total -= np.frombuffer(reply.total, "<u4")
-        self._buckets = {}
-        partial = PartialSum(
+        return PartialSum(
             reply.version,
             from_fixed_point(total, self._policy).astype(np.float32),
             reply.weight,
             tuple(reply.task_ids),
         )
-        self._released = task_ids, partial
-        return partial
 
     def commit(self) -> None:
         """What was released is part of a stored version."""
         with self._lock:
-            self._released = None
+            self._forget_frozen()
+
+    def _forget_frozen(self) -> None:
+        self._frozen, self._unmasked = {}, None

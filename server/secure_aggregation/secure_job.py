@@ -19,7 +19,15 @@ from server.secure_aggregation.release_rules import (
     ReleaseRefused,
     host_app_factors,
 )
-from server.secure_aggregation.sums import Aggregate, Held, Noise, PadSums, Sums, UpdateSums
+from server.secure_aggregation.sums import (
+    Aggregate,
+    Held,
+    Noise,
+    PadSums,
+    Sums,
+    UpdateSums,
+    staleness_steps,
+)
 from server.strategies import make_strategy
 from server.update_gate.rejections import Rejection, RejectionReason
 
@@ -105,6 +113,7 @@ class SecureJob:
         self._first_base_version = 0
         self._held: dict[str, Held] = {}
         self._frozen: _Frozen | None = None
+        self._newest_base = 0  # of the updates in it
         # Task ids frozen in an aggregate, by base version: never taken again.
         self._used: dict[int, set[str]] = {}
 
@@ -156,14 +165,16 @@ class SecureJob:
             return refused
         folded = self._sums.fold(envelope, content)
         if isinstance(folded, Rejection):
-            return folded
+            # Its sentence has values of the update in it; its number has to do outside.
+            return Rejection(folded.reason, "refused inside the enclave, where its values stay")
         nan = float("nan")
         told = replace(folded, update_norm=0.0, loss_before=nan, loss_after=nan)
         self._held[envelope.task_id] = Held(told, content.app_id)
         return told
 
     def drop(self, base_version: int) -> tuple[str, ...]:
-        """Forget a bucket; returns the task ids that were in it."""
+        """Forget a bucket, and an aggregate of nothing newer; returns the task ids in them."""
+        frozen = self._forget_frozen_up_to(base_version)
         self._sums.drop(base_version)
         dropped = tuple(
             task_id
@@ -172,7 +183,7 @@ class SecureJob:
         )
         for task_id in dropped:
             del self._held[task_id]
-        return dropped
+        return (*dropped, *frozen)
 
     def held(self) -> tuple[UpdateReference, ...]:
         """References of what is folded and not frozen, in order of arrival."""
@@ -182,9 +193,7 @@ class SecureJob:
         """Forget what is held and frozen; key, budget and what was used go on."""
         self._sums.clear()
         self._held.clear()
-        if self._frozen is not None and not self._frozen.is_out:
-            self._abandoned_budget = self._frozen.next_budget
-        self._frozen = None
+        self._forget_frozen()
 
     # -- aggregates ------------------------------------------------------------------------------
 
@@ -234,13 +243,18 @@ class SecureJob:
                 f"version {version}",
             )
         next_budget = known.after(version, release_id, self._boot_id)
+        newest = max((h.reference.base_version for h in self._held.values()), default=0)
+        if newest > version:
+            raise ReleaseRefused(
+                ReleaseRefusal.MALFORMED_REQUEST,
+                f"the newest version is said to be {version}, and updates of {newest} are held",
+            )
         if frozen is None:
             self._frozen = self._freeze(release_id, version, next_budget)
         else:
             # Prepared, and never fetched: the same, for whoever asks now.
             frozen.release_ids.add(release_id)
             frozen.next_budget = next_budget
-            frozen.released = replace(frozen.released, version=version)
         return next_budget
 
     def release(self, release_id: str, receipt: ReleaseBudget) -> ReleasedAggregate:
@@ -298,22 +312,54 @@ class SecureJob:
         return None
 
     def _freeze(self, release_id: str, version: int, next_budget: ReleaseBudget) -> _Frozen:
-        factors = host_app_factors(
+        strategy = self._strategy
+
+        def staleness_of(base_version: int) -> float:
+            return strategy.base_weight(version - base_version)
+
+        # What counts is what an update weighs in the sum: a stale one may weigh next to nothing.
+        steps = staleness_steps(
+            {held.reference.base_version for held in self._held.values()},
+            staleness_of,
+            self._policy,
+        )
+        is_masked = self._policy.mode == "masked"
+        app_factors = host_app_factors(
             [
-                Contribution(held.reference.client_id, held.host_app, held.reference.weight)
+                Contribution(
+                    held.reference.client_id,
+                    held.host_app,
+                    held.reference.weight * (steps[base] if is_masked else staleness_of(base)),
+                )
                 for held in self._held.values()
+                for base in (held.reference.base_version,)
             ],
             self._policy,
         )
-        strategy = self._strategy
-        aggregate = self._sums.take(
-            factors, lambda base_version: strategy.base_weight(version - base_version)
-        )
-        task_ids = tuple(self._held)
-        for task_id, held in self._held.items():
-            self._used.setdefault(held.reference.base_version, set()).add(task_id)
-        self._held.clear()
+        held, self._held = self._held, {}
+        for task_id, each in held.items():
+            self._used.setdefault(each.reference.base_version, set()).add(task_id)
+        try:
+            aggregate = self._sums.take(app_factors, staleness_of)
+        except BaseException:
+            self._sums.clear()
+            raise
+        task_ids = tuple(held)
+        self._newest_base = max(each.reference.base_version for each in held.values())
         return _Frozen(ReleasedAggregate(version, task_ids, aggregate), next_budget, {release_id})
+
+    def _forget_frozen(self) -> None:
+        if self._frozen is not None and not self._frozen.is_out:
+            self._abandoned_budget = self._frozen.next_budget
+        self._frozen = None
+
+    def _forget_frozen_up_to(self, base_version: int) -> tuple[str, ...]:
+        """Whoever drops a version will not use an aggregate of it any more."""
+        if self._frozen is None or self._newest_base > base_version:
+            return ()
+        task_ids = self._frozen.released.task_ids
+        self._forget_frozen()
+        return task_ids
 
     def _forget_old(self, version: int) -> None:
         """Task ids of versions no longer live: of those, updates are not taken at all."""

@@ -1,7 +1,7 @@
 """What an enclave adds up: opened updates, or in masked mode the pads of updates it never sees."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,13 +114,12 @@ class UpdateSums:
         model = self._opened[2]
         total = np.zeros(model.parameter_count, np.float64)
         weight = 0.0
-        for app, sums in self._by_app.items():
+        by_app, self._by_app = self._by_app, {}  # whatever goes wrong, nothing is taken twice
+        for app, sums in by_app.items():
             app_factor = app_factors[app] if self._is_split else 1.0
             for partial in sums.reduce(Release("all")):
                 total += (app_factor * staleness_of(partial.base_version)) * partial.total
                 weight += app_factor * partial.weight
-            sums.commit("all")
-        self._by_app = {}
         released = total.astype(np.float32)
         if self._noise is not None:
             released += self._noise(released.size)
@@ -128,8 +127,10 @@ class UpdateSums:
 
     def drop(self, base_version: int) -> None:
         """See `Sums.drop`."""
-        for sums in self._by_app.values():
+        for app, sums in list(self._by_app.items()):
             sums.drop(base_version)
+            if not sums.held():
+                del self._by_app[app]
 
     def clear(self) -> None:
         """See `Sums.clear`."""
@@ -210,7 +211,7 @@ class PadSums:
 
 
 def staleness_steps(
-    base_versions: Sequence[int] | Mapping[int, object],
+    base_versions: Iterable[int],
     staleness_of: StalenessFactor,
     policy: ReleasePolicy,
 ) -> dict[int, int]:

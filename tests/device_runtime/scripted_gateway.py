@@ -9,7 +9,7 @@ from concurrent import futures
 import grpc
 
 from device_runtime.gateway_client import SERVER_TIME_KEY
-from device_runtime.identity import verify_check_in, verify_enrol, verify_upload
+from device_runtime.identity import device_id_of, verify_check_in, verify_enrol, verify_upload
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol.device_pb2_grpc import (
@@ -84,7 +84,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         if request.enrolment_token != TOKEN or not verify_enrol(request):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "no such token")
         self.enrolments.append(request)
-        device_id = "d-" + hashlib.sha256(request.public_key).hexdigest()[:12]
+        device_id = device_id_of(request.public_key)
         self.public_keys[device_id] = request.public_key
         return pb.EnrolResponse(
             device_id=device_id, credential=b"credential", server_time_ms=self.now_ms()

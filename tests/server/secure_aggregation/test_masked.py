@@ -56,6 +56,7 @@ class Host:
             None,
         )
         world.budget = budget_of(prepared.next)
+        self.sums.freeze()
         reply = self.service.Release(
             enclave_pb.ReleaseRequest(job_id=JOB_ID, release_id=release_id, receipt=prepared.next),
             None,

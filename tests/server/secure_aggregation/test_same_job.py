@@ -79,6 +79,8 @@ class EnclosedFleet(LocalFleet):
             )
         except ReleaseRefused as refused:
             return Released((release.release_id,), (), (str(refused),))
+        if self.masked is not None:
+            self.masked.freeze()
         released = self.enclave.release(JOB_ID, release.release_id, self.budget)
         if self.masked is None:
             total, weight = released.aggregate.total, released.aggregate.weight
@@ -116,6 +118,8 @@ class EnclosedFleet(LocalFleet):
 
     def commit(self, release_id):
         self.enclave.commit(release_id)
+        if self.masked is not None:
+            self.masked.commit()
 
     def drop(self, base_version, outcome, reason):
         super().drop(base_version, outcome, reason)
