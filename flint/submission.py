@@ -12,7 +12,8 @@ from flint.extras import require
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.initial_version import resolve_initial_version
-from server.job import Job
+from server.job import FedAvgSettings, Job
+from server.operations.settings import ServerSettings
 
 
 class NoEnclave(FlintError):
@@ -57,6 +58,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         with named_in("evaluation.dataset"):
             check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
     resolve_initial_version(job, deployment.models)
+    _note_small_rounds(deployment.settings, job, note)
     ensure_artifact(
         deployment,
         model,
@@ -74,6 +76,18 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         stop_run(deployment.settings, run_id)
         raise
     return Submission(job_id, run_id, waiting)
+
+
+def _note_small_rounds(settings: ServerSettings, job: Job, note: Callable[[str], None]) -> None:
+    secure, strategy = job.privacy.secure_aggregation, job.strategy
+    if secure is None or not isinstance(strategy, FedAvgSettings):
+        return
+    needed = settings.gateways * secure.release_threshold
+    if strategy.min_updates < needed:
+        note(
+            f"each of {settings.gateways} gateways' enclaves needs {secure.release_threshold} "
+            f"devices: a round below {needed} updates may be abandoned; raise strategy.min_updates"
+        )
 
 
 def stop(deployment: Deployment, job_id: str) -> JobRow:

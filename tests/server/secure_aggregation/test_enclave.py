@@ -309,3 +309,61 @@ def test_a_compressed_update_is_opened_and_decoded_inside(codec):
         world.enclave.fold(*world.sealed_update(f"t{number}", update, codec=codec))
     released = world.release("r1", 0)
     np.testing.assert_allclose(released.aggregate.total, expected, rtol=1e-5, atol=1e-6)
+
+
+# -- found by review -------------------------------------------------------------------------------
+
+
+def test_sums_of_a_host_app_whose_updates_were_dropped_are_gone():
+    world = SecureWorld(secure_job(robustness={"max_share_per_host_app": 0.6}))
+    for name in "abcd":
+        world.fold(name, delta(ord(name)), app="mail", base_version=1)
+        world.fold(name.upper(), delta(ord(name)), app="maps", base_version=1)
+    world.fold("z", delta(9), app="notes", base_version=0)
+    assert world.enclave.drop(0) == ("z",)
+    released = world.release("r1", 1)
+    assert len(released.task_ids) == 8
+    expected = 2 * sum(delta(ord(name)).astype(np.float64) for name in "abcd")
+    np.testing.assert_allclose(released.aggregate.total, expected, rtol=1e-5, atol=1e-6)
+    world.enclave.commit("r1")
+    world.fold("y", delta(8), app="notes", base_version=2)
+    prepare = world.enclave.prepare
+    assert refusal(prepare, JOB_ID, "r2", 2, world.budget) is ReleaseRefusal.TOO_FEW_DEVICES
+
+
+def test_a_share_is_of_what_an_update_weighs_in_the_sum():
+    """Nineteen updates that are stale and weigh nothing hide nobody."""
+    strategy = {
+        "name": "fedbuff",
+        "buffer_size": 4,
+        "concurrency": 30,
+        "max_staleness": 20,
+        "staleness_weight": {"name": "polynomial", "exponent": 20},
+    }
+    world = SecureWorld(secure_job(strategy=strategy))
+    for number in range(19):
+        world.fold(f"t{number}", delta(number), base_version=0)
+    world.fold("fresh", delta(99), base_version=9)
+    prepare = world.enclave.prepare
+    assert refusal(prepare, JOB_ID, "r1", 9, world.budget) is ReleaseRefusal.DEVICE_SHARE
+
+
+def test_a_version_older_than_what_is_held_is_refused(world):
+    filled(world, base_version=3)
+    prepare = world.enclave.prepare
+    assert refusal(prepare, JOB_ID, "r1", 2, world.budget) is ReleaseRefusal.MALFORMED_REQUEST
+    assert len(world.release("r2", 3).task_ids) == 4
+
+
+def test_an_aggregate_of_a_version_that_is_dropped_is_not_let_out_again(world):
+    """Its round was passed over: the next round's aggregate is of the next round."""
+    first = filled(world).release("r1", 0)
+    assert set(world.enclave.drop(0)) == set(first.task_ids)
+    filled(world, "efgh", base_version=1)
+    assert set(world.release("r2", 1).task_ids) == set("efgh")
+
+
+def test_a_refusal_says_no_value_of_the_update():
+    world = SecureWorld(secure_job(robustness={"max_update_norm": 1.0}))
+    refused = world.fold("t1", np.full(SIZE, 9.0))
+    assert not any(digit in refused.detail for digit in "0123456789")

@@ -194,3 +194,32 @@ def test_a_repeated_upload_is_summed_once(host):
     for task in ("b", "c"):
         host.fold(task, np.zeros(SIZE))
     np.testing.assert_array_equal(host.release("r1", 0).total, np.full(SIZE, 0.5, np.float32))
+
+
+def test_updates_between_prepare_and_release_are_of_the_next_aggregate(host):
+    """As when the database was away in between, and the coordinator asks again."""
+    from server.secure_aggregation import enclave_pb2 as enclave_pb
+
+    world = host.world
+    for task in ("a", "b", "c"):
+        host.fold(task, np.full(SIZE, 0.25))
+    prepare = enclave_pb.PrepareRequest(
+        job_id=JOB_ID, release_id="r1", version=0, budget=budget_message(world.budget)
+    )
+    host.service.Prepare(prepare, None)
+    host.sums.freeze()
+    for task in ("d", "e", "f"):
+        host.fold(task, np.full(SIZE, 0.5))
+    first = host.release("r2", 0)
+    np.testing.assert_array_equal(first.total, np.full(SIZE, 0.75, np.float32))
+    world.enclave.commit("r2")
+    host.sums.commit()
+    second = host.release("r3", 1)
+    assert set(second.task_ids) == {"d", "e", "f"}
+
+
+def test_a_masked_update_brings_hardly_anything_else(host):
+    _, payload = host.world.sealed("t1", np.zeros(SIZE))
+    message = pb.SealedUpdate.FromString(payload)
+    message.sealed += bytes(10_000)
+    assert host.sums.part(message.SerializeToString()).reason is RejectionReason.TOO_LARGE

@@ -9,6 +9,7 @@ from device_runtime.protocol import device_pb2 as pb
 from device_runtime.secure_updates import VerifiedEnclave, seal_update
 from device_runtime.update_codec import encode_update, sha256_of, unflatten
 from server.aggregation.aggregator import Envelope, PartialSum
+from server.coordination.events import TasksLost
 from server.coordination.fleet import Released
 from server.coordination.job_runner import JobRunner, OpenJob
 from server.coordination.versions import StoredVersion
@@ -242,3 +243,35 @@ def test_a_version_that_was_released_and_lost_is_passed_over():
     assert [v.number for v in store.versions] == [0, 1]
     np.testing.assert_array_equal(store.versions[1].weights, store.versions[0].weights)
     assert store.versions[1].release_ids == ()
+
+
+class LosesAGateway(EnclosedFleet):
+    """Its other gateway is found lost while it gives an aggregate."""
+
+    def release(self, release):
+        self.told = [TasksLost(self.now_s(), ("never-heard-of",))]
+        return super().release(release)
+
+    def next_event(self, timeout_s):
+        if timeout_s == 0.0 and getattr(self, "told", None):
+            return self.told.pop()
+        return super().next_event(timeout_s)
+
+
+@pytest.mark.parametrize("strategy", [FEDBUFF, FEDAVG], ids=["fedbuff", "fedavg"])
+def test_a_gateway_lost_in_the_middle_of_an_aggregation_changes_nothing(strategy):
+    """The budget is spent already, and what was let out is about to be stored."""
+    released = []
+    job = replace_stop(make_job(strategy, "enclave"), max_aggregations=3)
+    expected, _, _ = run(job, EnclosedFleet, DURATIONS)
+
+    class Fleet(LosesAGateway):
+        def release(self, release):
+            given = super().release(release)
+            released.append(self.version)
+            return given
+
+    store, _, _ = run(job, Fleet, DURATIONS, released_version=lambda: max(released, default=-1))
+    assert [v.number for v in store.versions] == [v.number for v in expected.versions]
+    for one, other in zip(store.versions, expected.versions, strict=True):
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)
