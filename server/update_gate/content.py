@@ -267,7 +267,7 @@ def _sum_of_squares(tensors: Sequence[Values]) -> float:
                 np.copyto(chunk, values)
                 whole = chunk.size - chunk.size % _ROW
                 rows, rest = chunk[:whole].reshape(-1, _ROW), chunk[whole:]
-                total += float(np.vecdot(rows, rows).sum()) + float(rest.dot(rest))
+                total += float(np.vecdot(rows, rows).sum() + np.vecdot(rest, rest))
     return total
 
 
