@@ -1,7 +1,7 @@
 """The content half of the update gate: what an update says, checked where its plaintext lives.
 
-Of a compressed update the encoded form is checked and its values are decoded a chunk at a time, so
-that what a device sends never becomes more memory than it sent.
+Of a compressed update the encoded form is checked. The values of a large one are decoded a chunk at
+a time, so that what a device sends never becomes more memory than it sent.
 """
 
 import math
@@ -17,6 +17,7 @@ from device_runtime.compression import UpdateCodec
 from device_runtime.encoded_tensors import (
     EncodedTensor,
     Float32Values,
+    SparseTensor,
     Values,
     chunks,
     values_of,
@@ -45,6 +46,10 @@ _ROW = 8_192
 _CHUNK = 8 * _ROW
 """Every array operation lets another thread have the interpreter; small chunks are many hand-overs
 of it, which cost more than the arithmetic: at 8,192 values half of all that an upload makes."""
+
+
+_MOST_DECODED = 2**20
+"""Values of a compressed update that is decoded whole, 4 MB: once, where a larger one is twice."""
 
 
 class _Scratch:
@@ -93,7 +98,7 @@ class GatedUpdate:
     """An update that may be counted.
 
     Attributes:
-        tensors: Delta in wire order, each raveled, as encoded; views of the received bytes.
+        tensors: Delta in wire order, each raveled; views of the received bytes, or decoded.
         norm: L2 norm over all parameters, of the decoded values.
         loss_before: NaN when the device sent none that is finite.
     """
@@ -149,6 +154,8 @@ class ContentGate:
         tensors = _encoded(update.tensors)
         if isinstance(tensors, Rejection):
             return tensors
+        if sum(tensor.size for tensor in tensors) <= _MOST_DECODED:
+            tensors = tuple(_decoded_once(tensor) for tensor in tensors)
         sent = [values_of(tensor) for tensor in tensors]
         squares = _sum_of_squares(sent)
         # A float32 squared is at most 1.2e77, so the float64 sum is finite exactly when every
@@ -244,6 +251,14 @@ def _encoded(tensors: Sequence[WireTensor]) -> tuple[EncodedTensor, ...] | Rejec
         return Rejection(RejectionReason.BAD_POSITIONS, str(error))
     except InvalidScales as error:
         return Rejection(RejectionReason.BAD_SCALES, str(error))
+
+
+def _decoded_once(tensor: EncodedTensor) -> EncodedTensor:
+    """For the norm and for the sum; a sparse tensor stays, for the sum touches what it carries."""
+    if isinstance(tensor, SparseTensor | Float32Values):
+        return tensor
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Float32Values(tensor.decode(0, np.empty(tensor.size, np.float32)))
 
 
 def sum_of_squares(tensors: Sequence[NDArray[np.float32]]) -> float:
