@@ -104,7 +104,7 @@ def measure(deployment: Deployment, options: argparse.Namespace, scratch: Path) 
         device_folder(folder, options.devices + n) / "examples.sqlite" for n in range(options.nodes)
     ]
     with (
-        LocalFleet(deployment, folder, options.devices, options.processes) as devices,
+        LocalFleet(deployment, folder, options.devices, processes=options.processes) as devices,
         SuperNodes(deployment.settings, stores, scratch / "nodes") as nodes,
     ):
         devices.wait_until_enrolled()
