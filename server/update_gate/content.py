@@ -47,7 +47,6 @@ _CHUNK = 8 * _ROW
 """Every array operation lets another thread have the interpreter; small chunks are many hand-overs
 of it, which cost more than the arithmetic: at 8,192 values half of all that an upload makes."""
 
-
 _MOST_DECODED = 2**20
 """Values of a compressed update that is decoded whole, 4 MB: once, where a larger one is twice."""
 
