@@ -103,10 +103,10 @@ def measure(deployment: Deployment, options: argparse.Namespace) -> dict[str, An
     begin.set()
     time.sleep(WARM_UP_S)
     before, processes, begun_s = scrape(settings), ServerProcesses(settings.home), time.monotonic()
-    threads_before = processes.threads("gateway")
+    threads_before = processes.gateway_threads()
     time.sleep(options.seconds)
     after, cpu_s, took_s = scrape(settings), processes.cpu_s(), time.monotonic() - begun_s
-    threads = processes.threads("gateway")
+    threads = processes.gateway_threads()
     resident_mb = processes.resident_mb()
     counts: Counter[str] = Counter()
     for _ in generators:

@@ -29,9 +29,10 @@ class ServerProcesses:
         now = self._totals()
         return {name: now[name] - self._before[name] for name in now}
 
-    def threads(self, name: str) -> "ThreadTimes":
-        """What a process's threads have used since they began."""
-        return ThreadTimes.of(self._roots[name].pid)
+    def gateway_threads(self) -> "ThreadTimes":
+        """What the threads of all gateways have used since they began."""
+        gateways = [root for name, root in self._roots.items() if name.startswith("gateway")]
+        return sum((ThreadTimes.of(gateway.pid) for gateway in gateways), ThreadTimes())
 
     def resident_mb(self) -> dict[str, float]:
         """Resident memory of each process alone, 10**6 bytes."""
@@ -63,9 +64,17 @@ class ThreadTimes:
         switches: How often a thread gave its core away, by itself or not.
     """
 
-    kernel_s: float
-    grpc_s: float
-    switches: int
+    kernel_s: float = 0.0
+    grpc_s: float = 0.0
+    switches: int = 0
+
+    def __add__(self, other: Self) -> "ThreadTimes":
+        """Of both together."""
+        return ThreadTimes(
+            self.kernel_s + other.kernel_s,
+            self.grpc_s + other.grpc_s,
+            self.switches + other.switches,
+        )
 
     @classmethod
     def of(cls, pid: int) -> Self:
