@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A benchmark is what can be run; record.py runs it, other files are shared.
 FIGURES := $(filter-out record,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
+# Two test processes, a file in one of them: what a file's tests share is started once.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
@@ -46,8 +48,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not integration"
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m "not integration" $(IN_PARALLEL)
+	$(BIN)/python -m pytest -m integration $(IN_PARALLEL)
 
 bench: $(STAMP)
 	@for figure in $(FIGURES); do echo "== $$figure" >&2; \

@@ -18,7 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-MEASURED = ("flwr", "ai-edge-litert", "numpy", "grpcio", "protobuf", "SQLAlchemy", "scikit-learn")
+MEASURED = (
+    *("flwr", "ai-edge-litert", "numpy", "grpcio", "protobuf", "SQLAlchemy", "scikit-learn"),
+    *("cryptography", "cbor2"),
+)
 
 
 def processor() -> str:

@@ -1,4 +1,6 @@
-"""The same training as a plain Flower ClientApp, for a stock SuperNode. Only this file needs flwr.
+"""The same training as a plain Flower ClientApp, for a stock SuperNode.
+
+Only this file and `device_runtime.sealing_mod` need flwr.
 
     flower-supernode --node-config 'examples="/data/node-7/examples.sqlite"' ...
 
@@ -30,6 +32,7 @@ from device_runtime.errors import FlintError
 from device_runtime.examples import SqliteExampleStore
 from device_runtime.flower_records import EchoKey, MetricKey, TaskKey
 from device_runtime.manifest import ArtifactManifest
+from device_runtime.sealing_mod import sealing_mod
 from device_runtime.task_fault import FAULTS, TaskFault
 from device_runtime.training import TrainingResult, train
 from device_runtime.training_plan import TrainingPlan
@@ -47,7 +50,7 @@ class InvalidNodeTask(FlintError):
     code = "FLN-1411"
 
 
-app = ClientApp()
+app = ClientApp(mods=[sealing_mod])
 
 
 @app.train()

@@ -24,10 +24,14 @@ from device_runtime.identity import DeviceKey
 from device_runtime.participation import UserSettings
 from device_runtime.residual import ResidualStore
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _RESIDUAL = """
 CREATE TABLE residual (
     one INTEGER PRIMARY KEY CHECK (one = 1), job_id TEXT NOT NULL, file TEXT NOT NULL);
+"""
+_SEALING = """
+ALTER TABLE pending_updates ADD COLUMN sealed_for BLOB NOT NULL DEFAULT x'';
+ALTER TABLE pending_updates ADD COLUMN secure_aggregation BLOB NOT NULL DEFAULT x'';
 """
 _SCHEMA = """
 CREATE TABLE identity (
@@ -51,7 +55,7 @@ CREATE TABLE pending_updates (
 INSERT INTO settings (one, opted_out) VALUES (1, 0);
 INSERT INTO gateway (one) VALUES (1);
 """
-_UPGRADES = {1: _RESIDUAL}
+_UPGRADES = {1: _RESIDUAL + _SEALING, 2: _SEALING}
 _HISTORY_LIMIT = 1000
 
 
@@ -82,6 +86,8 @@ class PendingUpdate:
     Attributes:
         answered: A gateway has answered its upload; false again on ``UPLOAD_AGAIN``.
         train_s: Cost of the task, as are the three after it.
+        sealed_for: Serialised ``SealedFor`` of a payload that is sealed; empty for a plain one.
+        secure_aggregation: What was demanded of the enclave it is sealed to, serialised.
     """
 
     task_id: str
@@ -94,6 +100,8 @@ class PendingUpdate:
     cpu_s: float
     peak_memory_bytes: int
     bytes_down: int
+    sealed_for: bytes = b""
+    secure_aggregation: bytes = b""
 
 
 class DeviceStore:
@@ -219,23 +227,27 @@ class DeviceStore:
         ).fetchall()
 
     def keep(
-        self, update: PendingUpdate, payload: bytes, unsent: NDArray[np.float32] | None = None
+        self,
+        update: PendingUpdate,
+        payload: bytes,
+        unsent: NDArray[np.float32] | None = None,
+        *,
+        plain: bytes | None = None,
     ) -> None:
         """Keep an update: bytes first, then the row that names them.
 
         Args:
             unsent: What it leaves out of its own training, with error feedback; ``(parameters,)``.
+            plain: What a sealed payload holds: another enclave may be there when it is asked for.
         """
         path = self._payload_path(update.task_id)
-        draft = path.with_suffix(".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(payload)
-        draft.replace(path)
+        _write(path, payload)
+        if plain is not None:
+            _write(_plain_path(path), plain)
         if unsent is not None:
             self._residual.keep(path, unsent)
         self._database.execute(
-            "INSERT OR REPLACE INTO pending_updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO pending_updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 update.task_id,
                 update.job_id,
@@ -247,6 +259,8 @@ class DeviceStore:
                 update.cpu_s,
                 update.peak_memory_bytes,
                 update.bytes_down,
+                update.sealed_for,
+                update.secure_aggregation,
             ),
         )
         if unsent is not None:
@@ -266,6 +280,13 @@ class DeviceStore:
         except FileNotFoundError:
             return None
         return payload if hashlib.sha256(payload).digest() == update.payload_sha256 else None
+
+    def plain(self, update: PendingUpdate) -> bytes | None:
+        """What a kept update's sealed payload holds, or None when the file is gone."""
+        try:
+            return _plain_path(self._payload_path(update.task_id)).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def mark_answered(self, task_id: str, *, answered: bool) -> None:
         """Note whether the update's upload is answered."""
@@ -310,6 +331,7 @@ class DeviceStore:
     def _delete_files(self, task_id: str) -> None:
         path = self._payload_path(task_id)
         path.unlink(missing_ok=True)
+        _plain_path(path).unlink(missing_ok=True)
         self._residual.forget(path)
 
     def _payload_path(self, task_id: str) -> Path:
@@ -329,10 +351,22 @@ class DeviceStore:
     def _remove_orphans(self) -> None:
         """Delete bytes whose row was never written, or is gone: the process died in between."""
         payloads = [self._payload_path(update.task_id) for update in self.pending()]
-        kept = {*payloads, *self._residual.files(payloads)}
+        kept = {*payloads, *map(_plain_path, payloads), *self._residual.files(payloads)}
         for path in self._updates.iterdir():
             if path not in kept:
                 path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_suffix(".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def _plain_path(payload_path: Path) -> Path:
+    return payload_path.with_name(f"{payload_path.name}-plain")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -343,9 +377,8 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA cache_size = -64")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        database.executescript(
-            f"BEGIN; {_SCHEMA} {_RESIDUAL} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"
-        )
+        made = _SCHEMA + _RESIDUAL + _SEALING
+        database.executescript(f"BEGIN; {made} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
     elif version in _UPGRADES:
         database.executescript(
             f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT"

@@ -8,7 +8,7 @@ Train message: ``arrays`` (ArrayRecord: base parameters by name, in wire order) 
 and order), ``metrics`` (MetricRecord: the keys of `MetricKey`) and ``echo`` (ConfigRecord: the keys
 of `EchoKey`). What cannot be done comes back as an error message, whose reason starts with the
 short code that a device would report, e.g. ``"no_examples: ..."``; ``"invalid_task: ..."`` says
-that the message was not as written here.
+that the message was not as written here. A secure job's are sealed by `device_runtime.sealing_mod`.
 """
 
 from enum import StrEnum
@@ -18,11 +18,34 @@ CONFIG = "config"
 METRICS = "metrics"
 ECHO = "echo"
 
+SECURE = "secure"
+"""ConfigRecord of a secure job's messages and replies: the keys of `SecureKey`."""
+
 EXAMPLES_NODE_CONFIG = "examples"
 """Key of a SuperNode's ``--node-config``: path of its `SqliteExampleStore`."""
 
 CACHE_NODE_CONFIG = "cache"
 """Optional key of ``--node-config``: folder of artefacts; else ``cache`` beside the store."""
+
+
+TRUST_NODE_CONFIG = "attestation_trust"
+"""Optional key of ``--node-config``: file of what the node pins to verify enclaves by."""
+
+APP_NODE_CONFIG = "app_id"
+"""Optional key of ``--node-config``: what the node is to enclaves as a host app."""
+
+
+class SecureKey(StrEnum):
+    """Keys of ``secure``: first a nonce is asked for, then the task brings evidence for it."""
+
+    JOB_ID = "job_id"  # str, in the task
+    DEMANDS = "demands"  # bytes, in the task: serialised SecureAggregation
+    EVIDENCE = "evidence"  # bytes, in the task: serialised Evidence
+    SEALED_FOR = "sealed_for"  # bytes, in the task: serialised SealedFor
+    NONCE = "nonce"  # bytes, in the first reply
+    PAYLOAD = "payload"  # bytes, in the reply: serialised SealedUpdate
+    PAYLOAD_SHA256 = "payload_sha256"  # bytes, in the reply
+    TRAIN_S = "train_s"  # float, in the reply
 
 
 class TaskKey(StrEnum):

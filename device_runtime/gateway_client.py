@@ -107,6 +107,12 @@ class GatewayClient:
                 response = self._stub.UploadInParts(upload_parts(request), timeout=timeout_s)
         return response
 
+    def attest(self, request: pb.AttestRequest) -> pb.Evidence:
+        """Have the enclave of a leased task prove what it is."""
+        with _sorted_errors():
+            evidence: pb.Evidence = self._stub.Attest(request, timeout=_CALL_TIMEOUT_S)
+        return evidence
+
     def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
         """End a task without an update."""
         with _sorted_errors():

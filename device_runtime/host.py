@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 
+from device_runtime.attestation import AttestationTrust
 from device_runtime.blob_cache import BlobCache
 from device_runtime.conditioned_runner import ConditionedRunner
 from device_runtime.device_state import HostDeviceState
@@ -49,6 +50,7 @@ class HostSettings:
         ca_certificate: What to trust; None speaks without TLS.
         cache_folder: Of fetched blobs; processes of one host may share it.
         cache_bytes: Bound on that folder.
+        trust: What the app pins to verify enclaves by; None: it trusts none.
     """
 
     server: str
@@ -58,6 +60,7 @@ class HostSettings:
     description: DeviceDescription
     pacing: Pacing
     state: HostDeviceState
+    trust: AttestationTrust | None = None
 
 
 class DeviceHost:
@@ -82,6 +85,7 @@ class DeviceHost:
             cache=BlobCache(settings.cache_folder, settings.cache_bytes),
             models=models,
             counts=self.counts,
+            trust=settings.trust,
         )
 
     def open_device(self, folder: Path, imposed: Imposed | None = None) -> DeviceRunner:
@@ -133,6 +137,12 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--enrolment-token-file", type=Path, metavar="FILE", help="needed until enrolled"
+    )
+    parser.add_argument(
+        "--attestation-trust",
+        type=Path,
+        metavar="FILE",
+        help="what the app pins to verify enclaves by; without it, secure jobs are declined",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of fetched models")
     parser.add_argument("--cache-mb", type=int, default=256, metavar="MB")
@@ -187,6 +197,9 @@ def host_settings(options: argparse.Namespace, default_cache: Path) -> HostSetti
             foreground=not options.background,
             account_age_days=options.account_age_days,
             battery=options.battery,
+        ),
+        trust=(
+            AttestationTrust.read(options.attestation_trust) if options.attestation_trust else None
         ),
     )
 

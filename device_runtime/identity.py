@@ -64,6 +64,11 @@ class DeviceKey:
         return self._private_key.sign(message, _ECDSA_SHA256)
 
 
+def device_id_of(public_key_der: bytes) -> str:
+    """A device's name: a digest of its key, so enrolling the same key twice gives the same name."""
+    return f"d-{hashlib.sha256(public_key_der).hexdigest()[:32]}"
+
+
 def sign_enrol(key: DeviceKey, request: pb.EnrolRequest) -> None:
     """Set ``request.public_key`` and the proof that its private half is held."""
     request.public_key = key.public_key_der

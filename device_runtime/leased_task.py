@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.attestation import AttestationTrust
 from device_runtime.blob_cache import BlobCache
 from device_runtime.compression import UpdateCodec, compress
 from device_runtime.device_store import PendingUpdate
@@ -18,6 +19,7 @@ from device_runtime.loaded_models import LoadedModels
 from device_runtime.manifest import ParameterSpec
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.secure_updates import VerifiedEnclave
 from device_runtime.task_fault import FAULTS, TaskFault
 from device_runtime.training import TrainingResult, TrainingSession, peak_memory_bytes
 from device_runtime.training_plan import TrainingPlan
@@ -36,12 +38,14 @@ class SharedParts:
 
     Attributes:
         counts: Events by name, for progress reports.
+        trust: What the app pins to verify enclaves by; None: it trusts none.
     """
 
     gateway: GatewayClient
     cache: BlobCache
     models: LoadedModels
     counts: Counter[str]
+    trust: AttestationTrust | None = None
 
 
 class LeasedTask:
@@ -52,6 +56,7 @@ class LeasedTask:
         carried: What earlier updates of the job left out, to be sent with this one's; shape
             ``(parameters,)``, or None for nothing.
         unsent: What this one leaves out, less what was carried; None unless `feeds_back`.
+        enclave: Verified before training; None where updates are not sealed.
     """
 
     def __init__(self, task: pb.Task, policy: ParticipationPolicy, shared: SharedParts) -> None:
@@ -61,6 +66,7 @@ class LeasedTask:
         self.feeds_back = False
         self.carried: NDArray[np.float32] | None = None
         self.unsent: NDArray[np.float32] | None = None
+        self.enclave: VerifiedEnclave | None = None
         self._codec: UpdateCodec | None = None
         self._shared = shared
         self._session: TrainingSession | None = None
@@ -135,6 +141,16 @@ class LeasedTask:
             bytes_down=self._bytes_down,
         )
         return pending, payload
+
+    def sealed_for(self, device_id: str) -> pb.SealedFor:
+        """What its update's sealing is bound to."""
+        return pb.SealedFor(
+            task_id=self.task.task_id,
+            job_id=self.task.job_id,
+            device_id=device_id,
+            base_version=self.task.base_version,
+            codec="" if self._codec is None else self._codec.name,
+        )
 
     def cost(self) -> pb.DeviceCost:
         """What the task has cost so far."""

@@ -10,7 +10,8 @@ from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.steady_time import steady_time
 
-RUNTIME_VERSION = 1
+RUNTIME_VERSION = 2
+"""What this runtime can do: 2 seals updates where a task asks for it."""
 
 _KEPT_CLOCK_ERROR_MS = 1000
 
@@ -70,6 +71,16 @@ class RequestSigner:
     def is_enrolled(self) -> bool:
         """Whether a gateway has enrolled this device."""
         return self._enrolment is not None
+
+    @property
+    def device_id(self) -> str:
+        """This device's name by its own key, whatever a gateway calls it: enclaves count names."""
+        return identity.device_id_of(self._store.key.public_key_der)
+
+    @property
+    def app_id(self) -> str:
+        """Of the host app."""
+        return self._description.app_id
 
     @property
     def can_enrol(self) -> bool:

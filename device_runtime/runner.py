@@ -27,9 +27,11 @@ from device_runtime.participation import (
 )
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.request_signer import DeviceDescription, EnrolmentRefused, RequestSigner
+from device_runtime.secure_updates import VerifiedEnclave, seal_update, verify_enclave
 from device_runtime.session_shape import DOWNLOADED, TRAINED, TRAINING, UPLOADING, SessionCourses
 from device_runtime.steady_time import steady_time
 from device_runtime.task_fault import TaskFault
+from device_runtime.update_codec import MalformedPayload, sha256_of
 
 _log = logging.getLogger(__name__)
 _Outcome = pb.ReportOutcomeRequest
@@ -39,6 +41,7 @@ _Verdict = pb.UploadResponse
 _HOLDS_BACK_UPLOAD = frozenset({"opted_out", "user_hours", "user_battery", "network"})
 # An update too long or not finite may be so for what it carried: docs/errors/FLN-2105.md, -2106.md.
 _RESIDUAL_TO_BLAME = frozenset({2105, 2106})
+_OTHER_ENCLAVE_KEY = 2202  # docs/errors/FLN-2202.md: nothing is wrong with the update
 _NOT_AUTHENTIC = 2007  # docs/errors/FLN-2007.md: says nothing about the update or its task
 _FINAL_VERDICTS = {
     _Verdict.COMMITTED: "committed",
@@ -176,6 +179,9 @@ class DeviceRunner:
         lease = self._held_lease()
         if self._past_deadline(lease):
             return self._leave_task(_Outcome.INTERRUPTED, "deadline")
+        task = lease.task
+        if task.HasField("secure_aggregation") and lease.enclave is None:
+            lease.enclave = self._verified(task.token, task.job_id, task.secure_aggregation)
         lease.prepare(self._examples)
         self._courses.note(lease.task.task_id, DOWNLOADED)
         self._failures = 0
@@ -194,8 +200,11 @@ class DeviceRunner:
         if lease.train(self._pacing.slice_s):
             if lease.feeds_back:
                 lease.carried = self._store.residual(lease.task.job_id, lease.parameter_count)
-            update, payload = lease.update()
-            self._store.keep(update, payload, lease.unsent)
+            update, plain = lease.update()
+            if lease.enclave is None:
+                self._store.keep(update, plain, lease.unsent)
+            else:
+                self._keep_sealed(lease, lease.enclave, update, plain)
             self._courses.note(update.task_id, TRAINED)
             self._counts["trained"] += 1
             self._lease = None
@@ -288,6 +297,8 @@ class DeviceRunner:
         come_back_s = self._pacing.as_told(response.come_back_after_s)
         if response.verdict in (_Verdict.RETRY_LATER, _Verdict.VERDICT_UNSPECIFIED):
             self._counts["retry_later"] += 1
+            if response.reason_code == _OTHER_ENCLAVE_KEY and update.sealed_for:
+                self._seal_again(update)
             return max(come_back_s, self._back_off())
         refused_unread = response.reason_code == _NOT_AUTHENTIC
         if refused_unread and self._signer.mends_clock(response.server_time_ms):
@@ -311,6 +322,59 @@ class DeviceRunner:
         self.finished_tasks += 1
         self._phase = self._next_phase()
         return come_back_s if self._phase == self._check_in else 0.0
+
+    def _keep_sealed(
+        self, lease: LeasedTask, enclave: VerifiedEnclave, update: PendingUpdate, plain: bytes
+    ) -> None:
+        sealed_for = lease.sealed_for(self._signer.device_id)
+        payload = seal_update(enclave, sealed_for, self._signer.app_id, plain)
+        update = replace(
+            update,
+            payload_sha256=sha256_of(payload),
+            sealed_for=sealed_for.SerializeToString(),
+            secure_aggregation=lease.task.secure_aggregation.SerializeToString(),
+        )
+        self._store.keep(update, payload, lease.unsent, plain=plain)
+
+    def _seal_again(self, update: PendingUpdate) -> None:
+        """The enclave was started anew: verify that boot, and seal to its key."""
+        plain = self._store.plain(update)
+        if plain is None:
+            _log.warning("the bytes of task %s are gone; left", update.task_id)
+            self._counts["damaged"] += 1
+            self._store.forget(update.task_id)
+            return
+        sealed_for = pb.SealedFor.FromString(update.sealed_for)
+        demands = pb.SecureAggregation.FromString(update.secure_aggregation)
+        try:
+            enclave = self._verified(update.task_token, sealed_for.job_id, demands)
+        except TaskFault as fault:
+            _log.warning("update of task %s left: %s", update.task_id, fault)
+            self._report = pb.ReportOutcomeRequest(
+                task_token=update.task_token,
+                outcome=_Outcome.FAILED,
+                reason=fault.reason,
+                session_course=self._courses.end(update.task_id),
+            )
+            self._store.forget(update.task_id)
+            self._phase = self._send_report
+            return
+        try:
+            payload = seal_update(enclave, sealed_for, self._signer.app_id, plain)
+        except MalformedPayload as error:  # torn on disk
+            _log.warning("the bytes of task %s are damaged (%s); left", update.task_id, error)
+            self._counts["damaged"] += 1
+            self._store.forget(update.task_id)
+            return
+        self._counts["sealed_again"] += 1
+        update = replace(update, payload_sha256=sha256_of(payload))
+        self._store.keep(update, payload, plain=plain)
+
+    def _verified(
+        self, task_token: bytes, job_id: str, demands: pb.SecureAggregation
+    ) -> VerifiedEnclave:
+        now_s = self._signer.server_time_ms() / 1000
+        return verify_enclave(self._gateway, task_token, job_id, demands, self._shared.trust, now_s)
 
     def _after_refusal(self, error: GatewayRefused) -> float:
         if error.status == "UNAUTHENTICATED" and self._signer.mends_clock(error.server_time_ms):

@@ -14,7 +14,8 @@ from device_runtime.errors import FlintError
 from device_runtime.hashing import HASH_NAME
 from feature_catalog.blobs import BlobStore
 from feature_catalog.clients_and_labels import ClientsAndLabels, read_clients_and_labels
-from feature_catalog.featurize import FieldRoles, build_encoder, learn_encodings
+from feature_catalog.encoders import build_encoder
+from feature_catalog.featurize import FieldRoles, learn_encodings
 from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
 from feature_catalog.record_files import ClientIndex, order_by_client, write_records
 from feature_catalog.references import near_matches, split_reference

@@ -1,37 +1,30 @@
-"""From rows of a data file to a model's input: hashed tokens (`HashedBag`) or numbers (`Dense`).
+"""What becomes of a data file's columns: hashed tokens or numbers, as a model's first layer takes.
 
-Tokens of a record in the order in which they fill its places (64 in ``sparse_mlp``): single-valued
+`HashedBag` takes a set of tokens, `Embedding` the token of each field in a place of its own or,
+below a convolution, the words of the text in order, and `Dense` numbers.
+
+Tokens of a bag in the order in which they fill its places (64 in ``sparse_mlp``): single-valued
 columns in file order, list columns in file order, then the text field's words and pairs. See
-`field_encodings` for what each column becomes. Tokens are hashed by `device_runtime.hashing`.
+`field_encodings` for what each column becomes, and `encoders` for the arrays made of it.
 """
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
-from device_runtime.hashing import PADDING, hash_bucket
 from feature_catalog.field_encodings import (
     ColumnSample,
     FieldEncoding,
-    as_floats,
-    bin_tokens,
-    category_tokens,
     is_list,
     is_text_like,
-    list_rows,
-    text_tokens,
 )
 from feature_catalog.table_files import TableFile
-from modeling.spec import HashedBag, ModelSpec
-
-_WORDS = re.compile(r"\w+|[^\w\s]")
-_MAX_REMEMBERED_TOKENS = 2_000_000
+from modeling.spec import HashedBag, ModelSpec, TextConvolution
 
 
 class InputWidthMismatch(FlintError):
@@ -46,10 +39,10 @@ class NoFeatures(FlintError):
     code = "FLN-1109"
 
 
-class MissingNumber(FlintError):
-    """A numeric column of a dense model has a missing value."""
+class SeveralLabels(FlintError):
+    """A model with several tasks needs several labels, and a data file has one."""
 
-    code = "FLN-1110"
+    code = "FLN-1119"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +72,17 @@ class FieldRoles:
         return [field for field in schema if field.name not in named]
 
 
-def bag_layer(model: ModelSpec) -> HashedBag | None:
-    """The table a model looks its input up in, or None for a model that takes numbers."""
-    first = model.layers[0]
-    return first if isinstance(first, HashedBag) else None
+InputKind = Literal["bag", "fields", "words", "numbers"]
+
+
+def input_kind(model: ModelSpec) -> InputKind:
+    """What a model reads of a record; see the top of this file."""
+    if model.ids is None:
+        return "numbers"
+    first, above = model.layers[0], model.layers[1]
+    if isinstance(first, HashedBag):
+        return "bag"
+    return "words" if isinstance(above, TextConvolution) else "fields"
 
 
 def learn_encodings(
@@ -96,9 +96,16 @@ def learn_encodings(
     Raises:
         UnsupportedColumn: If a column's type has no encoding.
         NoFeatures: If no column is left to learn from.
-        InputWidthMismatch: If a dense model takes another number of columns.
+        InputWidthMismatch: If the model takes another number of columns.
+        SeveralLabels: If the model has several tasks.
     """
-    dense = bag_layer(model) is None
+    if model.label_shape != (1,):
+        raise SeveralLabels(
+            f"{table.path}: {model.name} learns {model.label_shape[0]} labels a record "
+            f"({', '.join(model.tasks)}), and a data file has one label field; choose a model "
+            "with one label"
+        )
+    kind = input_kind(model)
     fields = roles.feature_fields(table.schema)
     samples = [ColumnSample(table.path, field, int(is_training.sum())) for field in fields]
     start = 0
@@ -108,14 +115,21 @@ def learn_encodings(
         training_rows = batch.take(pa.array(chosen))
         for sample, column in zip(samples, training_rows.columns, strict=True):
             sample.add(column)
-    if dense:
-        encodings = [sample.dense_encoding() for sample in samples]
-        _check_width(table, encodings, model)
-    else:
-        encodings = [sample.bag_encoding() for sample in samples]
-        encodings.sort(key=lambda e: e.treatment in {"elements", "element_bins"})
+    match kind:
+        case "numbers":
+            encodings = [sample.dense_encoding() for sample in samples]
+            _check_width(table, encodings, model)
+        case "bag":
+            encodings = [sample.bag_encoding() for sample in samples]
+            encodings.sort(key=_is_listed)
+        case "fields":
+            encodings = [_single_valued(sample.bag_encoding()) for sample in samples]
+            _check_places(table, encodings, model)
+        case "words":
+            reason = "the model reads the text field alone"
+            encodings = [FieldEncoding(f.name, "left_out", reason=reason) for f in fields]
     if roles.text_field is not None:
-        encodings.append(_text_encoding(table, roles.text_field, dense))
+        encodings.append(_text_encoding(table, roles.text_field, kind))
     if all(encoding.treatment == "left_out" for encoding in encodings):
         raise NoFeatures(
             f"{table.path}: no column is left to learn from; exclude fewer fields or name a text "
@@ -124,179 +138,39 @@ def learn_encodings(
     return tuple(encodings)
 
 
-class BagEncoder:
-    """Encodes rows as distinct bucket ids, at most ``max_ids`` a record, padded with -1."""
-
-    def __init__(
-        self, encodings: Sequence[FieldEncoding], *, num_buckets: int, max_ids: int, seed: int
-    ) -> None:
-        """Prepare an encoder.
-
-        Args:
-            encodings: As learnt; their order is the order of tokens in a record.
-            num_buckets: Size of the model's table.
-            max_ids: Places in a record.
-            seed: Of the hash.
-        """
-        self._encodings = [e for e in encodings if e.treatment != "left_out"]
-        self._num_buckets = num_buckets
-        self._max_ids = max_ids
-        self._seed = seed
-        self._remembered: dict[str, int] = {}
-        self.truncated_records = 0
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns `encode` needs, in this order."""
-        return [encoding.field for encoding in self._encodings]
-
-    def encode(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
-        """Encode rows; int32, shape ``(rows, max_ids)``. Counts truncated records."""
-        rows: list[NDArray[np.int64]] = []
-        ids: list[NDArray[np.int64]] = []
-        for encoding, column in zip(self._encodings, batch.columns, strict=True):
-            field_rows, field_ids = self._encode_field(encoding, column)
-            rows.append(field_rows)
-            ids.append(field_ids)
-        all_rows, all_ids = np.concatenate(rows), np.concatenate(ids)
-        # First occurrence of each (row, id), in order of row and then of token.
-        order = np.argsort(all_rows, kind="stable")
-        key = (all_rows * self._num_buckets + all_ids)[order]
-        first = np.sort(np.unique(key, return_index=True)[1])
-        kept_rows, kept_ids = np.divmod(key[first], self._num_buckets)
-        counts = np.bincount(kept_rows, minlength=batch.num_rows)
-        place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-        fits = place < self._max_ids
-        self.truncated_records += int((counts > self._max_ids).sum())
-        encoded = np.full((batch.num_rows, self._max_ids), PADDING, np.int32)
-        encoded[kept_rows[fits], place[fits]] = kept_ids[fits]
-        return encoded
-
-    def _encode_field(
-        self, encoding: FieldEncoding, column: pa.Array
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        match encoding.treatment:
-            case "text":
-                return self._encode_text(column)
-            case "elements":
-                rows, values = list_rows(column)
-                element, ids = self._encode_categories(encoding.field, values)
-                return rows[element], ids
-            case "element_bins":
-                rows, values = list_rows(column)
-                element, ids = self._encode_bins(encoding, values)
-                return rows[element], ids
-            case "quantile_bins":
-                return self._encode_bins(encoding, column)
-            case _:
-                return self._encode_categories(encoding.field, column)
-
-    def _encode_categories(
-        self, field: str, column: pa.Array
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        column = pc.dictionary_encode(column)
-        buckets = self._buckets(category_tokens(field, column.dictionary))
-        present = np.flatnonzero(pc.is_valid(column).to_numpy(zero_copy_only=False))
-        codes = column.indices.drop_null().to_numpy(zero_copy_only=False)
-        return present.astype(np.int64), buckets[codes]
-
-    def _encode_bins(
-        self, encoding: FieldEncoding, column: pa.Array
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        values = as_floats(column)
-        present = np.flatnonzero(~np.isnan(values))
-        bins = np.searchsorted(np.array(encoding.edges), values[present], side="right")
-        buckets = self._buckets(bin_tokens(encoding.field, encoding.edges))
-        return present.astype(np.int64), buckets[bins]
-
-    def _encode_text(self, column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if len(self._remembered) > _MAX_REMEMBERED_TOKENS:
-            self._remembered.clear()
-        remembered = self._remembered
-        ids: list[int] = []
-        counts = np.zeros(len(column), np.int64)
-        for row, text in enumerate(column.cast(pa.large_string()).to_pylist()):
-            if text is None:
-                continue
-            before = len(ids)
-            for token in text_tokens(_WORDS.findall(text.lower())):
-                bucket = remembered.get(token)
-                if bucket is None:
-                    bucket = hash_bucket(token, self._num_buckets, self._seed)
-                    remembered[token] = bucket
-                ids.append(bucket)
-            counts[row] = len(ids) - before
-        return np.repeat(np.arange(len(column)), counts), np.array(ids, np.int64)
-
-    def _buckets(self, tokens: Iterable[str]) -> NDArray[np.int64]:
-        return np.array([hash_bucket(t, self._num_buckets, self._seed) for t in tokens], np.int64)
+def _is_listed(encoding: FieldEncoding) -> bool:
+    return encoding.treatment in {"elements", "element_bins"}
 
 
-class DenseEncoder:
-    """Encodes rows as standardised numbers."""
-
-    def __init__(self, table: TableFile, encodings: Sequence[FieldEncoding]) -> None:
-        """Prepare an encoder.
-
-        Args:
-            table: Named in errors.
-            encodings: As learnt; their order is the order of numbers in a record.
-        """
-        self._table = table
-        self._encodings = [e for e in encodings if e.treatment == "standardize"]
-        self.truncated_records = 0
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns `encode` needs, in this order."""
-        return [encoding.field for encoding in self._encodings]
-
-    def encode(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
-        """Encode rows; float32, shape ``(rows, columns)``.
-
-        Raises:
-            MissingNumber: If a value is missing or not finite; names its column.
-        """
-        encoded = np.empty((batch.num_rows, len(self._encodings)), np.float32)
-        for place, (encoding, column) in enumerate(
-            zip(self._encodings, batch.columns, strict=True)
-        ):
-            values = as_floats(column)
-            if not np.isfinite(values).all():
-                raise MissingNumber(
-                    f"{self._table.path}: column {encoding.field!r} has a value that is missing or "
-                    "not finite, and this model needs a number everywhere; fill it or exclude the "
-                    "column"
-                )
-            encoded[:, place] = (values - encoding.mean) / encoding.std
-        return encoded
+def _single_valued(encoding: FieldEncoding) -> FieldEncoding:
+    if not _is_listed(encoding):
+        return encoding
+    reason = "a list has several values, and the model takes one a column"
+    return replace(encoding, treatment="left_out", edges=(), reason=reason)
 
 
-Encoder = BagEncoder | DenseEncoder
-
-
-def build_encoder(
-    table: TableFile, encodings: Sequence[FieldEncoding], model: ModelSpec, seed: int
-) -> Encoder:
-    """The encoder for a model's input."""
-    bag = bag_layer(model)
-    if bag is None:
-        return DenseEncoder(table, encodings)
-    return BagEncoder(encodings, num_buckets=bag.buckets, max_ids=model.input.shape[0], seed=seed)
-
-
-def _text_encoding(table: TableFile, text_field: str, dense: bool) -> FieldEncoding:
+def _text_encoding(table: TableFile, text_field: str, input_of: InputKind) -> FieldEncoding:
     kind = table.schema.field(text_field).type
-    if dense:
-        return FieldEncoding(text_field, "left_out", reason="the model takes numbers, not text")
+    if input_of in {"numbers", "fields"}:
+        taken = "numbers" if input_of == "numbers" else "one value a column"
+        reason = f"the model takes {taken}, not text"
+        return FieldEncoding(text_field, "left_out", reason=reason)
     if is_list(kind) or not (is_text_like(kind) or pa.types.is_integer(kind)):
         raise NoFeatures(
             f"{table.path}: the text field {text_field!r} holds {kind}, not text; name a column of "
             "strings"
         )
     return FieldEncoding(text_field, "text")
+
+
+def _check_places(table: TableFile, encodings: Sequence[FieldEncoding], model: ModelSpec) -> None:
+    used = [e.field for e in encodings if e.treatment != "left_out"]
+    (places,) = model.input.shape
+    if len(used) > places:
+        raise InputWidthMismatch(
+            f"{table.path}: {model.name} takes at most {places} columns a record, but the file has "
+            f"{len(used)} to learn from ({', '.join(used)}); exclude fields or choose another model"
+        )
 
 
 def _check_width(table: TableFile, encodings: Sequence[FieldEncoding], model: ModelSpec) -> None:

@@ -313,3 +313,23 @@ class AuditRecord(Base):
     action: Mapped[str]
     subject: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class ReleaseBudgetRecord(Base):
+    """What one enclave of a job has released: advanced by compare-and-set, never set back.
+
+    Attributes:
+        slot: Which of the deployment's enclaves, by its gateway's number.
+        version: Newest model version an aggregate was released for.
+        state: SHA-256 over all releases so far, as the enclave reckons it.
+        release_id: The newest release.
+    """
+
+    __tablename__ = "release_budgets"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[int]
+    state: Mapped[bytes]
+    release_id: Mapped[str]
+    advanced_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())

@@ -302,8 +302,13 @@ class LocalFleet:
             *("--devices", str(self._folder)),
             *("--cache", str(self._folder / ".cache")),
             *("--app-id", "flint.fleet", "--report-every-s", "1"),
+            *self._attestation_trust(),
             *imposed,
         ]
+
+    def _attestation_trust(self) -> list[str]:
+        path = self._settings.attestation_trust
+        return ["--attestation-trust", str(path)] if path.exists() else []
 
     @property
     def _epoch_file(self) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from device_runtime.errors import named_in
+from device_runtime.errors import FlintError, named_in
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
@@ -13,6 +13,12 @@ from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.initial_version import resolve_initial_version
 from server.job import Job
+
+
+class NoEnclave(FlintError):
+    """A secure job on a deployment that has no enclave."""
+
+    code = "FLN-1817"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,11 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     from server.flower.adapter import stop_run, submit_run
 
     model = get_model(job.model)
+    if job.privacy.secure_aggregation is not None and not deployment.settings.has_enclave:
+        raise NoEnclave(
+            f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
+            "without an enclave; start it with `flint up --aggregator enclave`"
+        )
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
             check_dataset(deployment.datasets.open(job.evaluation.dataset), model)

@@ -13,12 +13,13 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
     threshold, and there is no interpolation between thresholds.
 
     Args:
-        labels: 0 or 1 each, any shape.
+        labels: 0 or 1 each, any shape; columns of a matrix are the tasks of a multi-task model.
         scores: Higher means more likely 1 (logits will do); as many as labels.
 
     Returns:
-        In [0, 1]; a random ranking gets the share of ones. 0.0 if no label is 1 (scikit-learn
-        warns and returns the same); NaN if a score is NaN: a diverged model ranks nothing.
+        In [0, 1], the mean over tasks; a random ranking gets the share of ones. 0.0 if no label
+        is 1 (scikit-learn warns and returns the same); NaN if a score is NaN: a diverged model
+        ranks nothing.
 
     Raises:
         ValueError: If lengths differ or there are no records.
@@ -26,7 +27,11 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
     >>> auprc([1, 0, 1], [0.9, 0.8, 0.7])
     0.8333333333333333
     """
-    truth = np.ravel(np.asarray(labels)) > 0.5
+    by_task = np.asarray(labels)
+    if by_task.ndim == 2 and by_task.shape[1] > 1 and by_task.shape == np.shape(scores):
+        columns = zip(by_task.T, np.asarray(scores).T, strict=True)
+        return float(np.mean([auprc(truth, ranking) for truth, ranking in columns]))
+    truth = np.ravel(by_task) > 0.5
     ranking = np.ravel(np.asarray(scores))
     _check_lengths(truth.size, ranking.size)
     if np.isnan(ranking).any():
@@ -47,7 +52,7 @@ def accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
     """Share of records whose logit is on the label's side of 0 (probability one half).
 
     Args:
-        labels: 0 or 1 each, any shape.
+        labels: 0 or 1 each, any shape; with several tasks, each of a record's labels counts.
         logits: As many as labels; exactly 0 counts as a prediction of 0.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from device_runtime.engine import LiteRtEngine
-from modeling.spec import HashedBag, ModelSpec
+from modeling.spec import ModelSpec
 from modeling.tflite import ModelArtifact, build_artifact
 from modeling.torch_models import (
     TorchModel,
@@ -57,14 +57,17 @@ def check_parity(
     learning_rate: float = 0.1,
     proximal_mu: float | None = None,
     seed: int = 0,
+    artifact: ModelArtifact | None = None,
 ) -> ParityReport:
     """Train both twins from one start on the same random batches and compare them.
 
     Args:
         proximal_mu: Checks the proximal artefact with this strength; None the plain one.
         seed: Of start and batches.
+        artifact: To check; None builds one.
     """
-    artifact = build_artifact(spec, batch_size=batch_size, proximal=proximal_mu is not None)
+    if artifact is None:
+        artifact = build_artifact(spec, batch_size=batch_size, proximal=proximal_mu is not None)
     batches = list(random_batches(spec, steps, batch_size=batch_size, seed=seed))
     start = spec.initial_parameters(seed)
     litert, litert_losses = litert_steps(
@@ -86,7 +89,7 @@ def check_parity(
 
 
 def random_batches(spec: ModelSpec, steps: int, *, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Draw records a model takes: bags of 0 to all slots with repeats, or normal features.
+    """Draw records a model takes: ids in 0 to all slots, with repeats, or normal features.
 
     The last batch is short by a third, so masking is part of what is compared.
     """
@@ -94,11 +97,11 @@ def random_batches(spec: ModelSpec, steps: int, *, batch_size: int, seed: int) -
     for step in range(steps):
         count = max(1, batch_size * 2 // 3) if step == steps - 1 else batch_size
         shape = (count, *spec.input.shape)
-        first = spec.layers[0]
-        if isinstance(first, HashedBag):
-            x = generator.integers(0, first.buckets, shape, np.int32)
-            used = generator.integers(0, spec.input.shape[0] + 1, (count, 1))
-            x[np.arange(spec.input.shape[0]) >= used] = -1
+        if spec.ids is not None:
+            x = generator.integers(0, spec.ids, shape, np.int32)
+            if spec.input.padding is not None:
+                used = generator.integers(0, spec.input.shape[0] + 1, (count, 1))
+                x[np.arange(spec.input.shape[0]) >= used] = spec.input.padding
         else:
             x = generator.standard_normal(shape, np.float32)
         labels = generator.random((count, *spec.label_shape)) < 0.3

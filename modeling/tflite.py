@@ -6,7 +6,7 @@ int32:
 * ``train(x, y, sample_weight, learning_rate[, proximal_mu]) -> loss``: one SGD step. The loss is
   that before the step, without the proximal term. ``sample_weight``, shape ``(batch,)``, is 1 for
   a record and 0 for an unused place of a short batch; loss and gradient are means over it.
-* ``infer(x) -> logits``, shape ``(batch, 1)``.
+* ``infer(x) -> logits``, shape ``(batch, *label_shape)``.
 * ``parameters() -> {tensor_names}``.
 * ``restore(**{tensor_names})``: sets the parameters and, in a proximal artefact, the reference
   they are pulled back to: the task's global model (FedProx, Li et al., MLSys 2020).
@@ -68,6 +68,7 @@ def build_artifact(
     optimizer: str = "sgd",
     proximal: bool = False,
     initial_parameters: Sequence[NDArray[np.float32]] | None = None,
+    frozen: Sequence[NDArray[np.float32]] | None = None,
 ) -> ModelArtifact:
     """Convert a model into an artefact that devices can train; takes about a second.
 
@@ -77,6 +78,8 @@ def build_artifact(
         proximal: Whether ``train`` takes ``proximal_mu``.
         initial_parameters: Weights inside the file, in wire order; None means zeros, because a
             task restores its base version anyway. Give a version's to export it for inference.
+        frozen: Arrays that are never trained, e.g. word vectors, in the order of
+            ``spec.frozen_parameters``; None means ``spec.frozen_arrays()``.
 
     Raises:
         UnsupportedTraining: If optimiser or batch size cannot be built.
@@ -92,7 +95,11 @@ def build_artifact(
     if initial_parameters is None:
         initial_parameters = [np.zeros(p.shape, np.float32) for p in spec.parameters]
     model = TrainableModel(
-        spec, batch_size=batch_size, proximal=proximal, initial_parameters=initial_parameters
+        spec,
+        batch_size=batch_size,
+        proximal=proximal,
+        initial_parameters=initial_parameters,
+        frozen=spec.frozen_arrays() if frozen is None else frozen,
     )
     model_bytes = convert(spec.name, model.module, model.signatures())
     manifest = ArtifactManifest(

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from device_runtime.errors import FlintError
-from modeling.spec import Dense, HashedBag, Layer, ModelSpec
+from modeling.spec import (
+    Dense,
+    Embedding,
+    FactorisedEmbedding,
+    HashedBag,
+    Layer,
+    ModelSpec,
+    TextConvolution,
+)
 
 
 class ForeignParameters(FlintError):
@@ -57,6 +65,61 @@ class HashedBagModule(nn.Module):
         return torch.relu(pooled + self.bias)
 
 
+class EmbeddingModule(nn.Module):
+    """`Embedding`; a frozen table is a buffer, so it is neither trained nor in a state dict."""
+
+    table: Tensor
+
+    def __init__(self, layer: Embedding) -> None:
+        super().__init__()
+        table = torch.zeros(layer.rows, layer.width)
+        if layer.frozen:
+            self.register_buffer("table", table, persistent=False)
+        else:
+            self.table = nn.Parameter(table)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows side by side, shape ``(batch, slots * width)``; zeros where an id is -1."""
+        return _looked_up(inputs, self.table).flatten(1)
+
+
+class FactorisedEmbeddingModule(nn.Module):
+    """`FactorisedEmbedding`."""
+
+    def __init__(self, layer: FactorisedEmbedding) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(layer.rows, layer.rank))
+        self.projection = nn.Parameter(torch.zeros(layer.rank, layer.width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows side by side, shape ``(batch, slots * width)``; zeros where an id is -1."""
+        return (_looked_up(inputs, self.table) @ self.projection).flatten(1)
+
+
+class TextConvolutionModule(nn.Module):
+    """`TextConvolution`, by torch's own convolution and maximum."""
+
+    def __init__(self, layer: TextConvolution) -> None:
+        super().__init__()
+        self._layer = layer
+        for window in layer.windows:
+            kernel = torch.zeros(window * layer.width, layer.filters)
+            self.register_parameter(f"kernel_{window}", nn.Parameter(kernel))
+            self.register_parameter(f"bias_{window}", nn.Parameter(torch.zeros(layer.filters)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``relu(max over positions)``, shape ``(batch, windows * filters)``."""
+        layer = self._layer
+        words = inputs.view(-1, layer.tokens, layer.width).transpose(1, 2)
+        pooled = []
+        for window in layer.windows:
+            kernel = self.get_parameter(f"kernel_{window}")
+            weight = kernel.view(window, layer.width, layer.filters).permute(2, 1, 0)
+            bias = self.get_parameter(f"bias_{window}")
+            pooled.append(functional.conv1d(words, weight, bias).amax(dim=2))
+        return torch.relu(torch.cat(pooled, dim=1))
+
+
 class TorchModel(nn.Sequential):
     """A model's layers by name; ``parameters()`` are in wire order."""
 
@@ -67,9 +130,22 @@ class TorchModel(nn.Sequential):
             self.add_module(layer.name, _module_of(layer))
 
 
-def build_torch(spec: ModelSpec) -> TorchModel:
-    """Build the torch twin, all parameters zero; see `load_parameters`."""
-    return TorchModel(spec)
+def build_torch(spec: ModelSpec, frozen: Sequence[NDArray[np.float32]] | None = None) -> TorchModel:
+    """Build the torch twin, all trained parameters zero; see `load_parameters`.
+
+    Args:
+        frozen: Frozen arrays, in the order of ``spec.frozen_parameters``; None means
+            ``spec.frozen_arrays()``.
+
+    Raises:
+        ValueError: If there are more or fewer frozen arrays than the model has.
+        RuntimeError: If a shape is not its parameter's.
+    """
+    model = TorchModel(spec)
+    arrays = spec.frozen_arrays() if frozen is None else frozen
+    for buffer, array in zip(model.buffers(), arrays, strict=True):
+        buffer.copy_(torch.from_numpy(np.array(array, np.float32)))
+    return model
 
 
 def load_parameters(module: TorchModel, arrays: Sequence[NDArray[np.float32]]) -> None:
@@ -92,14 +168,16 @@ def dump_parameters(module: TorchModel) -> list[NDArray[np.float32]]:
 def weighted_loss(logits: Tensor, labels: Tensor, sample_weight: Tensor) -> Tensor:
     """Mean binary cross-entropy ``sum(w l) / sum(w)``, as the ``train`` signature descends it.
 
+    A record's loss is the sum over its tasks.
+
     Args:
-        logits: Shape ``(batch, 1)``.
-        labels: Shape ``(batch, 1)``.
+        logits: Shape ``(batch, tasks)``.
+        labels: Shape ``(batch, tasks)``.
         sample_weight: Shape ``(batch,)``; 0 masks a record. All 0 gives loss 0.
     """
     losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     total = sample_weight.sum()
-    return (losses[:, 0] * sample_weight).sum() / torch.where(total > 0, total, 1.0)
+    return (losses.sum(dim=1) * sample_weight).sum() / torch.where(total > 0, total, 1.0)
 
 
 def save_state_dict(spec: ModelSpec, arrays: Sequence[NDArray[np.float32]], path: Path) -> None:
@@ -152,5 +230,21 @@ def load_state_dict(spec: ModelSpec, path: Path) -> list[NDArray[np.float32]]:
     return arrays
 
 
+def _looked_up(ids: Tensor, table: Tensor) -> Tensor:
+    """Rows of the ids, shape ``(batch, slots, columns of the table)``; zeros for -1."""
+    used = (ids >= 0).to(table.dtype).unsqueeze(2)
+    return functional.embedding(ids.clamp(min=0), table) * used
+
+
 def _module_of(layer: Layer) -> nn.Module:
-    return HashedBagModule(layer) if isinstance(layer, HashedBag) else DenseModule(layer)
+    match layer:
+        case Dense():
+            return DenseModule(layer)
+        case HashedBag():
+            return HashedBagModule(layer)
+        case Embedding():
+            return EmbeddingModule(layer)
+        case FactorisedEmbedding():
+            return FactorisedEmbeddingModule(layer)
+        case TextConvolution():
+            return TextConvolutionModule(layer)

@@ -30,12 +30,14 @@ class TrainableModel:
         batch_size: int,
         proximal: bool,
         initial_parameters: Sequence[NDArray[np.float32]],
+        frozen: Sequence[NDArray[np.float32]] = (),
     ) -> None:
         """Create the variables.
 
         Args:
             proximal: Whether ``train`` takes ``proximal_mu``.
             initial_parameters: In wire order.
+            frozen: In the order of ``spec.frozen_parameters``; constants in the file.
         """
         self._spec = spec
         self._batch_size = batch_size
@@ -46,6 +48,7 @@ class TrainableModel:
         self._references = [
             tf.Variable(array, name=f"{name}_reference") for name, array in named if proximal
         ]
+        self._frozen = [tf.constant(array) for array in frozen]
         self.module = tf.Module()
         self.module.parameters = self._parameters
         self.module.references = self._references
@@ -88,7 +91,7 @@ class TrainableModel:
         # Reading a variable copies it in TFLite: read each once.
         before = [variable.read_value() for variable in self._parameters]
         loss, steps = loss_and_gradients(
-            self._spec, before, x, y, sample_weight, scale=learning_rate
+            self._spec, before, x, y, sample_weight, scale=learning_rate, frozen=self._frozen
         )
         if proximal_mu is not None:
             pull = learning_rate * proximal_mu
@@ -101,7 +104,7 @@ class TrainableModel:
         return {"loss": loss}
 
     def _infer(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": infer_logits(self._spec, self._parameters, x)}
+        return {"logits": infer_logits(self._spec, self._parameters, x, self._frozen)}
 
     def _read(self) -> dict[str, tf.Tensor]:
         return {

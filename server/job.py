@@ -1,11 +1,16 @@
 """The job file: what to train and how. One file serves `flint simulate` and `flint submit`."""
 
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from device_runtime.compression import MAX_FRACTION, UpdateCodec
 from device_runtime.participation import ParticipationPolicy
+from device_runtime.release_policy import ReleasePolicy
+
+STALENESS_STEPS = 64
+"""Masked mode: staleness factors are rounded to multiples of one in so many."""
 
 
 class _Block(BaseModel):
@@ -181,16 +186,55 @@ class Robustness(_Block):
     Attributes:
         max_update_norm: L2 norm over all parameters; None leaves it unlimited.
         max_claimed_examples: Defaults to ``client.max_records``, all a device may train on.
+        max_share_per_host_app: Largest share of an aggregate's weight that devices of one host app
+            may have together; needs ``secure_aggregation``.
     """
 
     max_update_norm: float | None = Field(default=None, gt=0)
     max_claimed_examples: int | None = Field(default=None, ge=1)
+    max_share_per_host_app: float | None = Field(default=None, gt=0, le=1)
+
+
+class SecureAggregation(_Block):
+    """Updates leave devices only sealed to an enclave, which lets out sums alone.
+
+    Attributes:
+        mode: ``enclave``: it sums updates. ``masked``: the host sums updates under one-time pads,
+            the enclave the pads; its traffic does not grow with the model.
+        release_threshold: Least number of devices in whatever it lets out.
+        allowed_measurements: What a device accepts as the enclave's identity, as
+            ``flint enclave measure`` prints it.
+        max_share_per_device: Largest share of an aggregate's weight that one device may have.
+        clip_value: Masked mode: values of an update beyond this are clipped on the device.
+    """
+
+    mode: Literal["enclave", "masked"] = "enclave"
+    release_threshold: int = Field(ge=2)
+    allowed_measurements: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
+        Field(min_length=1, max_length=64),
+        BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given),
+    ]
+    max_share_per_device: float = Field(default=0.5, gt=0, le=1)
+    clip_value: float = Field(default=1.0, gt=0)
 
 
 class Privacy(_Block):
     """Protection of users against the server, and of the model against users."""
 
     robustness: Robustness = Robustness()
+    secure_aggregation: SecureAggregation | None = None
+
+
+class Budget(_Block):
+    """What a job may cost.
+
+    Attributes:
+        enclave_mb_per_s: Megabytes a second (10^6 bytes) that may go into enclaves; a dry-run says
+            how many will.
+    """
+
+    enclave_mb_per_s: float | None = Field(default=None, gt=0)
 
 
 class StateCriteria(_Block):
@@ -277,6 +321,7 @@ class Job(_Block):
     evaluation: Evaluation | None = None
     stop: Stop
     selection: Selection = Selection()
+    budget: Budget = Budget()
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -284,6 +329,101 @@ class Job(_Block):
         if self.stop.target is not None and self.evaluation is None:
             raise ValueError("stop.target needs an evaluation block, or it is never measured")
         return self
+
+    @model_validator(mode="after")
+    def _secure_aggregation_can_work(self) -> Self:
+        secure, robustness = self.privacy.secure_aggregation, self.privacy.robustness
+        if secure is None:
+            if robustness.max_share_per_host_app is not None:
+                raise ValueError(
+                    "privacy.robustness.max_share_per_host_app is kept by an enclave; add "
+                    "privacy.secure_aggregation, or remove it"
+                )
+            if self.budget.enclave_mb_per_s is not None:
+                raise ValueError(
+                    "budget.enclave_mb_per_s needs privacy.secure_aggregation: without it nothing "
+                    "goes into an enclave"
+                )
+            return self
+        strategy = self.strategy
+        if isinstance(strategy, FedBuffSettings):
+            key, least = "strategy.buffer_size", strategy.buffer_size
+        else:
+            key, least = "strategy.min_updates", strategy.min_updates
+        if least < secure.release_threshold:
+            raise ValueError(
+                f"{key} ({least}) is below privacy.secure_aggregation.release_threshold "
+                f"({secure.release_threshold}): the enclave would keep every such aggregate; "
+                f"raise {key}"
+            )
+        if secure.max_share_per_device * secure.release_threshold < 1:
+            raise ValueError(
+                f"privacy.secure_aggregation.max_share_per_device "
+                f"({secure.max_share_per_device:g}) is below 1/release_threshold: no aggregate of "
+                f"{secure.release_threshold} devices could keep to it; raise one of them"
+            )
+        if secure.mode == "masked":
+            self._masked_can_work()
+        return self
+
+    def _masked_can_work(self) -> None:
+        """In masked mode nobody can look at an update, so nothing may depend on its content."""
+        robustness = self.privacy.robustness
+        blind = "in masked mode nobody sees an update, so "
+        if robustness.max_update_norm is not None:
+            raise ValueError(
+                f"{blind}privacy.robustness.max_update_norm cannot be checked; use mode: enclave, "
+                "or remove it"
+            )
+        if robustness.max_share_per_host_app is not None:
+            raise ValueError(
+                f"{blind}host apps cannot be scaled by privacy.robustness.max_share_per_host_app; "
+                "use mode: enclave, or remove it"
+            )
+        if self.client.compression.codec is not None:
+            raise ValueError(
+                f"{blind}client.compression cannot be undone before summing; use mode: enclave, "
+                "or compression: {name: none}"
+            )
+        if self.strategy.weighting != "uniform":
+            raise ValueError(
+                f"{blind}strategy.weighting: examples cannot be applied; use mode: enclave, or "
+                "weighting: uniform"
+            )
+        self.release_policy()
+
+    def release_policy(self) -> ReleasePolicy | None:
+        """What an enclave lets out of this job, and when; None where there is no enclave.
+
+        Raises:
+            InvalidReleasePolicy: If in masked mode an aggregate would not fit 32 bits.
+        """
+        secure, strategy = self.privacy.secure_aggregation, self.strategy
+        if secure is None:
+            return None
+        if secure.mode == "enclave":
+            return ReleasePolicy(
+                mode="enclave",
+                release_threshold=secure.release_threshold,
+                max_share_per_device=secure.max_share_per_device,
+                max_share_per_host_app=self.privacy.robustness.max_share_per_host_app,
+            )
+        steps = 1
+        if isinstance(strategy, FedBuffSettings):
+            # All that can be held: a full buffer less one, and whoever is on the way.
+            most = strategy.buffer_size + strategy.concurrency
+            if strategy.staleness_weight.exponent > 0 and strategy.max_staleness > 0:
+                steps = STALENESS_STEPS
+        else:
+            most = 2 * math.ceil(strategy.cohort_size * strategy.over_commitment)
+        return ReleasePolicy(
+            mode="masked",
+            release_threshold=secure.release_threshold,
+            max_share_per_device=secure.max_share_per_device,
+            clip_value=secure.clip_value,
+            max_updates=most,
+            staleness_steps=steps,
+        )
 
     @property
     def max_claimed_examples(self) -> int:

@@ -52,20 +52,14 @@ _NOT_BUILT: Mapping[tuple[str, ...], str] = {
     ("participation", "device"): (
         "remove it; participation.state and participation.user are checked on the device"
     ),
-    ("privacy", "secure_aggregation"): (
-        "remove it only if the server may see single updates; they are summed in its memory"
-    ),
     ("privacy", "differential_privacy"): (
         "remove it only if the model may be trained without differential privacy"
-    ),
-    ("privacy", "robustness", "max_share_per_host_app"): (
-        "remove it; privacy.robustness.max_update_norm limits each single update"
     ),
     ("privacy", "robustness", "rule"): (
         "remove it; updates are combined by weighted mean, each limited by "
         "privacy.robustness.max_update_norm"
     ),
-    ("budget",): "remove it; stop.max_updates and stop.max_hours bound a job",
+    ("budget", "device_hours"): "remove it; stop.max_updates and stop.max_hours bound a job",
 }
 _ENVIRONMENT_KEYS = (
     "dataset",

@@ -19,6 +19,7 @@ from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, 
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+from simulation.enclave_load import enclave_load
 from simulation.executors.executor import Executor
 from simulation.patience import FleetExhausted
 from simulation.preparation import Preparation
@@ -30,6 +31,7 @@ from simulation.run_summary import (
     summarise,
 )
 from simulation.trial import Trial, TrialResult
+from simulation.update_bytes import enclave_bytes
 
 _COMPUTES = ("numpy", "torch", "pyarrow")
 _EVERY_VERSION = 2**62
@@ -178,7 +180,10 @@ def _summary(
     prepared: Preparation, training: Training, done: Sequence[TrialResult]
 ) -> dict[str, Any]:
     population = prepared.dry_run.population
-    trials = [summarise(population, result, training.by_tier) for result in done]
+    trials = [
+        summarise(population, result, training.by_tier) | _enclave(prepared, result)
+        for result in done
+    ]
     evaluation = prepared.dry_run.job.evaluation
     return {
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
@@ -190,6 +195,17 @@ def _summary(
             for c in prepared.criteria
         ],
     }
+
+
+def _enclave(prepared: Preparation, result: TrialResult) -> dict[str, Any]:
+    """What went into the enclave, where the job has one."""
+    job = prepared.dry_run.job
+    bytes_per_update = enclave_bytes(job, prepared.dry_run.model)
+    if bytes_per_update is None:
+        return {}
+    budget = job.budget.enclave_mb_per_s
+    load = enclave_load(bytes_per_update, result.tasks, result.virtual_s, budget)
+    return {"enclave": load.as_json()}
 
 
 def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from device_runtime.errors import FlintError
 from device_runtime.update_codec import encode_compressed_update, encode_update, unflatten
 from modeling.spec import ModelSpec
 from server.job import FedAvgSettings, Job
+from simulation.enclave_load import sealed_size
 
 MAX_RESIDUAL_BYTES = 4 * 2**30
 
@@ -18,10 +19,22 @@ class ResidualsTooLarge(FlintError):
 
 
 def update_bytes(job: Job, model: ModelSpec) -> int:
-    """Size of an update as its device sends it.
+    """Size of an update as its device sends it, sealed where the job is secure.
 
     With top_k that depends a little on which values are largest; here they lie anywhere.
     """
+    policy = job.release_policy()
+    payload = _payload(job, model)
+    return len(payload) if policy is None else sealed_size(payload, policy).upload_bytes
+
+
+def enclave_bytes(job: Job, model: ModelSpec) -> int | None:
+    """Bytes of an update that go into the enclave; None where the job has none."""
+    policy = job.release_policy()
+    return None if policy is None else sealed_size(_payload(job, model), policy).enclave_bytes
+
+
+def _payload(job: Job, model: ModelSpec) -> bytes:
     values = np.random.Generator(np.random.Philox(0)).standard_normal(
         model.parameter_count, dtype=np.float32
     )
@@ -43,7 +56,7 @@ def update_bytes(job: Job, model: ModelSpec) -> int:
             loss_before=1.0,
             loss_after=1.0,
         )
-    return len(payload)
+    return payload
 
 
 def require_room_for_residuals(job: Job, model: ModelSpec, clients: int) -> None:

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A test says what is true, not how fast a busy machine finds out.
+settings.register_profile("flint", deadline=None)
+settings.load_profile("flint")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that. Tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

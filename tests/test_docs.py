@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.attestation_provider import AttestationRefusal
 from device_runtime.errors import FlintError
 from server.gateway.held_back import HeldBackReason
+from server.secure_aggregation.release_rules import ReleaseRefusal
 from server.update_gate.rejections import RejectionReason
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "errors"
 CODE = re.compile(r"^FLN-\d{4}$")
-NUMBERED = {f"FLN-{int(reason)}" for reason in (*RejectionReason, *HeldBackReason)}
+NUMBERED = {
+    f"FLN-{int(reason)}"
+    for reason in (*RejectionReason, *HeldBackReason, *AttestationRefusal, *ReleaseRefusal)
+}
 PACKAGES = ("device_runtime", "modeling", "feature_catalog", "server", "simulation", "flint")
 NOT_IMPORTED = re.compile(r"(^|\.)(__main__|.*_pb2(_grpc)?)$")
 

@@ -27,8 +27,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "flint": frozenset({"device_runtime", *PACKAGES[:-1]}),
 }
 OURS = frozenset(ALLOWED)
+FLOWER_SIDE = ("client_app.py", "sealing_mod.py")
 DEVICE_DISTRIBUTIONS = frozenset(
-    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "mmh3"}
+    {"numpy", "ai_edge_litert", "grpc", "google", "cryptography", "cbor2", "mmh3"}
 )
 
 
@@ -75,7 +76,7 @@ def test_device_runtime_uses_only_what_an_app_can_ship():
 
     def is_wrong(path: Path, module: str) -> bool:
         top = module.split(".", maxsplit=1)[0]
-        return top not in light and not (top == "flwr" and path.name == "client_app.py")
+        return top not in light and not (top == "flwr" and path.name in FLOWER_SIDE)
 
     assert offences("device_runtime", is_wrong) == []
 
@@ -126,8 +127,11 @@ PROCESSES = {
     "gateway": ["modeling.spec", "modeling.metrics", "modeling.zoo", *modules_of("server/gateway")],
     "coordinator": [*modules_of("server/coordination"), *modules_of("server/strategies")],
     "aggregator": modules_of("server/aggregation"),
+    "enclave": modules_of("server/secure_aggregation"),
     "device": [
-        name for name in modules_of("device_runtime") if name != "device_runtime.client_app"
+        name
+        for name in modules_of("device_runtime")
+        if f"{name.rpartition('.')[2]}.py" not in FLOWER_SIDE
     ],
     "supervisor": modules_of("server/operations"),
     "command line": modules_of("flint"),

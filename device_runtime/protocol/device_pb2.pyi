@@ -148,12 +148,14 @@ class SecureAggregation(_message.Message):
     def __init__(self, release_policy_json: _Optional[str] = ..., allowed_measurements: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AttestRequest(_message.Message):
-    __slots__ = ("task_token", "nonce")
+    __slots__ = ("task_token", "nonce", "job_id")
     TASK_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     task_token: bytes
     nonce: bytes
-    def __init__(self, task_token: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    job_id: str
+    def __init__(self, task_token: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class Evidence(_message.Message):
     __slots__ = ("provider", "document", "enclave_key")
@@ -202,16 +204,14 @@ class SealedUpdate(_message.Message):
     def __init__(self, enclave_key_sha256: _Optional[bytes] = ..., sealed: _Optional[bytes] = ..., masked: _Optional[bytes] = ...) -> None: ...
 
 class SealedContent(_message.Message):
-    __slots__ = ("app_id", "update", "pad_seed", "masked_sha256")
+    __slots__ = ("app_id", "update", "pad_seed")
     APP_ID_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     PAD_SEED_FIELD_NUMBER: _ClassVar[int]
-    MASKED_SHA256_FIELD_NUMBER: _ClassVar[int]
     app_id: str
     update: bytes
     pad_seed: bytes
-    masked_sha256: bytes
-    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ..., masked_sha256: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed", "codec")

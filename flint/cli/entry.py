@@ -23,9 +23,11 @@ from flint.cli import (
     dataset_commands,
     demo_command,
     device_commands,
+    enclave_commands,
     error_pages,
     job_commands,
     key_commands,
+    model_check_command,
     model_commands,
     report_command,
     run_commands,
@@ -55,10 +57,12 @@ app = typer.Typer(
 server_commands.register(app)
 job_commands.register(app)
 app.add_typer(model_commands.app, name="models")
+app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
+app.add_typer(enclave_commands.app, name="enclave")
 simulate_command.register(app)
 simulate_flower_command.register(app)
 report_command.register(app)

@@ -49,8 +49,15 @@ def up(
         int, typer.Option(min=0, max=65535, help="Prometheus, coordinator.")
     ] = 9514,
     aggregator: Annotated[
-        str, typer.Option(help="Where updates are summed: in-process, or process (of its own).")
+        str,
+        typer.Option(
+            help="Where updates are summed: in-process, process (of its own), enclave, or "
+            "external-enclave (`flint enclave up`). Secure jobs need an enclave."
+        ),
     ] = "in-process",
+    attestation: Annotated[
+        str, typer.Option(help="Who vouches for enclaves: software_root, aws_nitro, ...")
+    ] = "software_root",
     check_ins_per_s: Annotated[
         float, typer.Option(min=0.01, help="Check-ins a second that pace steering aims at.")
     ] = 200.0,
@@ -81,11 +88,13 @@ def up(
 
     Example: flint up --host 0.0.0.0 --hostname flint.example.com
     """
+    from server.operations.settings import AGGREGATORS
     from server.operations.up import ServerOptions, run_up
 
-    if aggregator not in {"in-process", "process"}:
+    if aggregator not in AGGREGATORS:
         raise typer.BadParameter(
-            f"aggregator is {aggregator!r}; use in-process or process", param_hint="--aggregator"
+            f"aggregator is {aggregator!r}; use one of {', '.join(AGGREGATORS)}",
+            param_hint="--aggregator",
         )
     if profile not in {"development", "production"}:
         raise typer.BadParameter(
@@ -102,6 +111,7 @@ def up(
         gateway_metrics_port=gateway_metrics_port,
         coordinator_metrics_port=coordinator_metrics_port,
         aggregator=aggregator,
+        attestation=attestation,
         check_ins_per_s=check_ins_per_s,
         gateways=gateways,
         max_tasks_per_day=max_tasks_per_day,

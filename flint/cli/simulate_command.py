@@ -1,7 +1,8 @@
 """``flint simulate``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,6 +118,8 @@ def _show(row: "SimulationRunRow") -> None:
     print_table(columns, rows, empty="no trials")
     for trial in summary["trials"]:
         print(f"trial {trial['trial']} ended: {trial['stop_reason']}")
+        if "enclave" in trial:
+            print(f"trial {trial['trial']}: {_enclave_sentence(trial['enclave'])}")
     if len(rows) > 1:
         spread = summary["over_trials"]
         told = [n for n in ("metric", "virtual_hours", "device_hours") if n in spread]
@@ -126,3 +129,15 @@ def _show(row: "SimulationRunRow") -> None:
                 f"{spread[each]['mean']:.4g} ± {spread[each]['stdev']:.2g} (standard deviation)"
             )
     note(f"\nNext: flint report {row.run_id}")
+
+
+def _enclave_sentence(load: Mapping[str, Any]) -> str:
+    said = (
+        f"{load['updates_per_s']:.3g} updates/s of {load['bytes_per_update'] / 1e6:.3g} MB: "
+        f"{load['mb_per_s']:.3g} MB/s into the enclave, {load['busiest_mb_per_s']:.3g} MB/s in the "
+        "busiest ten minutes"
+    )
+    if load["budget_mb_per_s"] is None:
+        return said
+    kept = "within" if load["within_budget"] else "beyond"
+    return f"{said}: {kept} budget.enclave_mb_per_s, {load['budget_mb_per_s']:g}"

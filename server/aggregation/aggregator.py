@@ -54,6 +54,10 @@ class Aggregator(Protocol):
         """Start a job, forgetting any other."""
         ...
 
+    def forget(self) -> None:
+        """Forget job and sums: who asked for them is gone."""
+        ...
+
     def fold(self, envelope: Envelope, payload: bytes) -> UpdateReference | Rejection:
         """Gate the content and add ``c_i * delta_i`` to its bucket. Folded is counted.
 

@@ -79,6 +79,14 @@ class MeanAggregator:
             self._frozen.clear()
             self._known.clear()
 
+    def forget(self) -> None:
+        """Forget job and sums."""
+        with self._lock:
+            self._opened = None
+            self._buckets.clear()
+            self._frozen.clear()
+            self._known.clear()
+
     def fold(self, envelope: Envelope, payload: bytes) -> UpdateReference | Rejection:
         """Gate the content and add ``c_i * delta_i`` to its bucket. Folded is counted.
 

@@ -48,10 +48,13 @@ def aggregator_socket(home: Path, number: int = 0) -> Path:
 class RemoteAggregator:
     """The `Aggregator` interface, carried to ``python -m server.aggregation``.
 
-    It belongs to one boot of that process: when the process ends, so do its sums, every later call
-    raises `AggregatorLost`, and the caller must give up its own state too (the gateway ends and is
-    started anew, with a boot id that makes devices upload again).
+    It begins with empty sums and belongs to one boot of that process: when the process ends, or
+    another caller begins, its sums are gone, every later call raises `AggregatorLost`, and the
+    caller must give up its own state too (the gateway ends and is started anew, with a boot id that
+    makes devices upload again).
     """
+
+    started_with = "`python -m server.aggregation --socket PATH`"
 
     def __init__(self, socket_path: Path, *, connect_timeout_s: float = 30.0) -> None:
         """Connect, waiting until the process listens.
@@ -91,6 +94,11 @@ class RemoteAggregator:
             model_spec_json=model.to_json(),
         )
         self._call(lambda: self._stub.Open(request))
+
+    def forget(self) -> None:
+        """See `Aggregator.forget`."""
+        reply = self._call(lambda: self._stub.Hello(pb.HelloRequest()))
+        self._boot_id = reply.boot_id
 
     def fold(self, envelope: Envelope, payload: bytes) -> UpdateReference | Rejection:
         """See `Aggregator.fold`."""
@@ -139,6 +147,6 @@ class RemoteAggregator:
                 raise
             raise AggregatorLost(
                 f"the aggregator behind {self._socket_path} is gone, and its sums with it "
-                f"({error.details()}); start it with `python -m server.aggregation --socket "
-                f"{self._socket_path}`, then start the gateway again"
+                f"({error.details()}); start it with {self.started_with}, then start the gateway "
+                "again"
             ) from error

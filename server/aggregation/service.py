@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 
@@ -44,6 +45,7 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
 
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
+        self._lock = threading.Lock()
         self._boot_id = uuid.uuid4().hex
 
     def Hello(  # noqa: N802 - gRPC's names
@@ -51,8 +53,15 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
         request: pb.HelloRequest,  # noqa: ARG002
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> pb.HelloReply:
-        """Say which boot this is."""
-        return pb.HelloReply(boot_id=self._boot_id)
+        """Begin anew with whoever calls, and say under which boot id.
+
+        A gateway that was started again knows nothing of the updates in the sums, so they go, and
+        their devices are asked for them again.
+        """
+        with self._lock:
+            self._boot_id = uuid.uuid4().hex
+            self._aggregator.forget()
+            return pb.HelloReply(boot_id=self._boot_id)
 
     def Open(self, request: pb.OpenRequest, context: grpc.ServicerContext) -> pb.Done:  # noqa: N802
         """Start a job."""
@@ -122,11 +131,21 @@ class AggregationService(aggregation_pb2_grpc.AggregationServicer):
     def _check_boot(self, boot_id: str, context: grpc.ServicerContext) -> None:
         if boot_id != self._boot_id:
             context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, "this aggregator was started anew since"
+                grpc.StatusCode.FAILED_PRECONDITION, "this aggregator has begun anew since"
             )
 
 
-def serve(aggregator: Aggregator, socket_path: Path) -> grpc.Server:
+class _AddsItself(Protocol):
+    """A further service on the same socket."""
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Register with a server that has not started."""
+        ...
+
+
+def serve(
+    aggregator: Aggregator, socket_path: Path, beside: _AddsItself | None = None
+) -> grpc.Server:
     """Start serving on a unix socket that only this user can reach.
 
     Raises:
@@ -140,6 +159,8 @@ def serve(aggregator: Aggregator, socket_path: Path) -> grpc.Server:
         ThreadPoolExecutor(_THREADS, thread_name_prefix="aggregation"), options=CHANNEL_OPTIONS
     )
     aggregation_pb2_grpc.add_AggregationServicer_to_server(AggregationService(aggregator), server)
+    if beside is not None:
+        beside.add_to(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     before = os.umask(0o177)
     try:

@@ -103,6 +103,7 @@ class CompositeFleet:
         return Released(
             tuple(release_id for part in parts for release_id in part.release_ids),
             tuple(partial for part in parts for partial in part.sums),
+            tuple(reason for part in parts for reason in part.kept),
         )
 
     def commit(self, release_id: str) -> None:

@@ -39,11 +39,13 @@ class Released:
     Attributes:
         release_ids: One per part of the fleet that answered; they are stored with the version, and
             only these may later be named as committed: a part that did not answer was not counted.
-        sums: One per base version and part of the fleet.
+        sums: One per base version and part of the fleet; one per part where an enclave sums.
+        kept: Why enclaves let nothing out; their updates stay held.
     """
 
     release_ids: tuple[str, ...]
     sums: tuple[PartialSum, ...]
+    kept: tuple[str, ...] = ()
 
 
 class Fleet(Protocol):

@@ -34,6 +34,10 @@ _RECENT_VERSIONS = 64
 """At least so many versions back a restart names the releases that were committed."""
 
 
+_ASK_AGAIN_S = 2.0
+"""An enclave that keeps an aggregate is not asked for the same again at once."""
+_VERSION_RELEASED = RejectionReason.VERSION_RELEASED.name.lower()
+
 _ROUND_STATE = (
     "_started_s",
     "_round_started_s",
@@ -66,6 +70,8 @@ class JobRunner:
             evaluation.
         stop_requested: Says why the job should end now, or None; asked in every turn.
         poll_s: Longest wait for an event, so that a stop is noticed; None waits for events only.
+        released_version: Gives the newest version an enclave has let an aggregate out for; None
+            where there is no enclave.
         save_every_s: Between two versions the ends of tasks are stored so often, for a restart
             knows only what is stored; None stores them with the versions.
     """
@@ -80,6 +86,7 @@ class JobRunner:
         evaluate: Evaluate | None,
         stop_requested: Callable[[], str | None],
         poll_s: float | None,
+        released_version: Callable[[], int] | None = None,
         save_every_s: float | None = None,
     ) -> None:
         self._job = opened.job
@@ -90,6 +97,10 @@ class JobRunner:
         self._evaluate = evaluate
         self._stop_requested = stop_requested
         self._poll_s = poll_s
+        self._released_version = released_version
+        self._is_aggregating = False
+        # How many updates were held when an enclave kept them, and until when that is the answer.
+        self._kept = (0, 0.0)
         self._save_every_s = save_every_s
         self._saved_s = 0.0
         self._strategy: Strategy = make_strategy(opened.job.strategy)
@@ -132,7 +143,7 @@ class JobRunner:
         if event is not None:
             self._handle(event)
         step = self._strategy.next_step(self._round_state())
-        if step is Step.AGGREGATE:
+        if step is Step.AGGREGATE and not self._waits_for_more():
             try:
                 self._aggregate()
             except ModelDiverged:
@@ -194,6 +205,8 @@ class JobRunner:
         totals = newest.totals
         self._ledger = TaskLedger(totals.outcomes, totals.reasons, self._store.ended_tasks())
         self._started_s = self._round_started_s = self._saved_s = self._fleet.now_s()
+        self._pass_over_released()
+        newest = self._version
         # A gateway that was away may have missed the commits of several versions.
         live_from = self._strategy.oldest_live_version(newest.number)
         committed = self._store.releases_after(min(live_from, newest.number - _RECENT_VERSIONS))
@@ -301,8 +314,11 @@ class JobRunner:
             news = self._on_completed(event)
         elif isinstance(event, TaskEnded):
             news = self._ledger.end(event)
+            if event.reason == _VERSION_RELEASED:
+                self._pass_over_and_go_on()
         elif isinstance(event, TasksLost):
             self._ledger.lose(event.task_ids)
+            self._pass_over_and_go_on()
         elif isinstance(event, UpdatesRefused):
             name = RejectionReason(event.reason_code).name.lower()
             self._ledger.refuse(name, event.count)
@@ -352,14 +368,17 @@ class JobRunner:
         release_id = f"{self._opened.job_id}/{self._opened.epoch}/{self._releases}"
         released = self._fleet.release(Release(release_id))
         if not any(partial.weight > 0 for partial in released.sums):
-            # All that was held was lost with its gateway; its TasksLost event is on its way.
+            # All that was held was lost with its gateway; its TasksLost event is on its way. Or an
+            # enclave keeps it until there is more of it; a round does not wait beyond its deadline.
             self._fleet.commit(release_id)
+            if released.kept:
+                self._on_kept()
             return
         self._hear_of(released)
         before = self._version.number
         self._version = self._next_version(released)
         counted = [
-            (self._ledger.succeed(task_id, self._version.number), before - partial.base_version)
+            (self._ledger.succeed(task_id, self._version.number), partial.base_version)
             for partial in released.sums
             for task_id in partial.task_ids
         ]
@@ -379,7 +398,10 @@ class JobRunner:
             Aggregation(
                 self._version.number,
                 len(counted),
-                tuple(staleness for _, staleness in counted),
+                tuple(
+                    before - (base_version if reference is None else reference.base_version)
+                    for reference, base_version in counted
+                ),
                 time.monotonic() - begun_s,
                 float(np.mean(losses)) if losses else None,
             )
@@ -387,12 +409,68 @@ class JobRunner:
         if self._job.evaluation and self._version.number % self._job.evaluation.every == 0:
             self._measure()
 
+    def _on_kept(self) -> None:
+        """Wait for more updates; a round that can get none any more is abandoned."""
+        self._kept = (len(self._ledger.held), self._fleet.now_s() + _ASK_AGAIN_S)
+        if self._pass_over_and_go_on() or not self._strategy.pins_base_version:
+            return
+        to_come = self._slots_offered + len(self._ledger.running) + len(self._ledger.lost)
+        if self._is_past_deadline() or to_come == 0:
+            self._abandon_round()
+
+    def _waits_for_more(self) -> bool:
+        """Whether an enclave has kept just what is held now."""
+        held, until_s = self._kept
+        return len(self._ledger.held) == held and self._fleet.now_s() < until_s
+
+    def _pass_over_and_go_on(self) -> bool:
+        if self._is_aggregating or not self._pass_over_released():
+            return False
+        if self._strategy.pins_base_version:
+            self._close_round()
+        self._announce(self._version.parameters_sha256)
+        self._begin_collecting()
+        return True
+
+    def _is_past_deadline(self) -> bool:
+        deadline_s = self._strategy.deadline_s(self._round_state())
+        return deadline_s is not None and self._fleet.now_s() >= deadline_s
+
+    def _pass_over_released(self) -> bool:
+        """Go on from a copy of the newest version, if its aggregate was let out and lost.
+
+        An enclave lets out one aggregate a version, so for this one none will come any more.
+
+        Returns:
+            Whether it was so, and a copy is stored.
+        """
+        if self._released_version is None or self._released_version() < self._version.number:
+            return False
+        self._version = replace(
+            self._version,
+            number=self._version.number + 1,
+            release_ids=(),
+            metrics={},
+            totals=self._totals(),
+        )
+        digest = self._store.store(self._version, self._ledger.take_unsaved())
+        self._version = replace(self._version, parameters_sha256=digest)
+        return True
+
     def _hear_of(self, released: Released) -> None:
         """Handle what was reported before the sums, until every update in them is known.
 
         A fleet reports a task's start and its update before any sum that holds it; both may still
         wait here, behind what happened while the last version was measured.
         """
+        # What was let out is about to be stored: nothing to pass over if a gateway is lost now.
+        self._is_aggregating = True
+        try:
+            self._hear_until_known(released)
+        finally:
+            self._is_aggregating = False
+
+    def _hear_until_known(self, released: Released) -> None:
         unheard = {
             t for partial in released.sums for t in partial.task_ids
         } - self._ledger.held.keys()

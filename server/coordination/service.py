@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -25,8 +26,10 @@ from feature_catalog.jobs import (
     leader_lock,
 )
 from feature_catalog.model_store import ArtifactRow, ModelStore
+from feature_catalog.release_budgets import ReleaseBudgets
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
+from server.aggregation.process import AggregatorLost, aggregator_socket
 from server.coordination.catalog_versions import CatalogVersions
 from server.coordination.composite_fleet import CompositeFleet
 from server.coordination.evaluation import CentralEvaluation
@@ -43,7 +46,8 @@ from server.initial_version import starting_point
 from server.job import Job
 from server.monitoring import CoordinatorMetrics
 from server.operations.deployment_metrics import DeploymentCollector
-from server.operations.settings import ServerSettings
+from server.operations.settings import ENCLAVE, ServerSettings
+from server.secure_aggregation.client import RemoteEnclave
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +144,7 @@ class Coordinator:
             self._jobs.set_flower_run(row.job_id, flower.run_id)
             self._metrics.job_begins(epoch)
             result = self._drive(row, epoch, flower, lock)
-        except (BlobStoreUnreachable, JobTakenOver):
+        except (AggregatorLost, BlobStoreUnreachable, JobTakenOver):
             flower.abandon()
             raise  # nor is this; the process ends, is started again and goes on with the job
         except FlintError as error:
@@ -185,20 +189,46 @@ class Coordinator:
         )
         self._begin(versions, job, model)
         progress = CatalogProgress(self._jobs, row.job_id)
-        nodes = GridFleet(flower.grid, self._blobs)
+        is_secure = job.privacy.secure_aggregation is not None
+        enclave = self._nodes_enclave() if is_secure else None
+        nodes = []
+        if enclave is not None or not is_secure:
+            nodes.append(GridFleet(flower.grid, self._blobs, enclave=enclave))
         runner = JobRunner(
             opened,
-            CompositeFleet(self._gateways, [nodes]),
+            CompositeFleet(self._gateways, nodes),
             versions,
             Observers([progress, self._metrics]),
             evaluate=self._evaluation(job, model, artifact),
             stop_requested=stop_requested,
             poll_s=_POLL_S,
+            released_version=(
+                partial(ReleaseBudgets(self._engine).newest_version, row.job_id)
+                if is_secure
+                else None
+            ),
             save_every_s=_SAVE_S,
         )
-        result = runner.run()
+        try:
+            result = runner.run()
+        finally:
+            if enclave is not None:
+                enclave.close()
         progress.report(result.progress)
         return result
+
+    def _nodes_enclave(self) -> RemoteEnclave | None:
+        """The enclave that Flower nodes seal to, beside those of the gateways; None without one.
+
+        Raises:
+            AggregatorLost: If it does not answer.
+        """
+        slot = self._settings.nodes_enclave
+        path = aggregator_socket(self._settings.home, slot)
+        if self._settings.aggregator != ENCLAVE and not path.exists():
+            log.info("no enclave is there for Flower nodes (%s); none takes part", path)
+            return None
+        return RemoteEnclave(path, ReleaseBudgets(self._engine), slot)
 
     def _artifact(self, job: Job) -> ArtifactRow:
         client = job.client

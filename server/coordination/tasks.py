@@ -57,10 +57,16 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Whole buckets to be frozen and summed; the same id always gives the same partials."""
+    """Whole buckets to be frozen and summed; the same id always gives the same partials.
+
+    Attributes:
+        base_versions: Whose buckets; empty for all.
+        version: The newest model version, where whoever sums weighs by staleness itself.
+    """
 
     release_id: str
     base_versions: tuple[int, ...] = field(default=())
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,12 +267,14 @@ class Ended(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., grant_id: _Optional[str] = ..., client_id: _Optional[str] = ..., base_version: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., reason_code: _Optional[int] = ..., payload_sha256: _Optional[bytes] = ..., train_s: _Optional[float] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ...) -> None: ...
 
 class Partial(_message.Message):
-    __slots__ = ("release_id", "buckets")
+    __slots__ = ("release_id", "buckets", "kept")
     RELEASE_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     release_id: str
     buckets: _containers.RepeatedCompositeFieldContainer[Bucket]
-    def __init__(self, release_id: _Optional[str] = ..., buckets: _Optional[_Iterable[_Union[Bucket, _Mapping]]] = ...) -> None: ...
+    kept: str
+    def __init__(self, release_id: _Optional[str] = ..., buckets: _Optional[_Iterable[_Union[Bucket, _Mapping]]] = ..., kept: _Optional[str] = ...) -> None: ...
 
 class Bucket(_message.Message):
     __slots__ = ("base_version", "sum", "weight", "task_ids")

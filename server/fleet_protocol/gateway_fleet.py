@@ -189,7 +189,11 @@ class GatewayFleet(fleet_pb2_grpc.FleetLinkServicer):
             answers = self._releases.settle(release.release_id)
         failpoint("release_answered")
         sums = tuple(s for answer in answers.values() for s in partial_sums(answer))
-        return Released(tuple(answers), sums)
+        kept = tuple(answer.kept for answer in answers.values() if answer.kept)
+        for reason in kept:
+            log.info("release %s: an enclave keeps its aggregate: %s", release.release_id, reason)
+        given = tuple(part for part, answer in answers.items() if not answer.kept)
+        return Released(given, sums, kept)
 
     def commit(self, release_id: str) -> None:
         """Tell the gateways whose partials are in a stored version now that they are."""

@@ -60,7 +60,7 @@ class ReleaseBook:
         """What was given is in a stored version; returns the parts by boot id."""
         parts = self._parts.pop(release_id, {})
         for part in parts.values():
-            del self._answers[part]
-            self._committed.append(part)
+            if not self._answers.pop(part).kept:
+                self._committed.append(part)
         del self._committed[:-_REMEMBERED_COMMITS]
         return parts

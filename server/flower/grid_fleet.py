@@ -8,18 +8,22 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from device_runtime.errors import FlintError
 from device_runtime.participation import ParticipationPolicy
 from feature_catalog.blobs import BlobStore
+from server.aggregation.process import AggregatorLost
 from server.coordination.events import Event
 from server.coordination.fleet import OpenJob
-from server.coordination.tasks import Grant
+from server.coordination.tasks import Grant, Outcome
 from server.flower.node_fleet import NodeFleet
 from server.flower.node_messages import NodeGrid, NodeReply, RunEnded, SuperLinkBusy
-from server.flower.node_tasks import OpenedJob, RunningTask, node_task
-from server.flower.node_update import NodeUpdate, read_update
+from server.flower.node_tasks import OpenedJob, RunningTask, challenge, node_task
+from server.flower.node_update import NodeUpdate, read_nonce, read_sealed, read_update
 from server.flower.stored_parameters import StoredParameters
+from server.secure_aggregation.client import RemoteEnclave
+from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.rejections import Rejection
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ class GridFleet(NodeFleet):
     Args:
         grid: The job's Flower run.
         blobs: Where artefacts and model versions are.
+        enclave: Of a secure job, whose nodes seal what they learn to it.
         poll_s: Between two looks for replies, while tasks run.
         membership_s: Between two looks for nodes.
     """
@@ -42,10 +47,15 @@ class GridFleet(NodeFleet):
         grid: NodeGrid,
         blobs: BlobStore,
         *,
+        enclave: RemoteEnclave | None = None,
         poll_s: float = 0.5,
         membership_s: float = 5.0,
     ) -> None:
-        super().__init__(grid, poll_s=poll_s, membership_s=membership_s, log=log)
+        super().__init__(
+            grid, poll_s=poll_s, membership_s=membership_s, log=log, aggregator=enclave
+        )
+        self._enclave = enclave
+        self._loss: AggregatorLost | None = None
         self._grid = grid
         self._blobs = blobs
         self._wake = threading.Event()
@@ -98,7 +108,13 @@ class GridFleet(NodeFleet):
             return self._slots.give_back()
 
     def next_event(self, timeout_s: float | None) -> Event | None:
-        """Wait for the next event."""
+        """Wait for the next event.
+
+        Raises:
+            AggregatorLost: If the enclave's process has ended, and the nodes' updates with it.
+        """
+        if self._loss is not None:
+            raise self._loss
         try:
             return self._events.get(block=timeout_s != 0, timeout=timeout_s)
         except queue.Empty:
@@ -120,6 +136,8 @@ class GridFleet(NodeFleet):
                 self._wake.clear()
         except RunEnded as ended:
             log.info("%s", ended)
+        except AggregatorLost as error:
+            self._loss = error
         finally:  # whatever happened, no task of this fleet stays open for ever
             self._end_all("flower_run_over")
 
@@ -135,13 +153,50 @@ class GridFleet(NodeFleet):
 
     def _send(self, tasks: Sequence[RunningTask]) -> Sequence[str | None]:
         try:
+            if self._enclave is not None:
+                return self._grid.push([challenge(self._opened(), task) for task in tasks])
             return self._grid.push([node_task(self._opened(), task) for task in tasks])
         except FlintError as error:
             log.error("%s", error)
             raise SuperLinkBusy(f"the version to be sent cannot be read: {error}") from error
 
+    def _fold(self, task: RunningTask, reply: NodeReply) -> None:
+        if self._enclave is None or task.evidence:
+            super()._fold(task, reply)
+        else:
+            self._send_with_evidence(self._enclave, task, reply)
+
+    def _send_with_evidence(
+        self, enclave: RemoteEnclave, task: RunningTask, reply: NodeReply
+    ) -> None:
+        """A node gave a nonce: now it gets its task, with evidence for that nonce."""
+        nonce = read_nonce(reply)
+        if isinstance(nonce, Rejection):
+            self._reject(task, nonce, b"", reply.reply_bytes)
+            return
+        opened = self._opened()
+        try:
+            evidence = enclave.attest(opened.opened.job_id, nonce).SerializeToString()
+            task = replace(task, evidence=evidence)
+            (message_id,) = self._grid.push([node_task(opened, task)])
+        except ReleaseRefused as refused:
+            self._end(task, Outcome.INTERRUPTED, "attestation_unavailable", str(refused))
+            return
+        except (AggregatorLost, RunEnded):
+            self._end(task, Outcome.INTERRUPTED, "flower_run_over")
+            raise
+        except (FlintError, SuperLinkBusy) as error:
+            self._end(task, Outcome.INTERRUPTED, "superlink_busy", str(error))
+            return
+        if message_id is None:
+            self._end(task, Outcome.INTERRUPTED, "node_gone")
+        else:
+            self._running[message_id] = task
+
     def _read(self, task: RunningTask, reply: NodeReply) -> NodeUpdate | Rejection:
         contract_sha256 = self._opened().opened.contract_sha256
+        if self._enclave is not None:
+            return read_sealed(reply, task.base_version, contract_sha256)
         return read_update(reply, task.parameters, task.base_version, contract_sha256)
 
     def _task_bytes(self) -> int:

@@ -12,9 +12,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 from device_runtime.update_codec import sha256_of
-from server.aggregation.aggregator import Envelope
+from modeling.spec import ModelSpec
+from server.aggregation.aggregator import Aggregator, Envelope
 from server.aggregation.mean import MeanAggregator
 from server.coordination.events import Event, TaskCompleted, TaskEnded, TaskStarted
 from server.coordination.fleet import OpenJob, Released
@@ -24,6 +27,7 @@ from server.flower.node_slots import NodeSlots
 from server.flower.node_tasks import Parameters, RunningTask
 from server.flower.node_update import NodeUpdate, outcome_of_error
 from server.job import Selection
+from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.rejections import Rejection
 
 _DEADLINE_GRACE_S = 10.0
@@ -42,16 +46,23 @@ class NodeFleet(ABC):
         poll_s: Between two looks for replies, while tasks run.
         membership_s: Between two looks for nodes.
         log: Where refused and failed replies are noted.
+        aggregator: Sums updates; None for one in this process.
     """
 
     def __init__(
-        self, nodes: Nodes, *, poll_s: float, membership_s: float, log: logging.Logger
+        self,
+        nodes: Nodes,
+        *,
+        poll_s: float,
+        membership_s: float,
+        log: logging.Logger,
+        aggregator: Aggregator | None = None,
     ) -> None:
         self._nodes = nodes
         self._poll_s = poll_s
         self._membership_s = membership_s
         self._log = log
-        self._aggregator = MeanAggregator()
+        self._aggregator: Aggregator = aggregator or MeanAggregator()
         self._events: queue.Queue[Event] = queue.Queue()
         self._lock = threading.RLock()
         self._version: int | None = None
@@ -103,20 +114,29 @@ class NodeFleet(ABC):
 
     def release(self, release: Release) -> Released:
         """Freeze whole buckets and return their sums."""
-        return Released((release.release_id,), tuple(self._aggregator.reduce(release)))
+        with self._lock:  # no reply is half folded
+            asked = replace(release, version=self._version or 0)
+            try:
+                return Released((release.release_id,), tuple(self._aggregator.reduce(asked)))
+            except ReleaseRefused as refused:
+                self._log.info("release %s: %s", release.release_id, refused)
+                return Released((), (), (str(refused),))
 
     def commit(self, release_id: str) -> None:
         """The release is part of a stored version."""
-        self._aggregator.commit(release_id)
+        with self._lock:
+            self._aggregator.commit(release_id)
 
     def drop(self, base_version: int, outcome: Outcome, reason: str) -> None:  # noqa: ARG002
         """Forget a bucket; the coordinator has ended its tasks, and nodes keep nothing."""
-        self._aggregator.drop(base_version)
+        with self._lock:
+            self._aggregator.drop(base_version)
 
     def _open(self, job: OpenJob) -> None:
         """Start or resume a job; under the lock."""
         self._slots = NodeSlots(job.job.selection, job.job.seed)
-        self._aggregator.open(job.job_id, job.job, job.model)
+        # Only an aggregator of this process takes the arrays of somebody else's app.
+        self._aggregator.open(job.job_id, job.job, cast("ModelSpec", job.model))
         for release_id in self._aggregator.frozen():
             if release_id in job.committed_releases:
                 self._aggregator.commit(release_id)

@@ -26,6 +26,7 @@ class NodeTask:
         arrays_name, config_name: Names of the two records it is sent in.
         parameters: Base version, by parameter name, in wire order. Tasks of one base version share
             the mapping object, so that it is serialised once.
+        secure: Of a secure job: `device_runtime.flower_records.SecureKey`; None for others.
         ttl_s: Flower answers for the node when it has not answered in this time.
     """
 
@@ -36,6 +37,7 @@ class NodeTask:
     config: Mapping[str, ConfigValue]
     ttl_s: float
     group_id: str
+    secure: Mapping[str, ConfigValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)

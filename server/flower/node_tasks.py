@@ -6,11 +6,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from device_runtime.flower_records import ARRAYS, CONFIG, TaskKey
+from device_runtime.flower_records import ARRAYS, CONFIG, SecureKey, TaskKey
+from device_runtime.protocol import device_pb2 as device_pb
 from server.coordination.fleet import OpenJob
 from server.coordination.selection import shuffle_seed
 from server.coordination.tasks import Grant
 from server.flower.node_messages import ConfigValue, NodeTask
+from server.secure_aggregation.demands import secure_aggregation_message
 
 Parameters = Mapping[str, NDArray[Any]]
 """Arrays of a version by name, in wire order; float32 but for somebody else's ClientApp."""
@@ -32,6 +34,7 @@ class RunningTask:
     Attributes:
         parameters: Of the base version it was sent with, by name, in wire order.
         deadline_s: When an answer is late, on the fleet's clock.
+        evidence: Of a secure job's enclave, for the nonce the node gave; empty before.
     """
 
     task_id: str
@@ -41,6 +44,7 @@ class RunningTask:
     parameters: Parameters
     deadline_s: float
     bytes_down: int
+    evidence: bytes = b""
 
     @property
     def client_id(self) -> str:
@@ -71,4 +75,40 @@ def node_task(job: OpenedJob, task: RunningTask) -> NodeTask:
         {str(key): value for key, value in config.items()},
         task.grant.task_timeout_s,
         str(task.base_version),
+        _secure(job, task),
     )
+
+
+def challenge(job: OpenedJob, task: RunningTask) -> NodeTask:
+    """The message that asks a node of a secure job for a nonce, before its task."""
+    return NodeTask(
+        task.node_id,
+        ARRAYS,
+        CONFIG,
+        {},
+        {},
+        task.grant.task_timeout_s,
+        str(task.base_version),
+        {str(SecureKey.JOB_ID): job.opened.job_id},
+    )
+
+
+def _secure(job: OpenedJob, task: RunningTask) -> dict[str, ConfigValue] | None:
+    if not task.evidence:
+        return None
+    opened = job.opened
+    demands = secure_aggregation_message(opened.job)
+    # Nodes send plain float32, whatever the job asks of devices.
+    sealed_for = device_pb.SealedFor(
+        task_id=task.task_id,
+        job_id=opened.job_id,
+        device_id=task.client_id,
+        base_version=task.base_version,
+    )
+    values: dict[SecureKey, ConfigValue] = {
+        SecureKey.JOB_ID: opened.job_id,
+        SecureKey.DEMANDS: b"" if demands is None else demands.SerializeToString(),
+        SecureKey.EVIDENCE: task.evidence,
+        SecureKey.SEALED_FOR: sealed_for.SerializeToString(),
+    }
+    return {str(key): value for key, value in values.items()}

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.flower_records import ARRAYS, ECHO, METRICS, EchoKey, MetricKey
+from device_runtime.attestation import NONCE_BYTES
+from device_runtime.flower_records import (
+    ARRAYS,
+    ECHO,
+    METRICS,
+    SECURE,
+    EchoKey,
+    MetricKey,
+    SecureKey,
+)
 from device_runtime.protocol import device_pb2 as pb
 from server.coordination.tasks import Outcome
 from server.flower.node_messages import NodeArray, NodeReply
@@ -74,15 +83,9 @@ def read_update(
         return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
     if reply.malformed is not None:
         return Rejection(RejectionReason.MALFORMED, reply.malformed)
-    echo = reply.values.get(ECHO, {})
-    if echo.get(EchoKey.CONTRACT_SHA256) != contract_sha256:
-        return Rejection(RejectionReason.CONTRACT_MISMATCH, "the reply names another contract")
-    if echo.get(EchoKey.BASE_VERSION) != base_version:
-        return Rejection(
-            RejectionReason.CONTRACT_MISMATCH,
-            f"the reply is about base version {echo.get(EchoKey.BASE_VERSION)!r}, "
-            f"the task was about {base_version}",
-        )
+    rejection = _check_echo(reply, base_version, contract_sha256)
+    if rejection is not None:
+        return rejection
     metrics = reply.values.get(METRICS, {})
     num_examples = example_count(metrics.get(MetricKey.NUM_EXAMPLES), MetricKey.NUM_EXAMPLES)
     if isinstance(num_examples, Rejection):
@@ -99,6 +102,50 @@ def read_update(
         update.SerializeToString(deterministic=True),
         train_s if math.isfinite(train_s) and train_s > 0 else 0.0,
     )
+
+
+def read_nonce(reply: NodeReply) -> bytes | Rejection:
+    """What a node of a secure job answers first."""
+    nonce = reply.values.get(SECURE, {}).get(SecureKey.NONCE)
+    readable = not reply.too_large and reply.malformed is None
+    if not readable or not isinstance(nonce, bytes) or len(nonce) != NONCE_BYTES:
+        return Rejection(
+            RejectionReason.NOT_SEALED,
+            "the node gave no nonce: its ClientApp does not take part in secure aggregation",
+        )
+    return nonce
+
+
+def read_sealed(
+    reply: NodeReply, base_version: int, contract_sha256: bytes
+) -> NodeUpdate | Rejection:
+    """The sealed update in a reply; what is in it only the enclave can tell."""
+    if reply.too_large:
+        return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
+    if reply.malformed is not None:
+        return Rejection(RejectionReason.MALFORMED, reply.malformed)
+    rejection = _check_echo(reply, base_version, contract_sha256)
+    if rejection is not None:
+        return rejection
+    secure = reply.values.get(SECURE, {})
+    payload = secure.get(SecureKey.PAYLOAD)
+    if not isinstance(payload, bytes):
+        return Rejection(RejectionReason.NOT_SEALED, "the reply brings no sealed update")
+    train_s = _number(secure.get(SecureKey.TRAIN_S))
+    return NodeUpdate(payload, train_s if math.isfinite(train_s) and train_s > 0 else 0.0)
+
+
+def _check_echo(reply: NodeReply, base_version: int, contract_sha256: bytes) -> Rejection | None:
+    echo = reply.values.get(ECHO, {})
+    if echo.get(EchoKey.CONTRACT_SHA256) != contract_sha256:
+        return Rejection(RejectionReason.CONTRACT_MISMATCH, "the reply names another contract")
+    if echo.get(EchoKey.BASE_VERSION) != base_version:
+        return Rejection(
+            RejectionReason.CONTRACT_MISMATCH,
+            f"the reply is about base version {echo.get(EchoKey.BASE_VERSION)!r}, "
+            f"the task was about {base_version}",
+        )
+    return None
 
 
 def in_wire_order(

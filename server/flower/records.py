@@ -16,6 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from device_runtime.flower_records import SECURE
 from server.flower.node_messages import NodeArray, NodeReply, NodeTask
 
 MAX_REPLY_OBJECTS = 16_384
@@ -42,6 +43,8 @@ def task_messages(tasks: Iterable[NodeTask]) -> list[Message]:
             arrays[id(task.parameters)] = record
         config = ConfigRecord(dict(task.config))
         content = RecordDict({task.arrays_name: record, task.config_name: config})
+        if task.secure is not None:
+            content[SECURE] = ConfigRecord(dict(task.secure))
         messages.append(
             Message(content, task.node_id, "train", ttl=task.ttl_s, group_id=task.group_id)
         )

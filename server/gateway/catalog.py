@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from device_runtime.errors import FlintError
 from feature_catalog.devices import DeviceRegistry
+from feature_catalog.release_budgets import ReleaseBudgets
 from feature_catalog.task_outcomes import count_tasks_of, find_outcome
 from server.coordination.tasks import Outcome
 from server.gateway.answers import Answer, OutcomesUnreachable
@@ -40,6 +41,27 @@ class CatalogOutcomes:
         if row is None:
             return None
         return Answer(Outcome(row.outcome), row.reason, row.reason_code, row.payload_sha256)
+
+
+class CatalogReleases:
+    """What enclaves have released, in Postgres."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._budgets = ReleaseBudgets(engine)
+
+    def newest_version(self, job_id: str) -> int:
+        """Newest version an aggregate was released for; -1 for none.
+
+        Raises:
+            OutcomesUnreachable: If the database does not answer.
+        """
+        try:
+            return self._budgets.newest_version(job_id)
+        except SQLAlchemyError as error:
+            raise OutcomesUnreachable(
+                "the database does not answer, so it cannot be told what was released before; "
+                "start it again, devices come back by themselves"
+            ) from error
 
 
 class CatalogHistory:

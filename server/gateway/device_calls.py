@@ -40,3 +40,9 @@ class DeviceCalls(Protocol):
     ) -> pb.ReportOutcomeResponse:
         """End a task."""
         ...
+
+    def Attest(  # noqa: N802
+        self, request: pb.AttestRequest, context: grpc.ServicerContext
+    ) -> pb.Evidence:
+        """Have an enclave prove itself."""
+        ...

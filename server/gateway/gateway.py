@@ -7,16 +7,24 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from sqlalchemy import Engine
+
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.steady_time import steady_time
 from feature_catalog.blobs import BlobStore
 from feature_catalog.database import PATIENCE_WITH_DATABASE_S, connect
+from feature_catalog.release_budgets import ReleaseBudgets
 from server.aggregation.aggregator import Aggregator
 from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
-from server.gateway.catalog import CatalogEnrolment, CatalogHistory, CatalogOutcomes
+from server.gateway.catalog import (
+    CatalogEnrolment,
+    CatalogHistory,
+    CatalogOutcomes,
+    CatalogReleases,
+)
 from server.gateway.daily_cap import DailyCap
 from server.gateway.elsewhere import Elsewhere
 from server.gateway.fleet_link import FleetLink
@@ -38,8 +46,9 @@ from server.gateway.upload_door import UploadDoor
 from server.gateway.upload_parts import MemoryBudget, UploadFolder
 from server.gateway.upload_slots import UploadSlots
 from server.operations.deployment_metrics import DatabaseProbe
-from server.operations.settings import ServerSettings
+from server.operations.settings import IN_PROCESS, ServerSettings
 from server.operations.tls import ensure_token_key
+from server.secure_aggregation.client import RemoteEnclave
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +89,7 @@ class Gateway:
             mint = TokenMint(ensure_token_key(settings))
             engine = connect(settings.database_url, PATIENCE_WITH_DATABASE_S)
             stack.callback(engine.dispose)
-            aggregator = _aggregator(settings, number, stack)
+            aggregator = _aggregator(settings, number, engine, metrics, stack)
             barrier, outcomes = FoldBarrier(), CatalogOutcomes(engine)
             self.state = GatewayState(
                 uuid.uuid4().hex,
@@ -96,6 +105,7 @@ class Gateway:
                 barrier,
                 outcomes,
                 observe_fold_s=metrics.fold_seconds.observe,
+                newest_released=CatalogReleases(engine).newest_version,
             )
             known = self._known = KnownGateways(self.state.boot_id)
             peers = None
@@ -117,6 +127,7 @@ class Gateway:
                 rates=rates,
                 cap=DailyCap(settings.max_tasks_per_day, CatalogHistory(engine)),
                 elsewhere=elsewhere,
+                attest=aggregator.attest if isinstance(aggregator, RemoteEnclave) else None,
             )
             routed = RoutedGatewayService(
                 service, known, peers, elsewhere, mint, count=metrics.count_handed_on
@@ -139,7 +150,7 @@ class Gateway:
             stack.callback(metrics.serve(settings.gateway_metrics_ports[number]))
             link = FleetLink(
                 self.state,
-                OrderDesk(self.state, aggregator, barrier, known),
+                OrderDesk(self.state, aggregator, barrier, known, metrics.count_kept),
                 f"{socket.gethostname()}/{settings.gateway_address}/{number}",
                 lambda: coordinator_channel(settings),
                 clock=clock,
@@ -179,9 +190,22 @@ class Gateway:
             self.ended.set()
 
 
-def _aggregator(settings: ServerSettings, number: int, stack: ExitStack) -> Aggregator:
-    if settings.aggregator == "in-process":
+def _aggregator(
+    settings: ServerSettings,
+    number: int,
+    engine: Engine,
+    metrics: GatewayMetrics,
+    stack: ExitStack,
+) -> Aggregator:
+    if settings.aggregator == IN_PROCESS:
         return MeanAggregator()
-    remote = RemoteAggregator(aggregator_socket(settings.home, number))
+    path = aggregator_socket(settings.home, number)
+    if settings.has_enclave:
+        budgets = ReleaseBudgets(engine)
+        remote: RemoteAggregator = RemoteEnclave(
+            path, budgets, number, count_bytes=metrics.count_enclave_bytes
+        )
+    else:
+        remote = RemoteAggregator(path)
     stack.callback(remote.close)
     return remote

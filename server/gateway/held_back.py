@@ -15,6 +15,7 @@ class HeldBackReason(IntEnum):
     SETBACKS_IN_A_ROW = 1285
     UPLOADS_BUSY = 1286
     FETCHES_BUSY = 1287
+    RUNTIME_TOO_OLD = 1289
 
     @property
     def code(self) -> str:

@@ -16,7 +16,7 @@ from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import TaskClaims
 from server.update_gate.envelope import UploadEnvelope, check_bytes, check_lessee
-from server.update_gate.rejections import Rejection
+from server.update_gate.rejections import Rejection, RejectionReason
 
 
 class UpdateIntake:
@@ -30,12 +30,21 @@ class UpdateIntake:
         outcomes: OutcomeStore,
         *,
         observe_fold_s: Callable[[float], None],
+        newest_released: Callable[[str], int] = lambda _: -1,
     ) -> None:
+        """Assemble.
+
+        Args:
+            observe_fold_s: Told how long gate and sum took.
+            newest_released: Gives the newest version that any enclave of a job has released an
+                aggregate for. Raises `OutcomesUnreachable`.
+        """
         self._state = state
         self._aggregator = aggregator
         self._barrier = barrier
         self._outcomes = outcomes
         self._observe_fold_s = observe_fold_s
+        self._newest_released = newest_released
 
     def take(
         self,
@@ -100,6 +109,15 @@ class UpdateIntake:
         except BaseException:
             self._state.break_off(admitted)
             raise
+        if isinstance(result, Rejection) and result.reason is RejectionReason.OTHER_ENCLAVE_KEY:
+            released = self._release_that_may_hold(admitted)
+            if released is None:
+                # The enclave was started anew since: the device seals it once more.
+                self._state.break_off(admitted)
+                response = retry_later()
+                response.reason_code = int(result.reason)
+                return response
+            result = released
         if isinstance(result, Rejection):
             return self._state.record_rejected(
                 admitted, result, upload.payload_sha256, cost
@@ -108,6 +126,25 @@ class UpdateIntake:
         self._state.record_folded(admitted, result)
         failpoint("update_accepted")
         return _response(pb.UploadResponse.ACCEPTED)
+
+    def _release_that_may_hold(self, admitted: Admitted) -> Rejection | None:
+        """Why an update is not sealed to another enclave: one may have let it out already.
+
+        Each enclave remembers what it has let out, and none what another has.
+        """
+        claims = admitted.lease.claims
+        try:
+            newest = self._newest_released(claims.job_id)
+        except BaseException:
+            self._state.break_off(admitted)
+            raise
+        if newest < claims.base_version:
+            return None
+        return Rejection(
+            RejectionReason.VERSION_RELEASED,
+            f"the update is of version {claims.base_version}, and of version {newest} an aggregate "
+            "was released that may hold it",
+        )
 
     def _fold(
         self, claims: TaskClaims, upload: UploadEnvelope, cost: TaskCost

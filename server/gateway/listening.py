@@ -101,6 +101,9 @@ def _handlers(service: DeviceCalls, door: UploadDoor) -> grpc.GenericRpcHandler:
                 pb.UploadRequest.FromString,
                 pb.UploadResponse.SerializeToString,
             ),
+            "Attest": grpc.unary_unary_rpc_method_handler(
+                service.Attest, pb.AttestRequest.FromString, pb.Evidence.SerializeToString
+            ),
             "ReportOutcome": grpc.unary_unary_rpc_method_handler(
                 service.ReportOutcome,
                 pb.ReportOutcomeRequest.FromString,

@@ -16,6 +16,7 @@ from server.coordination.tasks import Outcome
 from server.gateway.decisions import Counts
 from server.gateway.held_back import HeldBackReason
 from server.operations.ports import PortInUse
+from server.secure_aggregation.release_rules import ReleaseRefusal
 from server.update_gate.rejections import RejectionReason
 
 _FOLD_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
@@ -95,6 +96,23 @@ class GatewayMetrics:
             buckets=_FOLD_BUCKETS_S,
             registry=self.registry,
         )
+        self.attestations = Counter(
+            "flint_gateway_attestations_total",
+            "Times an enclave's evidence was given to a device",
+            registry=self.registry,
+        )
+        self._enclave_bytes = Counter(
+            "flint_gateway_enclave_bytes_total",
+            "Bytes of updates that went into the enclave, and of aggregates that came out",
+            ("direction",),
+            registry=self.registry,
+        )
+        self._kept = Counter(
+            "flint_gateway_aggregates_kept_total",
+            "Aggregates an enclave was asked for and kept, by reason",
+            ("reason",),
+            registry=self.registry,
+        )
         self._leased = Gauge(
             "flint_gateway_tasks_leased", "Tasks in devices' hands", registry=self.registry
         )
@@ -140,6 +158,14 @@ class GatewayMetrics:
     def count_handed_on(self, call: str, result: str) -> None:
         """Note a call handed on to another gateway."""
         self._handed_on.labels(call, result).inc()
+
+    def count_enclave_bytes(self, direction: str, size_bytes: int) -> None:
+        """Note traffic with the enclave: ``"in"`` or ``"out"``."""
+        self._enclave_bytes.labels(direction).inc(size_bytes)
+
+    def count_kept(self, reason: str) -> None:
+        """Note an aggregate that an enclave keeps."""
+        self._kept.labels(reason).inc()
 
     def count_unauthenticated(self, call: str) -> None:
         """Note a call nobody proved to have made."""
@@ -206,7 +232,11 @@ class GatewayMetrics:
             self._unauthenticated.labels(call)
         for held_back in HeldBackReason:
             self._held_back.labels(held_back.code, held_back.name.lower())
-        for call in ("check_in", "upload", "report"):
+        for refusal in ReleaseRefusal:
+            self._kept.labels(refusal.name.lower())
+        for direction in ("in", "out"):
+            self._enclave_bytes.labels(direction)
+        for call in ("check_in", "upload", "report", "attest"):
             for result in ("answered", "refused", "gone", "silent"):
                 self._handed_on.labels(call, result)
         for result in ("enrolled", "refused", "unavailable"):

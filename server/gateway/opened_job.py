@@ -10,7 +10,11 @@ from server.coordination.selection import shuffle_seed
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from server.gateway.tokens import TaskClaims
 from server.job import Job
+from server.secure_aggregation.demands import secure_aggregation_message
 from server.update_gate.envelope import max_payload_bytes
+
+_SEALING_BYTES = 512
+"""Most that sealing adds to an update: keys, tag, digest, host app and framing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class OpenedJob:
     Attributes:
         epoch: Incarnation of the coordinator for this job.
         policy: What devices have to satisfy, with its digest.
+        secure_aggregation: What devices must see proven first; None where updates are not sealed.
         max_payload_bytes: Largest update that can be one of this model's.
     """
 
@@ -32,6 +37,7 @@ class OpenedJob:
     contract_sha256: bytes
     policy: device_pb.ParticipationPolicy
     max_payload_bytes: int
+    secure_aggregation: device_pb.SecureAggregation | None = None
 
     @classmethod
     def read(cls, job_id: str, epoch: int, message: fleet_pb.Open) -> Self:
@@ -50,7 +56,8 @@ class OpenedJob:
             device_pb.ParticipationPolicy(
                 policy_sha256=policy.sha256(), policy_json=policy.to_json()
             ),
-            max_payload_bytes(model),
+            max_payload_bytes(model) + _SEALING_BYTES,
+            secure_aggregation_message(job),
         )
 
     def blobs(self, parameters_sha256: bytes) -> tuple[bytes, ...]:
@@ -92,6 +99,8 @@ class OpenedJob:
             ),
             deadline_ms=claims.deadline_ms,
         )
+        if self.secure_aggregation is not None:
+            task.secure_aggregation.CopyFrom(self.secure_aggregation)
         codec = client.compression.codec
         if codec is not None and codec.name in codecs:
             task.plan.codec.CopyFrom(codec.to_message())

@@ -1,6 +1,7 @@
 """The coordinator's orders, carried out on state and aggregator together."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.known_gateways import KnownGateway, KnownGateways
 from server.gateway.opened_job import OpenedJob
 from server.gateway.state import GatewayState
+from server.secure_aggregation.release_rules import ReleaseRefused
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class OrderDesk:
         aggregator: Aggregator,
         barrier: FoldBarrier,
         known: KnownGateways | None = None,
+        count_kept: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Assemble.
 
@@ -37,11 +40,13 @@ class OrderDesk:
             aggregator: Of this gateway.
             barrier: Keeps uploads off while an order is carried out.
             known: Is told of the deployment's gateways.
+            count_kept: Told why an enclave keeps an aggregate.
         """
         self._state = state
         self._known = known or KnownGateways(state.boot_id)
         self._aggregator = aggregator
         self._barrier = barrier
+        self._count_kept = count_kept
         self._last_sequence = 0
 
     def carry_out(self, message: pb.CoordinatorMessage) -> list[pb.GatewayMessage]:
@@ -104,7 +109,12 @@ class OrderDesk:
         if newer:
             self._last_sequence = 0
         self._last_sequence = max(self._last_sequence, message.sequence)
-        self._aggregator.open(job.job_id, job.job, job.model)
+        try:
+            self._aggregator.open(job.job_id, job.job, job.model)
+        except ReleaseRefused as refused:
+            # Only another boot of the enclave helps, so nothing is granted here meanwhile.
+            log.error("job %s is not opened here: %s; restart the enclave", job.job_id, refused)
+            return []
         self._state.open(job)
         committed = set(message.open.committed_releases)
         undecided = set(message.open.undecided_releases)
@@ -126,8 +136,14 @@ class OrderDesk:
             self._drop(base_version, Outcome.STALE, "base_version")
 
     def _release(self, message: pb.Release, job: OpenedJob) -> list[pb.GatewayMessage]:
-        release = Release(message.release_id, tuple(message.base_versions))
-        partials = self._aggregator.reduce(release)
+        newest = self._state.counts().version
+        release = Release(message.release_id, tuple(message.base_versions), newest)
+        kept, partials = "", tuple[PartialSum, ...]()
+        try:
+            partials = tuple(self._aggregator.reduce(release))
+        except ReleaseRefused as refused:
+            kept = str(refused)
+            self._count_kept(refused.refusal.name.lower())
         failpoint("aggregator_frozen")
         task_ids = [task_id for partial in partials for task_id in partial.task_ids]
         self._state.release(message.release_id, task_ids)
@@ -135,6 +151,7 @@ class OrderDesk:
         progress = self._state.take_progress()
         answer = pb.GatewayMessage(job_id=job.job_id, epoch=job.epoch)
         answer.partial.release_id = message.release_id
+        answer.partial.kept = kept
         for partial in partials:
             _write(partial, answer.partial.buckets.add())
         return [answer] if progress is None else [progress, answer]

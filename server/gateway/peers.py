@@ -88,6 +88,12 @@ class PeerService(peers_pb2_grpc.GatewayPeerServicer):
         """End a task."""
         return self._local.ReportOutcome(request, context)
 
+    def Attest(  # noqa: N802
+        self, request: pb.AttestRequest, context: grpc.ServicerContext
+    ) -> pb.Evidence:
+        """Have this process's enclave prove itself."""
+        return self._local.Attest(request, context)
+
     def Settle(  # noqa: N802
         self,
         request: peers_pb2.SettleRequest,

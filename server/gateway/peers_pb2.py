@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from device_runtime.protocol import device_pb2 as device__runtime_dot_protocol_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/gateway/peers.proto\x12\rflint.peer.v1\x1a$device_runtime/protocol/device.proto\"R\n\rSettleRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12.\n\x06update\x18\x02 \x01(\x0b\x32\x1e.flint.device.v1.PendingUpdate2\xcb\x02\n\x0bGatewayPeer\x12L\n\x07\x43heckIn\x12\x1f.flint.device.v1.CheckInRequest\x1a .flint.device.v1.CheckInResponse\x12I\n\x06Upload\x12\x1e.flint.device.v1.UploadRequest\x1a\x1f.flint.device.v1.UploadResponse\x12^\n\rReportOutcome\x12%.flint.device.v1.ReportOutcomeRequest\x1a&.flint.device.v1.ReportOutcomeResponse\x12\x43\n\x06Settle\x12\x1c.flint.peer.v1.SettleRequest\x1a\x1b.flint.device.v1.Settlementb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/gateway/peers.proto\x12\rflint.peer.v1\x1a$device_runtime/protocol/device.proto\"R\n\rSettleRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12.\n\x06update\x18\x02 \x01(\x0b\x32\x1e.flint.device.v1.PendingUpdate2\x90\x03\n\x0bGatewayPeer\x12L\n\x07\x43heckIn\x12\x1f.flint.device.v1.CheckInRequest\x1a .flint.device.v1.CheckInResponse\x12I\n\x06Upload\x12\x1e.flint.device.v1.UploadRequest\x1a\x1f.flint.device.v1.UploadResponse\x12^\n\rReportOutcome\x12%.flint.device.v1.ReportOutcomeRequest\x1a&.flint.device.v1.ReportOutcomeResponse\x12\x43\n\x06\x41ttest\x12\x1e.flint.device.v1.AttestRequest\x1a\x19.flint.device.v1.Evidence\x12\x43\n\x06Settle\x12\x1c.flint.peer.v1.SettleRequest\x1a\x1b.flint.device.v1.Settlementb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTLEREQUEST']._serialized_start=83
   _globals['_SETTLEREQUEST']._serialized_end=165
   _globals['_GATEWAYPEER']._serialized_start=168
-  _globals['_GATEWAYPEER']._serialized_end=499
+  _globals['_GATEWAYPEER']._serialized_end=568
 # @@protoc_insertion_point(module_scope)

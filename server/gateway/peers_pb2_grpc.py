@@ -50,6 +50,11 @@ class GatewayPeerStub:
                 request_serializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.SerializeToString,
                 response_deserializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.FromString,
                 _registered_method=True)
+        self.Attest = channel.unary_unary(
+                '/flint.peer.v1.GatewayPeer/Attest',
+                request_serializer=device__runtime_dot_protocol_dot_device__pb2.AttestRequest.SerializeToString,
+                response_deserializer=device__runtime_dot_protocol_dot_device__pb2.Evidence.FromString,
+                _registered_method=True)
         self.Settle = channel.unary_unary(
                 '/flint.peer.v1.GatewayPeer/Settle',
                 request_serializer=server_dot_gateway_dot_peers__pb2.SettleRequest.SerializeToString,
@@ -81,6 +86,13 @@ class GatewayPeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attest(self, request, context):
+        """Evidence of the enclave that the asked gateway's updates go to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Settle(self, request, context):
         """What became of an update the asked gateway may hold.
         """
@@ -105,6 +117,11 @@ def add_GatewayPeerServicer_to_server(servicer, server):
                     servicer.ReportOutcome,
                     request_deserializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.FromString,
                     response_serializer=device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
+            'Attest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attest,
+                    request_deserializer=device__runtime_dot_protocol_dot_device__pb2.AttestRequest.FromString,
+                    response_serializer=device__runtime_dot_protocol_dot_device__pb2.Evidence.SerializeToString,
             ),
             'Settle': grpc.unary_unary_rpc_method_handler(
                     servicer.Settle,
@@ -193,6 +210,33 @@ class GatewayPeer:
             '/flint.peer.v1.GatewayPeer/ReportOutcome',
             device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeRequest.SerializeToString,
             device__runtime_dot_protocol_dot_device__pb2.ReportOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flint.peer.v1.GatewayPeer/Attest',
+            device__runtime_dot_protocol_dot_device__pb2.AttestRequest.SerializeToString,
+            device__runtime_dot_protocol_dot_device__pb2.Evidence.FromString,
             options,
             channel_credentials,
             insecure,

@@ -140,6 +140,24 @@ class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return answer
         return self._local.ReportOutcome(request, context)
 
+    def Attest(  # noqa: N802
+        self, request: pb.AttestRequest, context: grpc.ServicerContext
+    ) -> pb.Evidence:
+        """Where the update will be folded: see `Upload`."""
+        claims = self._mint.open_task(request.task_token)
+        if claims is None or self._known.is_own(claims.boot_id):
+            return self._local.Attest(request, context)
+        home = self._known.home_of(claims.device_id)
+        for boot_id in (claims.boot_id, home):
+            if self._known.is_own(boot_id):
+                break
+            answer = self._hand_on(
+                "attest", context, boot_id, lambda stub: stub.Attest(request, timeout=_CALL_S)
+            )
+            if isinstance(answer, pb.Evidence):
+                return answer
+        return self._local.Attest(request, context)
+
     def _upload_at(
         self, boot_id: str, request: pb.UploadRequest, context: grpc.ServicerContext
     ) -> pb.UploadResponse | PeerGone | PeerSilent:

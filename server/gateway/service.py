@@ -12,7 +12,7 @@ import grpc
 
 from device_runtime.errors import FlintError
 from device_runtime.gateway_client import SERVER_TIME_KEY
-from device_runtime.identity import is_device_public_key, verify_enrol
+from device_runtime.identity import device_id_of, is_device_public_key, verify_enrol
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol import device_pb2_grpc
 from device_runtime.session_shape import admitted_course
@@ -33,8 +33,9 @@ from server.gateway.rate_limits import DeviceRates, RateLimits
 from server.gateway.served_blobs import CHUNK_BYTES, ServedBlobs
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
-from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
+from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint
 from server.gateway.upload_slots import UploadSlots
+from server.secure_aggregation.release_rules import ReleaseRefused
 from server.update_gate.envelope import UploadEnvelope
 from server.update_gate.rejections import Rejection, RejectionReason
 
@@ -82,6 +83,10 @@ _OUTCOMES = {
 }
 
 
+Attest = Callable[[str, bytes], pb.Evidence]
+"""Gives an enclave's evidence, for a job's id and a device's nonce."""
+
+
 class Enrolment(Protocol):
     """Where devices are registered."""
 
@@ -117,6 +122,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         rates: DeviceRates = _DEFAULT_RATES,
         cap: DailyCap | None = None,
         elsewhere: Elsewhere | None = None,
+        attest: Attest | None = None,
     ) -> None:
         """Assemble.
 
@@ -127,6 +133,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             rates: How often a device may call.
             cap: Tasks a device and day; None for any number.
             elsewhere: Asks the other gateways what became of updates; None where there are none.
+            attest: Has the enclave prove itself; None where there is none.
         """
         self._state = state
         self._intake = intake
@@ -142,6 +149,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._reasons = DeviceReasons()
         self._rates = RateLimits(rates)
         self._cap = cap
+        self._attest = attest
         self.pending = PendingUpdates(state, mint, outcomes, elsewhere, clock)
 
     def Enrol(  # noqa: N802 - gRPC's names
@@ -201,20 +209,21 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             return self._come_back(held_back.wait_s)
         pending = request.pending[:_MOST_PENDING]
         settlements = [self.pending.settle(device.device_id, update, now_s) for update in pending]
-        had_its_share = self._had_its_share(device.device_id, now_s)
+        gets_none = self._state.refuses_runtime(request.runtime_version)
+        gets_none = gets_none or self._had_its_share(device.device_id, now_s)
         answer = self._state.check_in(
             device.device_id,
             request.satisfied_policy_sha256,
             {update.task_id for update in pending},
             now_s,
             request.codecs[:_MOST_CODECS],
-            may_lease=had_its_share is None,
+            may_lease=gets_none is None,
         )
         come_back_after_s = answer.come_back_after_s
         if answer.task is not None:
             if self._cap is not None:
                 self._cap.note(device.device_id, answer.task.task_id, now_s)
-        elif (held_back := answer.held_back or had_its_share) is not None:
+        elif (held_back := answer.held_back or gets_none) is not None:
             self._metrics.count_held_back(held_back.reason)
             come_back_after_s = max(come_back_after_s, self._spread(held_back.wait_s))
         return pb.CheckInResponse(
@@ -299,6 +308,35 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         return pb.ReportOutcomeResponse(
             come_back_after_s=self._state.come_back_after_s(claims.device_id)
         )
+
+    def Attest(  # noqa: N802
+        self, request: pb.AttestRequest, context: grpc.ServicerContext
+    ) -> pb.Evidence:
+        """Have the enclave that a leased task's update is for prove what it is."""
+        if request.task_token:
+            claims = self._task_claims(request.task_token, context)
+            asking, job_id = claims.device_id, claims.job_id
+        else:
+            # Whoever dials may see what devices see; one address, as often as one device.
+            job = self._state.job
+            asking = context.peer().rpartition(":")[0]
+            job_id = request.job_id or ("" if job is None else job.job_id)
+        held_back = self._rates.fetch(asking, self._clock())
+        if held_back is not None:
+            self._turn_away(held_back, "evidence is asked for too often", context)
+        if self._attest is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "this deployment has no enclave")
+        if self._state.job is None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no job is open here yet")
+        try:
+            evidence = self._attest(job_id, request.nonce)
+        except ReleaseRefused as refused:
+            context.abort(grpc.StatusCode.NOT_FOUND, refused.detail)
+        except AggregatorLost as error:
+            self._on_lost(error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the enclave is gone")
+        self._metrics.attestations.inc()
+        return evidence
 
     def _take(self, request: pb.UploadRequest) -> pb.UploadResponse:
         payload = request.payload

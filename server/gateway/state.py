@@ -10,6 +10,7 @@ from server.coordination.tasks import Grant, Outcome, UpdateReference
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from server.gateway.answers import Answer
 from server.gateway.decisions import Admitted, CheckInAnswer, Counts, Held, TryLater
+from server.gateway.held_back import HeldBack, HeldBackReason
 from server.gateway.leases import Lease
 from server.gateway.leasing import Leasing
 from server.gateway.opened_job import OpenedJob
@@ -28,6 +29,9 @@ from server.gateway.task_book import (
 from server.gateway.tokens import TaskClaims, TokenMint
 from server.update_gate.envelope import check_other_digest
 from server.update_gate.rejections import Rejection, RejectionReason
+
+_SEALS = 2  # runtime_version in device.proto
+_OLD_RUNTIME_WAIT_S = 3600.0
 
 CAPACITY = 50_000
 """Tasks one gateway is willing to have leased at once; a lease takes about 2 KB."""
@@ -225,6 +229,14 @@ class GatewayState:
                 may_count=claims.boot_id != self.boot_id
                 and self._models.is_live(claims.base_version),
             )
+
+    def refuses_runtime(self, runtime_version: int) -> HeldBack | None:
+        """Why a device gets no task of the open job: its runtime would not seal its update."""
+        with self._lock:
+            job = self._job
+        if job is None or job.secure_aggregation is None or runtime_version >= _SEALS:
+            return None
+        return HeldBack(HeldBackReason.RUNTIME_TOO_OLD, _OLD_RUNTIME_WAIT_S)
 
     # -- uploads -------------------------------------------------------------------------------
 

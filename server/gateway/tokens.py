@@ -124,8 +124,3 @@ class TokenMint:
         mac = self._keyed.copy()
         mac.update(kind + body)
         return mac.digest()
-
-
-def device_id_of(public_key_der: bytes) -> str:
-    """A device's name: a digest of its key, so enrolling the same key twice gives the same name."""
-    return f"d-{hashlib.sha256(public_key_der).hexdigest()[:32]}"

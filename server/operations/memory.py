@@ -7,6 +7,7 @@ unmapped whole.
 
 import ctypes
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class MemoryReturn:
     def __init__(self, every_s: float = 2.0) -> None:
         self._every_s = every_s
         self._lock = threading.Lock()
-        self._done_s = 0.0
+        self._done_s = -math.inf  # the clock may begin with the machine
 
     def due(self) -> None:
         """Give back what there is, unless that has just been done."""

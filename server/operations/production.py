@@ -16,6 +16,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from device_runtime.attestation_software import PROVIDER as SOFTWARE_ROOT
 from device_runtime.errors import FlintError
 from feature_catalog.schema import EnrolmentTokenRecord
 
@@ -81,6 +82,12 @@ class NamelessGateway(UnsafeForProduction):
     code = "FLN-1227"
 
 
+class SoftwareAttestation(UnsafeForProduction):
+    """Enclaves that a key on this very host vouches for."""
+
+    code = "FLN-1219"
+
+
 class UnlimitedEnrolment(UnsafeForProduction):
     """An enrolment token without a sensible limit."""
 
@@ -96,6 +103,7 @@ class PlannedServer:
         database_sslmode: ``$PGSSLMODE``, which counts where the URL says nothing.
         blob_url: As it will be used.
         user_id: Effective, of this process.
+        attestation: Provider that vouches for enclaves; empty where there are none.
     """
 
     home: Path
@@ -107,6 +115,7 @@ class PlannedServer:
     blob_url: str
     database_sslmode: str | None = None
     user_id: int = -1
+    attestation: str = ""
 
 
 def require_safe(planned: PlannedServer) -> None:
@@ -249,6 +258,16 @@ def _open_superlink(planned: PlannedServer) -> UnsafeForProduction | None:
     )
 
 
+def _software_attestation(planned: PlannedServer) -> UnsafeForProduction | None:
+    if planned.attestation != SOFTWARE_ROOT:
+        return None
+    return SoftwareAttestation(
+        "enclaves are vouched for by a software root, whose key lies on this host: devices would "
+        "be promised what root here can break; use --attestation aws_nitro, or a provider of your "
+        "own"
+    )
+
+
 def _nameless_gateway(planned: PlannedServer) -> UnsafeForProduction | None:
     if _is_loopback(planned.host) or planned.hostnames:
         return None
@@ -267,6 +286,7 @@ _CHECKS: tuple[Callable[[PlannedServer], UnsafeForProduction | None], ...] = (
     _root_server,
     _open_superlink,
     _nameless_gateway,
+    _software_attestation,
 )
 
 

@@ -28,6 +28,13 @@ def flint_home() -> Path:
     return Path.home() / ".local" / "share" / "flint"
 
 
+IN_PROCESS, PROCESS = "in-process", "process"
+ENCLAVE, EXTERNAL_ENCLAVE = "enclave", "external-enclave"
+AGGREGATORS = (IN_PROCESS, PROCESS, ENCLAVE, EXTERNAL_ENCLAVE)
+"""Where updates are summed: in the gateway, in a process of its own, in an enclave's process that
+``flint up`` starts, or in one that somebody starts with ``flint enclave up``."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Addresses and paths of one deployment.
@@ -41,7 +48,8 @@ class ServerSettings:
         gateway_metrics_port: Prometheus endpoint of the gateway, on loopback.
         coordinator_metrics_port: Prometheus endpoint of the coordinator, on loopback.
         insecure: No TLS anywhere; for experiments on one machine only.
-        aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
+        aggregator: One of `AGGREGATORS`.
+        attestation: Provider that vouches for enclaves.
         check_ins_per_s: Rate that pace steering aims at, all devices together.
         gateways: Gateway processes that share the device port.
         more_gateway_metrics_ports: Prometheus endpoints of all gateways but the first.
@@ -58,12 +66,28 @@ class ServerSettings:
     gateway_metrics_port: int
     coordinator_metrics_port: int
     insecure: bool = False
-    aggregator: str = "in-process"
+    aggregator: str = IN_PROCESS
+    attestation: str = "software_root"
     check_ins_per_s: float = 200.0
     gateways: int = 1
     more_gateway_metrics_ports: tuple[int, ...] = ()
     max_tasks_per_day: int | None = None
     profile: str = DEVELOPMENT
+
+    @property
+    def has_enclave(self) -> bool:
+        """Whether jobs with ``privacy.secure_aggregation`` can run here."""
+        return self.aggregator in (ENCLAVE, EXTERNAL_ENCLAVE)
+
+    @property
+    def nodes_enclave(self) -> int:
+        """Number of the enclave that Flower nodes seal to, after those of the gateways."""
+        return self.gateways
+
+    @property
+    def attestation_trust(self) -> Path:
+        """What an app pins to verify this deployment's enclaves by, under a software root."""
+        return self.home / "tls" / "attestation_trust.json"
 
     @property
     def gateway_metrics_ports(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from server.flower.superlink import (
     write_flower_configuration,
 )
 from server.operations.console import Console
+from server.operations.enclaves import enclave_command, write_attestation_trust
 from server.operations.home_claim import AlreadyRunning, HomeClaim, claim_home, running_server
 from server.operations.memory import HEAPS_GIVE_BACK
 from server.operations.ports import (
@@ -27,7 +28,15 @@ from server.operations.ports import (
 )
 from server.operations.processes import ProcessSpec
 from server.operations.production import PlannedServer, require_limited_tokens, require_safe
-from server.operations.settings import DEVELOPMENT, PRODUCTION, ServerSettings
+from server.operations.settings import (
+    DEVELOPMENT,
+    ENCLAVE,
+    EXTERNAL_ENCLAVE,
+    IN_PROCESS,
+    PROCESS,
+    PRODUCTION,
+    ServerSettings,
+)
 from server.operations.supervisor import Supervisor
 from server.operations.tls import ensure_keys
 from server.operations.told_changes import (
@@ -41,6 +50,7 @@ DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
 BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
 
 _LOOPBACK = "127.0.0.1"
+_ENCLAVES = (ENCLAVE, EXTERNAL_ENCLAVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +64,8 @@ class ServerOptions:
             Flower runs, so it is loopback unless SuperNodes on other machines are to join.
         hostnames: Names and addresses under which clients dial, for the certificates; localhost
             and the addresses above are always in them.
-        aggregator: ``"in-process"``, or ``"process"`` for one of its own behind a socket.
+        aggregator: One of `server.operations.settings.AGGREGATORS`.
+        attestation: Provider that vouches for enclaves.
         check_ins_per_s: Rate that pace steering aims at, all devices together.
         gateways: Gateway processes that share the device port. The metrics of the second are ten
             ports above those of the first, and so on.
@@ -73,7 +84,8 @@ class ServerOptions:
     superlink_port: int = 9512
     gateway_metrics_port: int = 9513
     coordinator_metrics_port: int = 9514
-    aggregator: str = "in-process"
+    aggregator: str = IN_PROCESS
+    attestation: str = "software_root"
     check_ins_per_s: float = 200.0
     gateways: int = 1
     max_tasks_per_day: int | None = None
@@ -186,6 +198,7 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         coordinator_metrics_port=ports["coordinator_metrics"],
         insecure=options.insecure,
         aggregator=options.aggregator,
+        attestation=options.attestation,
         check_ins_per_s=options.check_ins_per_s,
         gateways=options.gateways,
         more_gateway_metrics_ports=tuple(ports[name] for name in _more_metrics(options)),
@@ -199,6 +212,8 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
             require_limited_tokens(engine)
         before = settings_before(home)
         made = ensure_keys(settings, [*options.hostnames, options.host, options.superlink_host])
+        if settings.has_enclave:
+            write_attestation_trust(settings)
         write_flower_configuration(settings)
         settings.save()
         audit = AuditLog(engine)
@@ -244,13 +259,26 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             stop_timeout_s=5.0,
             reads_once=None if settings.insecure else settings.certificate("superlink"),
         ),
+    ]
+    if settings.aggregator == ENCLAVE:
+        nodes_socket = aggregator_socket(settings.home, settings.nodes_enclave)
+        # Before the coordinator, which takes up a job at once.
+        specs.append(
+            ProcessSpec(
+                "enclave-nodes",
+                (*python, *enclave_command(settings, settings.nodes_enclave)),
+                lambda: is_accepting_socket(nodes_socket),
+                environment,
+            )
+        )
+    specs.append(
         ProcessSpec(
             "coordinator",
             (*python, "server.coordination", *home),
             lambda: is_accepting(settings.coordinator_address),
             environment,
-        ),
-    ]
+        )
+    )
     for number in range(settings.gateways):
         specs += _gateway_processes(settings, number, python, environment)
     return tuple(specs)
@@ -265,12 +293,16 @@ def _gateway_processes(
     """One gateway, with its aggregator before it where that is a process of its own."""
     suffix = f"-{number + 1}" if number else ""
     specs = []
-    if settings.aggregator == "process":
-        path = aggregator_socket(settings.home, number)
+    path = aggregator_socket(settings.home, number)
+    commands = {
+        PROCESS: (*python, "server.aggregation", "--socket", str(path)),
+        ENCLAVE: (*python, *enclave_command(settings, number)),
+    }
+    if settings.aggregator in commands:
         specs.append(
             ProcessSpec(
-                f"aggregator{suffix}",
-                (*python, "server.aggregation", "--socket", str(path)),
+                f"{'enclave' if settings.aggregator == ENCLAVE else 'aggregator'}{suffix}",
+                commands[settings.aggregator],
                 lambda: is_accepting_socket(path),
                 environment,
             )
@@ -308,6 +340,7 @@ def _planned(home: Path, options: ServerOptions) -> PlannedServer:
         blob_url=_blob_url(home, options),
         database_sslmode=os.environ.get("PGSSLMODE"),
         user_id=os.geteuid(),
+        attestation=options.attestation if options.aggregator in _ENCLAVES else "",
     )
 
 

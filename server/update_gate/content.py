@@ -28,7 +28,6 @@ from device_runtime.update_codec import (
     InvalidScales,
     MalformedPayload,
     WireTensor,
-    WireUpdate,
     decode_update,
 )
 from server.job import Job
@@ -147,7 +146,9 @@ class ContentGate:
             update = decode_update(payload)
         except MalformedPayload as error:
             return Rejection(RejectionReason.MALFORMED, str(error))
-        rejection = self._check_structure(update.tensors) or self._check_examples(update)
+        rejection = self._check_structure(update.tensors) or self.check_examples(
+            update.num_examples
+        )
         if rejection is not None:
             return rejection
         tensors = _encoded(update.tensors)
@@ -228,16 +229,17 @@ class ContentGate:
                 )
         return None
 
-    def _check_examples(self, update: WireUpdate) -> Rejection | None:
-        if update.num_examples <= 0:
+    def check_examples(self, num_examples: int) -> Rejection | None:
+        """Whether an update may claim so many examples."""
+        if num_examples <= 0:
             return Rejection(
                 RejectionReason.NON_POSITIVE_EXAMPLES,
-                f"update claims {update.num_examples} examples; it must be at least 1",
+                f"update claims {num_examples} examples; it must be at least 1",
             )
-        if update.num_examples > self.max_claimed_examples:
+        if num_examples > self.max_claimed_examples:
             return Rejection(
                 RejectionReason.TOO_MANY_EXAMPLES,
-                f"update claims {update.num_examples} examples; "
+                f"update claims {num_examples} examples; "
                 f"at most {self.max_claimed_examples} are accepted",
             )
         return None

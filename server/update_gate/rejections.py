@@ -8,7 +8,7 @@ class RejectionReason(IntEnum):
     """Numbered reasons; each has a page in docs/errors (``FLN-<number>``).
 
     20xx are found by the envelope gate, on bytes it does not open; 21xx by the content gate, where
-    the plaintext lives.
+    the plaintext lives; 22xx by an enclave, of what was sealed to it.
     """
 
     UNKNOWN_TASK = 2001
@@ -29,6 +29,16 @@ class RejectionReason(IntEnum):
     WRONG_ENCODING = 2109
     BAD_POSITIONS = 2110
     BAD_SCALES = 2111
+    NOT_SEALED = 2201
+    OTHER_ENCLAVE_KEY = 2202
+    NOT_OPENED = 2203
+    MALFORMED_CONTENT = 2204
+    ALREADY_RELEASED = 2205
+    VERSION_RELEASED = 2206
+    UNKNOWN_HOST_APP = 2207
+    WRONG_MASKED_SIZE = 2208
+    AGGREGATE_FULL = 2209
+    PAD_USED_TWICE = 2210
 
 
 @dataclass(frozen=True, slots=True)

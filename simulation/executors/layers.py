@@ -6,15 +6,26 @@ straight into its parameter is never stored. ``modeling.torch_models`` is what t
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from modeling.spec import Dense, HashedBag, ModelSpec
+from modeling.spec import (
+    Dense,
+    Embedding,
+    FactorisedEmbedding,
+    HashedBag,
+    Layer,
+    ModelSpec,
+    TextConvolution,
+)
 from simulation.executors.prepared import BagBatch, Bags, Batch
 
 _SUM = 0
+_RECORDS_AT_ONCE = 64
+"""Of a text convolution, whose scores by position take a hundred times an output's memory."""
 
 
 class TrainableLayer(Protocol):
@@ -89,26 +100,145 @@ class BagLayer:
         return None
 
 
+class EmbeddingLayer:
+    """`Embedding`: rows side by side; the model's first layer."""
+
+    def __init__(self, layer: Embedding, table: Tensor) -> None:
+        self.is_frozen = layer.frozen
+        self._layer = layer
+        self._table = table
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs, shape ``(batch, slots * width)``."""
+        self._ids = inputs
+        return _looked_up(self._table, inputs).flatten(1)
+
+    def step(self, gradient: Tensor, rate: float, *, need_input: bool) -> Tensor | None:
+        """See `TrainableLayer.step`; ids have no gradient, and a frozen table does not move."""
+        _refuse_gradient_of_ids(need_input)
+        if not self.is_frozen:
+            by_slot = gradient.view(-1, self._layer.width)
+            _subtract_rows(self._table, self._ids, by_slot, rate)
+        return None
+
+
+class FactorisedEmbeddingLayer:
+    """`FactorisedEmbedding`: rows side by side; the model's first layer."""
+
+    def __init__(self, layer: FactorisedEmbedding, table: Tensor, projection: Tensor) -> None:
+        self._layer = layer
+        self._table, self._projection = table, projection
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs, shape ``(batch, slots * width)``."""
+        self._ids = inputs
+        self._codes = _looked_up(self._table, inputs).view(-1, self._layer.rank)
+        return torch.mm(self._codes, self._projection).view(-1, self._layer.outputs)
+
+    def step(self, gradient: Tensor, rate: float, *, need_input: bool) -> Tensor | None:
+        """See `TrainableLayer.step`; ids have no gradient."""
+        _refuse_gradient_of_ids(need_input)
+        by_slot = gradient.reshape(-1, self._layer.width)
+        of_codes = torch.mm(by_slot, self._projection.t())
+        self._projection.addmm_(self._codes.t(), by_slot, alpha=-rate)
+        _subtract_rows(self._table, self._ids, of_codes, rate)
+        return None
+
+
+class TextConvolutionLayer:
+    """`TextConvolution`: the gradient goes to the first of the positions that tie for the best.
+
+    That is the same step as sharing it among them, since windows that tie are equal but for chance.
+    """
+
+    def __init__(self, layer: TextConvolution, parameters: Sequence[Tensor]) -> None:
+        self._layer = layer
+        self._kernels, self._biases = list(parameters[::2]), list(parameters[1::2])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs, shape ``(batch, windows * filters)``."""
+        self._words = inputs.view(-1, self._layer.tokens, self._layer.width)
+        parts = [self._best_of(part) for part in torch.split(self._words, _RECORDS_AT_ONCE)]
+        self._positions = [torch.cat(found) for found in zip(*(p for _, p in parts), strict=True)]
+        self._outputs = torch.cat([best for best, _ in parts]).relu_()
+        return self._outputs
+
+    def step(self, gradient: Tensor, rate: float, *, need_input: bool) -> Tensor | None:
+        """See `TrainableLayer.step`."""
+        layer, words = self._layer, self._words
+        gradient.mul_(self._outputs > 0)
+        below = torch.zeros_like(words) if need_input else None
+        by_window = torch.split(gradient, layer.filters, dim=1)
+        for window, kernel, bias, positions, of_best in zip(
+            layer.windows, self._kernels, self._biases, self._positions, by_window, strict=True
+        ):
+            columns = _windows(words, window)
+            scores = torch.zeros(len(words), columns.shape[1], layer.filters)
+            scores.scatter_(1, positions.unsqueeze(1), of_best.unsqueeze(1))
+            by_position = scores.view(-1, layer.filters)
+            if below is not None:
+                of_columns = torch.mm(by_position, kernel.t()).view(columns.shape)
+                for i, of_words in enumerate(torch.split(of_columns, layer.width, dim=2)):
+                    below[:, i : i + columns.shape[1]] += of_words
+            flat = columns.reshape(-1, columns.shape[2])
+            kernel.addmm_(flat.t(), by_position, alpha=-rate)
+            bias.sub_(of_best.sum(0), alpha=rate)
+        return None if below is None else below.flatten(1)
+
+    def _best_of(self, words: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Best scores before relu, ``(records, outputs)``, and their positions by window."""
+        values, positions = [], []
+        for window, kernel, bias in zip(
+            self._layer.windows, self._kernels, self._biases, strict=True
+        ):
+            scores = torch.matmul(_windows(words, window), kernel)
+            best, position = scores.max(dim=1)
+            values.append(best.add_(bias))
+            positions.append(position)
+        return torch.cat(values, dim=1), positions
+
+
 def build_layers(model: ModelSpec, arrays: Sequence[Tensor]) -> list[TrainableLayer]:
     """Layers over a model's parameters, in wire order; a table may hold fewer rows than declared.
 
     Raises:
-        ValueError: If a layer other than the first is a `HashedBag`.
+        ValueError: If a layer other than the first looks up ids.
     """
+    remaining = iter(arrays)
+    frozen = iter(_frozen_tensors(model))
     layers: list[TrainableLayer] = []
     for position, layer in enumerate(model.layers):
-        weights, bias = arrays[2 * position : 2 * position + 2]
-        if isinstance(layer, HashedBag):
-            if position:
-                raise ValueError(f"{layer.name} takes ids, so it must be the first layer")
-            layers.append(BagLayer(weights, bias))
-        else:
-            layers.append(DenseLayer(layer, weights, bias))
+        if position and isinstance(layer, HashedBag | Embedding | FactorisedEmbedding):
+            raise ValueError(f"{layer.name} takes ids, so it must be the first layer")
+        own = [next(remaining) for _ in layer.parameters]
+        if isinstance(layer, Embedding) and layer.frozen:
+            own = [next(frozen)]
+        layers.append(_trainable(layer, own))
     return layers
 
 
+def _trainable(layer: Layer, parameters: list[Tensor]) -> TrainableLayer:
+    match layer:
+        case Dense():
+            return DenseLayer(layer, *parameters)
+        case HashedBag():
+            return BagLayer(*parameters)
+        case Embedding():
+            return EmbeddingLayer(layer, *parameters)
+        case FactorisedEmbedding():
+            return FactorisedEmbeddingLayer(layer, *parameters)
+        case TextConvolution():
+            return TextConvolutionLayer(layer, parameters)
+
+
+@lru_cache(maxsize=4)
+def _frozen_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
+    """A model's frozen arrays, drawn once a process; nothing writes to them."""
+    return tuple(map(torch.from_numpy, model.frozen_arrays()))
+
+
 def forward(layers: Sequence[TrainableLayer], inputs: Batch) -> Tensor:
-    """Logits, shape ``(batch, 1)``."""
+    """Logits, shape ``(batch, *label_shape)``."""
     outputs = layers[0].forward(inputs)
     for layer in layers[1:]:
         outputs = layer.forward(outputs)
@@ -118,13 +248,41 @@ def forward(layers: Sequence[TrainableLayer], inputs: Batch) -> Tensor:
 def descend(
     layers: Sequence[TrainableLayer], inputs: Batch, labels: Tensor, learning_rate: float
 ) -> None:
-    """One step of SGD on the mean binary cross-entropy of a batch, parameters changed in place."""
+    """One step of SGD on the mean binary cross-entropy of a batch, parameters changed in place.
+
+    A record's cross-entropy is the sum over its tasks.
+    """
     gradient = forward(layers, inputs).sigmoid_().sub_(labels)
     rate = learning_rate / len(labels)
-    for position in range(len(layers) - 1, -1, -1):
-        below = layers[position].step(gradient, rate, need_input=position > 0)
+    first = layers[0]
+    lowest = 1 if isinstance(first, EmbeddingLayer) and first.is_frozen else 0
+    for position in range(len(layers) - 1, lowest - 1, -1):
+        below = layers[position].step(gradient, rate, need_input=position > lowest)
         if below is not None:
             gradient = below
+
+
+def _refuse_gradient_of_ids(wanted: bool) -> None:
+    if wanted:
+        raise ValueError("ids have no gradient, so no layer can come before those that take them")
+
+
+def _looked_up(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of the ids, shape ``(batch, slots, columns of the table)``; zeros for -1."""
+    rows = torch.nn.functional.embedding(ids.clamp(min=0), table)
+    return rows.mul_((ids >= 0).unsqueeze(2))
+
+
+def _subtract_rows(table: Tensor, ids: Tensor, row_gradient: Tensor, rate: float) -> None:
+    """Subtract ``rate`` times the gradient, ``(batch * slots, columns)``, where ids are used."""
+    used = (ids >= 0).view(-1)
+    table.index_add_(0, ids.view(-1)[used], row_gradient[used], alpha=-rate)
+
+
+def _windows(words: Tensor, window: int) -> Tensor:
+    """Neighbouring words side by side, shape ``(records, positions, window * width)``."""
+    positions = words.shape[1] - window + 1
+    return torch.cat([words[:, i : i + positions] for i in range(window)], dim=2)
 
 
 def _sums(table: Tensor, bags: Bags) -> Tensor:

@@ -149,7 +149,7 @@ def total_loss(
 
 
 def logits_of(model: ModelSpec, weights: Tensor, prepared: Prepared) -> NDArray[np.float64]:
-    """Logits of all prepared records, shape ``(records, 1)``.
+    """Logits of all prepared records, shape ``(records, *label shape)``.
 
     Args:
         weights: Flat in wire order, shape ``(parameters,)``.

@@ -153,6 +153,7 @@ def start_device(gateway, tiny, tmp_path):
         records: int = 50,
         token: str | None = TOKEN,
         runner_type=DeviceRunner,
+        trust=None,
         **options,
     ) -> Device:
         counts: Counter[str] = Counter()
@@ -161,6 +162,7 @@ def start_device(gateway, tiny, tmp_path):
             BlobCache(tmp_path / "cache", 10 * 2**20),
             LoadedModels(),
             counts,
+            trust,
         )
         store = DeviceStore(tmp_path / name)
         store.take()

@@ -9,7 +9,7 @@ from concurrent import futures
 import grpc
 
 from device_runtime.gateway_client import SERVER_TIME_KEY
-from device_runtime.identity import verify_check_in, verify_enrol, verify_upload
+from device_runtime.identity import device_id_of, verify_check_in, verify_enrol, verify_upload
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol.device_pb2_grpc import (
@@ -33,6 +33,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         settlements: By task id, told at check-in for updates the device still keeps.
         errors: By method, gRPC statuses to fail the next calls with.
         break_fetch_after: Chunks after which the next fetch breaks off.
+        evidence: Answers a device's nonce; None: there is no enclave.
         check_ins, fetches, uploads, reports, enrolments: Requests, in order.
         clock_ahead_ms: Server clock minus the machine's.
         tolerance_ms: Most that a proof's time may be from the server's; None: any.
@@ -46,6 +47,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         self.settlements: dict[str, pb.Settlement.State] = {}
         self.errors: dict[str, deque[grpc.StatusCode]] = defaultdict(deque)
         self.break_fetch_after: int | None = None
+        self.evidence: Callable[[pb.AttestRequest], pb.Evidence] | None = None
         self.on_check_in: Callable[[pb.CheckInRequest], None] = lambda request: None
         self.come_back_after_s = 7.0
         self.clock_ahead_ms = 0
@@ -82,7 +84,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         if request.enrolment_token != TOKEN or not verify_enrol(request):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "no such token")
         self.enrolments.append(request)
-        device_id = "d-" + hashlib.sha256(request.public_key).hexdigest()[:12]
+        device_id = device_id_of(request.public_key)
         self.public_keys[device_id] = request.public_key
         return pb.EnrolResponse(
             device_id=device_id, credential=b"credential", server_time_ms=self.now_ms()
@@ -141,6 +143,12 @@ class ScriptedGateway(DeviceGatewayServicer):
         return pb.UploadResponse(
             verdict=pb.UploadResponse.ACCEPTED, come_back_after_s=self.come_back_after_s
         )
+
+    def Attest(self, request, context):  # noqa: N802
+        self._fail("Attest", context)
+        if self.evidence is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no enclave")
+        return self.evidence(request)
 
     def ReportOutcome(self, request, context):  # noqa: N802
         self._fail("ReportOutcome", context)

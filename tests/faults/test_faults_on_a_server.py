@@ -81,7 +81,7 @@ def test_everything_killed_at_once_and_started_again(world, run, strategy):
         in_the_middle(world, job_id)
         world.server.kill_everything()
         world.server.collect()
-        assert world.server.processes() == []
+        assert world.wait_for(lambda: world.server.processes() == [], 20.0)
         world.server.start()
 
     outcome = run(strategy, AGGREGATIONS, disturb)

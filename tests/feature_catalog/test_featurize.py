@@ -12,19 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_runtime.hashing import encode_bag
+from device_runtime.hashing import encode_bag, hash_bucket
+from feature_catalog.encoders import MissingNumber, build_encoder
 from feature_catalog.featurize import (
     FieldRoles,
     InputWidthMismatch,
-    MissingNumber,
     NoFeatures,
-    build_encoder,
+    SeveralLabels,
     learn_encodings,
 )
 from feature_catalog.field_encodings import FieldEncoding, UnsupportedColumn
 from feature_catalog.table_files import TableFile
 from modeling.spec import ModelSpec
-from tests.feature_catalog.models import BAG_MODEL, DENSE_MODEL
+from modeling.zoo import MULTITASK_MLP
+from tests.feature_catalog.models import BAG_MODEL, DENSE_MODEL, FIELD_MODEL, WORD_MODEL
 
 ROLES = FieldRoles("client", "label")
 SEED = 5
@@ -174,7 +175,7 @@ _rows = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_rows)
 def test_any_table_encodes_as_its_rows_do_one_by_one(rows: list[tuple[Any, Any, Any]]) -> None:
     table = _in_memory(
@@ -220,3 +221,46 @@ def test_parquet_of_several_row_groups_encodes_like_one_table(tmp_path: Path) ->
     assert encoded.tolist() == [
         _bag(f"city=c{n % 7}", *[f"tags=t{n % 3}"] * (n % 4)) for n in range(50)
     ]
+
+
+def _ids(*tokens: str | None) -> list[int]:
+    return [-1 if token is None else hash_bucket(token, 128, SEED) for token in tokens]
+
+
+def test_a_model_of_fields_takes_each_columns_token_in_its_own_place() -> None:
+    columns = {
+        "city": ["Rome", None],
+        "tags": [["a", "b"], ["c"]],
+        "price": [1.0, 9.0],
+    }
+    encoded, encodings = _encode(columns, model=FIELD_MODEL)
+    assert encoded[0] == _ids("city=Rome", "price=q0", None)
+    assert encoded[1] == _ids(None, "price=q9", None)
+    left_out = {e.field: e.reason for e in encodings if e.treatment == "left_out"}
+    assert left_out == {"tags": "a list has several values, and the model takes one a column"}
+
+
+def test_a_model_of_fields_refuses_more_columns_than_it_has_places() -> None:
+    columns = {name: [1, 2] for name in "abcd"}
+    with pytest.raises(InputWidthMismatch, match=r"takes at most 3 columns .*a, b, c, d"):
+        _encode(columns, model=FIELD_MODEL)
+
+
+def test_a_text_model_takes_the_words_in_order_and_with_repeats() -> None:
+    roles = FieldRoles("client", "label", text_field="text")
+    columns = {"text": ["Hi you, HI", None, "a b c d e f g"], "age": [1, 2, 3]}
+    encoded, encodings = _encode(columns, roles, WORD_MODEL)
+    assert encoded[0] == _ids("hi", "you", ",", "hi", None)
+    assert encoded[1] == [-1] * 5
+    assert encoded[2] == _ids("a", "b", "c", "d", "e")
+    assert encodings[0].reason == "the model reads the text field alone"
+
+
+def test_a_text_model_without_a_text_field_has_nothing_to_learn_from() -> None:
+    with pytest.raises(NoFeatures, match="name a text field"):
+        _encode({"age": [1, 2]}, model=WORD_MODEL)
+
+
+def test_a_model_of_several_tasks_is_refused_by_a_file_with_one_label() -> None:
+    with pytest.raises(SeveralLabels, match=r"learns 4 labels a record \(click, like.*FLN-1119"):
+        _encode({"age": [1, 2]}, model=MULTITASK_MLP)

@@ -60,6 +60,7 @@ COMMANDS = [
     ["models", "export"],
     ["models", "promote"],
     ["models", "build"],
+    ["model", "check"],
     ["dataset", "add"],
     ["dataset", "list"],
     ["dataset", "show"],

@@ -100,13 +100,10 @@ def test_a_job_survives_its_own_json():
     [
         ("feature_service", "ads_ctr_v1"),
         ("participation.device", {"min_os_release": "2019-09"}),
-        ("privacy.secure_aggregation", {"mode": "enclave"}),
         ("privacy.differential_privacy", {"noise_multiplier": 0.8}),
         ("privacy.differential_privacy", None),
-        ("privacy.robustness.max_share_per_host_app", 0.2),
         ("privacy.robustness.rule", "trimmed_mean"),
-        ("budget", {"device_hours": 700}),
-        ("budget", {}),
+        ("budget.device_hours", 700),
         ("evaluation", {"dataset": "d", "mode": "federated"}),
     ],
 )
@@ -343,7 +340,7 @@ places = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(place=places, value=json_values)
 def test_any_value_anywhere_gives_a_job_or_one_sentence(place, value):
     try:
@@ -354,9 +351,85 @@ def test_any_value_anywhere_gives_a_job_or_one_sentence(place, value):
         assert Job.model_validate_json(job.to_json()) == job
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(max_size=200))
 def test_any_text_gives_one_sentence(text):
     with pytest.raises(JobFileError) as caught:
         parse_job(text)
     assert len(str(caught.value).splitlines()) == 1
+
+
+SECURE = {"mode": "enclave", "release_threshold": 20, "allowed_measurements": ["ab" * 32]}
+
+
+def secure(**changed):
+    raw = yaml.safe_load(DESIGN_JOB)
+    raw["privacy"]["secure_aggregation"] = SECURE
+    raw["strategy"]["weighting"] = "uniform"
+    for path, value in changed.items():
+        *parents, last = path.split("__")
+        block = raw
+        for key in parents:
+            block = block.setdefault(key, {})
+        block[last] = value
+    return yaml.safe_dump(raw)
+
+
+def test_a_secure_job_is_read_and_says_what_its_enclave_lets_out():
+    shares = {"privacy__robustness__max_share_per_host_app": 0.2, "budget__enclave_mb_per_s": 3}
+    job = parse_job(secure(**shares))
+    policy = job.release_policy()
+    assert (policy.mode, policy.release_threshold) == ("enclave", 20)
+    assert policy.max_share_per_host_app == 0.2
+    assert job.budget.enclave_mb_per_s == 3
+    assert Job.model_validate_json(job.to_json()) == job
+
+
+MASKED = {
+    "privacy__secure_aggregation": SECURE | {"mode": "masked"},
+    "privacy__robustness": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"privacy__secure_aggregation": {"mode": "enclave"}}, "release_threshold"),
+        (
+            {"privacy__secure_aggregation": SECURE | {"allowed_measurements": ["abc"]}},
+            "allowed_measurements",
+        ),
+        (
+            {"privacy__secure_aggregation": SECURE | {"allowed_measurements": []}},
+            "allowed_measurements",
+        ),
+        ({"privacy__secure_aggregation": SECURE | {"release_threshold": 1}}, "release_threshold"),
+        ({"strategy__buffer_size": 10}, "raise strategy.buffer_size"),
+        (
+            {"privacy__secure_aggregation": SECURE | {"max_share_per_device": 0.01}},
+            "max_share_per_device",
+        ),
+        (MASKED | {"privacy__robustness": {"max_update_norm": 1.0}}, "max_update_norm"),
+        (
+            MASKED | {"privacy__robustness": {"max_share_per_host_app": 0.5}},
+            "max_share_per_host_app",
+        ),
+        (MASKED | {"client__compression": {"name": "int8"}}, "client.compression"),
+        (MASKED | {"strategy__weighting": "examples"}, "weighting"),
+    ],
+)
+def test_a_secure_job_that_cannot_work_is_refused_with_the_mend(changed, said):
+    assert said in str(refusal(secure(**changed)))
+
+
+def test_in_masked_mode_the_reason_is_that_nobody_sees_an_update():
+    changed = MASKED | {"privacy__robustness": {"max_update_norm": 1.0}}
+    assert "nobody sees an update" in str(refusal(secure(**changed)))
+    assert parse_job(secure(**MASKED)).release_policy().mode == "masked"
+
+
+@pytest.mark.parametrize(
+    "path", ["privacy.robustness.max_share_per_host_app", "budget.enclave_mb_per_s"]
+)
+def test_what_only_an_enclave_keeps_to_needs_one(path):
+    assert "privacy.secure_aggregation" in str(refusal(with_value(path, 0.5)))

@@ -25,3 +25,17 @@ def proximal_artifact(spec) -> ModelArtifact:
 @pytest.fixture
 def engine(artifact) -> LiteRtEngine:
     return LiteRtEngine(artifact.model_bytes, artifact.manifest)
+
+
+LARGER = ("embedding_mlp", "text_cnn", "multitask_mlp")
+
+
+@pytest.fixture(scope="session", params=LARGER)
+def larger(request):
+    """A model whose conversion takes seconds."""
+    return get_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def larger_artifact(larger) -> ModelArtifact:
+    return build_artifact(larger, batch_size=BATCH_SIZE)

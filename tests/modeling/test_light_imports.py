@@ -6,7 +6,16 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["modeling.spec", "modeling.metrics", "modeling.zoo"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "modeling.spec",
+        "modeling.metrics",
+        "modeling.zoo",
+        "modeling.compression",
+        "modeling.model_check",
+    ],
+)
 def test_specs_and_metrics_load_neither_torch_nor_tensorflow(module):
     code = (
         f"import sys, {module}; "

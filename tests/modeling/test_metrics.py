@@ -67,3 +67,13 @@ def test_a_metric_of_nothing_or_of_unequal_lengths_is_an_error(metric):
         metric([], [])
     with pytest.raises(ValueError, match="2 labels but 3 scores"):
         metric([0, 1], [1, 2, 3])
+
+
+def test_several_tasks_give_the_mean_of_their_metrics():
+    labels = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.9], [-0.6, 0.3]])
+    each = [average_precision_score(labels[:, task], scores[:, task]) for task in (0, 1)]
+    assert auprc(labels, scores) == pytest.approx(np.mean(each))
+    assert accuracy(labels, scores) == pytest.approx(
+        np.mean([accuracy_score(labels[:, task], scores[:, task] > 0) for task in (0, 1)])
+    )

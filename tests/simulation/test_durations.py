@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulation.durations import (
@@ -55,7 +55,6 @@ POSITIVE = st.floats(1e-6, 1e9)
     ),
     window_s=st.floats(0, 1e7),
 )
-@settings(deadline=None)
 def test_one_client_and_many_agree_to_the_bit(clients, window_s):
     records, per_example, down, up, start = zip(*clients, strict=True)
     many = task_durations(

@@ -48,7 +48,7 @@ def test_philox_of_arrays_gives_the_published_answers(line):
     task=WORDS,
     draw=WORDS,
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_client_and_many_draw_the_same_bits(seed, clients, task, draw):
     stream = RandomStreams(seed, trial=3)["per_example_s"]
     many = np.array(clients, dtype=np.uint64)

@@ -302,6 +302,23 @@ class TestRemoteAggregator(AggregatorContract):
             again.communicate(timeout=10)
             remote.close()
 
+    def test_a_gateway_that_starts_anew_finds_empty_sums(self, socket_path):
+        """It knows none of the updates in them, and their devices are asked again."""
+        server = serve(MeanAggregator(), socket_path)
+        try:
+            before = RemoteAggregator(socket_path)
+            before.open("j-1", make_job(), MODEL)
+            fold(before, 1)
+            after = RemoteAggregator(socket_path)
+            after.open("j-1", make_job(), MODEL)
+            assert after.held() == ()
+            with pytest.raises(AggregatorLost):
+                before.held()
+            before.close()
+            after.close()
+        finally:
+            server.stop(None).wait()
+
     def test_a_second_aggregator_on_the_same_socket_says_so_in_one_sentence(self, socket_path):
         server = serve(MeanAggregator(), socket_path)
         try:

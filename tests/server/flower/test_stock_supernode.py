@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_runtime.attestation import AttestationTrust
 from device_runtime.engine import LiteRtEngine
 from device_runtime.examples import SqliteExampleStore
 from device_runtime.training import train
 from device_runtime.training_plan import TrainingPlan
 from device_runtime.update_codec import encode_parameters, flatten
 from feature_catalog.blobs import BlobStore
+from feature_catalog.release_budgets import ReleaseBudgets
 from modeling.tflite import ModelArtifact, build_artifact
 from modeling.zoo import get_model
 from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
@@ -28,6 +30,10 @@ from server.flower.grid_fleet import GridFleet
 from server.job import Job
 from server.operations.ports import choose_ports
 from server.operations.settings import ServerSettings
+from server.secure_aggregation.attesters.software import SoftwareRoot
+from server.secure_aggregation.client import RemoteEnclave
+from server.secure_aggregation.configuration import enclave_configuration
+from server.secure_aggregation.measurement import measure
 from tests.server.flower.conftest import eventually
 
 pytestmark = pytest.mark.integration
@@ -66,19 +72,22 @@ def records() -> tuple[np.ndarray, np.ndarray]:
 def supernode(settings: ServerSettings, tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(examples: Path) -> None:
+    def start(examples: Path, **config: object) -> None:
         port = choose_ports({"supernode": ("127.0.0.1", 0)})["supernode"]
         command = [SUPERNODE, "--superlink", settings.superlink_address]
         command += ["--root-certificates", str(settings.ca_certificate)]
-        command += ["--port", str(port), "--node-config", f'examples="{examples}"']
+        node_config = " ".join(
+            f'{key}="{value}"' for key, value in {"examples": examples, **config}.items()
+        )
+        command += ["--port", str(port), "--node-config", node_config]
         environment = {
             **os.environ,
-            "FLWR_HOME": str(tmp_path / "flower"),
+            "FLWR_HOME": str(tmp_path / f"flower-{len(started)}"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         }
-        with (tmp_path / "supernode.log").open("wb") as output:
+        with (tmp_path / f"supernode-{len(started)}.log").open("wb") as output:
             started.append(
                 subprocess.Popen(
                     command,
@@ -147,3 +156,68 @@ def test_a_supernode_without_records_says_so(fleet, supernode, tmp_path):
     ended = fleet.next_event(100.0)
     assert isinstance(ended, TaskEnded)
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, "no_examples")
+
+
+@pytest.fixture
+def enclave(tmp_path: Path, engine) -> Iterator[RemoteEnclave]:
+    socket_path, secrets = tmp_path / "enclave.sock", tmp_path / "secrets"
+    secrets.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "server.secure_aggregation", "--socket", str(socket_path)]
+    process = subprocess.Popen([*command, "--secrets", str(secrets)])
+    remote = RemoteEnclave(socket_path, ReleaseBudgets(engine), slot=1)
+    yield remote
+    remote.close()
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_stock_supernodes_verify_an_enclave_and_seal_to_it(
+    settings, supernode, enclave, artifact, records, tmp_path
+):
+    """Two nodes, one enclave; a third node that pins another root gives nothing away."""
+    measurement = measure(enclave_configuration("software_root", {})).value.hex()
+    secure = {"release_threshold": 2, "allowed_measurements": [measurement]}
+    job = Job.model_validate(
+        JOB.model_dump()
+        | {
+            "strategy": {"name": "fedbuff", "buffer_size": 2, "concurrency": 3},
+            "privacy": {"secure_aggregation": secure},
+        }
+    )
+    root = SoftwareRoot.load_or_create(tmp_path / "secrets" / "software_root.key")
+    for name, key in (("right", root.public_key), ("wrong", bytes(range(32)))):
+        trust = AttestationTrust({"software_root": {"public_keys": [key.hex()]}})
+        (tmp_path / f"{name}.json").write_text(trust.to_json())
+    blobs = BlobStore(f"file://{tmp_path}/blobs")
+    run = FlowerRun.acquire(settings, submit_run(settings, job.name), job.name)
+    fleet = GridFleet(run.grid, blobs, enclave=enclave)
+    digests = [blobs.put(artifact.model_bytes), blobs.put(artifact.manifest.to_json().encode())]
+    fleet.open(OpenJob("j-secure", 1, job, MODEL, *digests, b"c" * 32))
+    base = MODEL.initial_parameters(seed=3)
+    fleet.set_model(0, blobs.put(encode_parameters(MODEL.parameters, base)), 0)
+    for number, pinned in enumerate(("right", "right", "wrong")):
+        examples = tmp_path / f"node-{number}" / "examples.sqlite"
+        examples.parent.mkdir()
+        SqliteExampleStore(examples).fill(*records)
+        supernode(examples, attestation_trust=tmp_path / f"{pinned}.json")
+    try:
+        eventually(lambda: fleet.capacity() == 3, within_s=60)
+        fleet.grant(Grant("g", 3, None, 120.0))
+        events = [fleet.next_event(100.0) for _ in range(6)]
+        completed = [event for event in events if isinstance(event, TaskCompleted)]
+        (ended,) = [event for event in events if isinstance(event, TaskEnded)]
+        assert (ended.outcome, ended.reason) == (Outcome.FAILED, "attestation_untrusted_root")
+        assert len(completed) == 2
+        assert np.isnan(completed[0].reference.loss_after), "that stays inside"
+        (partial,) = fleet.release(Release("r")).sums
+    finally:
+        fleet.close("test over")
+        run.finish("completed", "")
+    learner = LiteRtEngine(artifact.model_bytes, artifact.manifest)
+    expected = np.zeros(MODEL.parameter_count)
+    for event in completed:
+        seed = shuffle_seed(job.seed, event.reference.task_id)
+        plan = TrainingPlan(2, 20, 500, 0.1, 0.0, seed)
+        expected += flatten(train(learner, plan, base, *records).delta)
+    assert partial.weight == 2.0
+    np.testing.assert_allclose(partial.total, expected, atol=1e-6)

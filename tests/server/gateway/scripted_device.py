@@ -8,6 +8,7 @@ from device_runtime.gateway_client import open_channel
 from device_runtime.identity import DeviceKey, sign_check_in, sign_enrol, sign_upload
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.protocol.device_pb2_grpc import DeviceGatewayStub
+from device_runtime.request_signer import RUNTIME_VERSION
 from device_runtime.update_codec import sha256_of
 from server.operations.settings import ServerSettings
 
@@ -21,6 +22,7 @@ class ScriptedDevice:
         self.stub = DeviceGatewayStub(self.channel)
         self.key = DeviceKey.generate()
         self.skew_ms = 0
+        self.runtime_version = RUNTIME_VERSION
         enrolled = self.enrol(enrolment_token)
         self.device_id, self.credential = enrolled.device_id, enrolled.credential
 
@@ -41,7 +43,11 @@ class ScriptedDevice:
         return int(time.time() * 1000) + self.skew_ms
 
     def check_in_request(self, policy_sha256: bytes = b"", pending=()) -> pb.CheckInRequest:
-        request = pb.CheckInRequest(satisfied_policy_sha256=policy_sha256, pending=pending)
+        request = pb.CheckInRequest(
+            satisfied_policy_sha256=policy_sha256,
+            pending=pending,
+            runtime_version=self.runtime_version,
+        )
         sign_check_in(
             self.key,
             request,

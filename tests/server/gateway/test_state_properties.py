@@ -261,4 +261,4 @@ class Fates(RuleBasedStateMachine):
 
 
 TestFates = Fates.TestCase
-TestFates.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestFates.settings = settings(max_examples=60, stateful_step_count=50)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint, device_id_of
+from device_runtime.identity import device_id_of
+from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint
 
 MINT = TokenMint(b"k" * 32)
 TASK = TaskClaims("t-1", "j-1", "g-1", 3, "d-1", "boot", 1_700_000_000_000, (b"a" * 32, b"b" * 32))

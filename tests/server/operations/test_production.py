@@ -19,6 +19,7 @@ from server.operations.production import (
     PlainTraffic,
     PlannedServer,
     RootServer,
+    SoftwareAttestation,
     TemporaryStorage,
     UnlimitedEnrolment,
     UnsafeForProduction,
@@ -68,6 +69,7 @@ def test_a_safe_deployment_is_let_up():
 @pytest.mark.parametrize(
     ("planned", "problem", "mend"),
     [
+        ({"attestation": "software_root"}, SoftwareAttestation, "--attestation aws_nitro"),
         ({"insecure": True}, PlainTraffic, "leave --insecure out"),
         ({"database_url": None}, EmbeddedDatabase, "set FLINT_DATABASE_URL"),
         (

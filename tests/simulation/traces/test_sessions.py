@@ -108,7 +108,7 @@ SPANS = st.lists(
 
 
 @given(rows=SPANS, period=st.sampled_from([None, 40, 41, 57]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_spans_at_all_equal_a_map_of_seconds(rows, period):
     """Overlapping, touching, empty, repeated: joined, they are a yes or no for every second."""
     trace = trace_of(rows, SpanRules(merge=True, repeat_every_s=period))

@@ -1,0 +1,1 @@
+"""Secure aggregation: the enclave behind the reference seam."""
