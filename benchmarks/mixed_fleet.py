@@ -3,7 +3,10 @@
 Devices are real ones of one process (LiteRT, TLS, signed); SuperNodes are stock `flower-supernode`
 processes that run our ClientApp on stores of their own. All train `sparse_mlp` with FedBuff (buffer
 50) on one server, and share its cores. Updates that are in stored versions are counted, by kind,
-over a stretch that begins once every node has given one. CPU seconds are told apart.
+over a stretch that begins once every node has given one. CPU seconds are told apart. With
+``--nodes 0`` real devices share the cores with the server alone: `updates_per_s_of_two_cores` is
+computed, two over the CPU seconds of devices and server an update, for a machine that has nothing
+else to do.
 
 The limit of a SuperNode is Flower's: it starts a Python process a task, which loads LiteRT.
 
@@ -37,6 +40,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from tests.supernodes import SuperNodes
 
 MOST_WAIT_S = 240.0
+WARM_UP_S = 5.0
 
 
 def job(concurrency: int) -> Job:
@@ -100,16 +104,19 @@ def measure(deployment: Deployment, options: argparse.Namespace, scratch: Path) 
         device_folder(folder, options.devices + n) / "examples.sqlite" for n in range(options.nodes)
     ]
     with (
-        LocalFleet(deployment, folder, options.devices, processes=1) as devices,
+        LocalFleet(deployment, folder, options.devices, processes=options.processes) as devices,
         SuperNodes(deployment.settings, stores, scratch / "nodes") as nodes,
     ):
         devices.wait_until_enrolled()
         job_id = submit(deployment, job(count), lambda _: None).job_id
         until_s = time.monotonic() + MOST_WAIT_S
-        while sum(c.startswith("node-") for c in counted(deployment, job_id)) < options.nodes:
+        while not (updates := counted(deployment, job_id)) or (
+            sum(client.startswith("node-") for client in updates) < options.nodes
+        ):
             if time.monotonic() > until_s:
                 raise SystemExit("not every SuperNode gave an update: " + nodes.log()[-2000:])
             time.sleep(0.5)
+        time.sleep(WARM_UP_S)
         server = ServerProcesses(deployment.settings.home)
         nodes_before_s, devices_before_s = cpu_s(nodes.pids), cpu_s(devices.pids)
         before, begun_s = by_kind(counted(deployment, job_id)), time.monotonic()
@@ -119,21 +126,28 @@ def measure(deployment: Deployment, options: argparse.Namespace, scratch: Path) 
         used_s["nodes"] = round(cpu_s(nodes.pids) - nodes_before_s, 1)
         used_s["devices"] = round(cpu_s(devices.pids) - devices_before_s, 1)
         stop(deployment, job_id)
-    updates = {kind: after[kind] - before[kind] for kind in ("devices", "nodes")}
-    return {
-        "devices_updates_per_s": round(updates["devices"] / took_s, 1),
-        "nodes_updates_per_s": round(updates["nodes"] / took_s, 2),
-        "updates": updates,
+    gained = {kind: after[kind] - before[kind] for kind in ("devices", "nodes")}
+    figures = {
+        "devices_updates_per_s": round(gained["devices"] / took_s, 1),
+        "nodes_updates_per_s": round(gained["nodes"] / took_s, 2),
+        "updates": gained,
         "seconds": round(took_s, 1),
         "cpu_s": used_s,
-        "nodes_cpu_s_per_update": round(used_s["nodes"] / max(1, updates["nodes"]), 2),
+        "nodes_cpu_s_per_update": round(used_s["nodes"] / max(1, gained["nodes"]), 2),
+        "devices_cpu_ms_per_update": round(1e3 * used_s["devices"] / max(1, gained["devices"]), 1),
     }
+    if not options.nodes:
+        figures["updates_per_s_of_two_cores"] = round(
+            2 * gained["devices"] / sum(used_s.values()), 1
+        )
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--devices", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=1, help="of devices")
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     with (

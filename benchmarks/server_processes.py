@@ -1,6 +1,9 @@
 """What the processes of one deployment use: CPU seconds and resident memory, by process."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -26,6 +29,11 @@ class ServerProcesses:
         now = self._totals()
         return {name: now[name] - self._before[name] for name in now}
 
+    def gateway_threads(self) -> "ThreadTimes":
+        """What the threads of all gateways have used since they began."""
+        gateways = [root for name, root in self._roots.items() if name.startswith("gateway")]
+        return sum((ThreadTimes.of(gateway.pid) for gateway in gateways), ThreadTimes())
+
     def resident_mb(self) -> dict[str, float]:
         """Resident memory of each process alone, 10**6 bytes."""
         return {name: root.memory_info().rss / 1e6 for name, root in self._roots.items()}
@@ -44,6 +52,46 @@ class ServerProcesses:
                 total += times.user + times.system + times.children_user + times.children_system
             totals[name] = total
         return totals
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTimes:
+    """What the threads of a process have used that run at this moment.
+
+    Attributes:
+        kernel_s: CPU in the kernel.
+        grpc_s: CPU of gRPC's own threads, in the kernel and not.
+        switches: How often a thread gave its core away, by itself or not.
+    """
+
+    kernel_s: float = 0.0
+    grpc_s: float = 0.0
+    switches: int = 0
+
+    def __add__(self, other: Self) -> "ThreadTimes":
+        """Of both together."""
+        return ThreadTimes(
+            self.kernel_s + other.kernel_s,
+            self.grpc_s + other.grpc_s,
+            self.switches + other.switches,
+        )
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Read them (Linux)."""
+        kernel = grpc = switches = 0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                name, fields = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+                status = (task / "status").read_text()
+            except OSError:
+                continue  # it has ended
+            user, system = map(int, fields.split()[11:13])
+            kernel += system
+            grpc += (user + system) * (name == "event_engine")
+            switches += sum(int(n.split()[1]) for n in status.splitlines() if "_ctxt_switches" in n)
+        ticks = os.sysconf("SC_CLK_TCK")
+        return cls(kernel / ticks, grpc / ticks, switches)
 
 
 def counter(text: str, metric: str, **labels: str) -> float:

@@ -9,8 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from feature_catalog.schema import TaskOutcomeRecord
 
-_ROWS_PER_STATEMENT = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcomeRow:
@@ -99,21 +97,22 @@ def record_outcomes(engine: Engine, rows: Sequence[TaskOutcomeRow]) -> None:
 
 def insert_outcomes(connection: Connection, rows: Sequence[TaskOutcomeRow]) -> None:
     """`record_outcomes` as a part of the caller's transaction."""
-    # In one order everywhere, so that two writers of the same tasks cannot deadlock.
+    # In one order everywhere, so that two writers of the same tasks cannot deadlock. One statement
+    # for all rows, not one of all rows: that would be compiled anew each time, at 0.1 ms a row.
     ordered = sorted(rows, key=lambda row: row.task_id)
-    for start in range(0, len(ordered), _ROWS_PER_STATEMENT):
-        values = [
-            {
-                "job_id": row.job_id,
-                "task_id": row.task_id,
-                "client_id": row.client_id,
-                "base_version": row.base_version,
-                "outcome": str(row.outcome),
-                "reason": row.reason,
-                "reason_code": int(row.reason_code),
-                "payload_sha256": row.payload_sha256,
-                "version_number": row.version_number,
-            }
-            for row in ordered[start : start + _ROWS_PER_STATEMENT]
-        ]
-        connection.execute(insert(TaskOutcomeRecord).values(values).on_conflict_do_nothing())
+    values = [
+        {
+            "job_id": row.job_id,
+            "task_id": row.task_id,
+            "client_id": row.client_id,
+            "base_version": row.base_version,
+            "outcome": str(row.outcome),
+            "reason": row.reason,
+            "reason_code": int(row.reason_code),
+            "payload_sha256": row.payload_sha256,
+            "version_number": row.version_number,
+        }
+        for row in ordered
+    ]
+    if values:
+        connection.execute(insert(TaskOutcomeRecord).on_conflict_do_nothing(), values)

@@ -20,7 +20,7 @@ from server.job import Job
 from server.update_gate.content import ContentGate, GatedUpdate, WireModel
 from server.update_gate.rejections import Rejection, RejectionReason
 
-_CHUNK = 32_768  # chunk, scaled copy and accumulator: 3 x 128 KiB, inside an L2 cache
+_CHUNK = 65_536  # chunk, scaled copy and accumulator: 3 x 256 KiB, inside an L2 cache
 
 
 @dataclass(frozen=True, slots=True)

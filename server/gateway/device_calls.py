@@ -25,8 +25,8 @@ class DeviceCalls(Protocol):
 
     def FetchBlob(  # noqa: N802
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.BlobChunk]:
-        """Stream a blob."""
+    ) -> Iterator[bytes]:
+        """Stream a blob, in serialised chunks."""
         ...
 
     def Upload(  # noqa: N802

@@ -20,7 +20,7 @@ from server.gateway.state import GatewayState
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
-GATHER_S = 0.01
+GATHER_S = 0.05
 """Least time between two progress messages: the first change goes at once, a flood in batches."""
 
 _FIRST_BACK_OFF_S = 0.1

@@ -90,7 +90,8 @@ def _handlers(service: DeviceCalls, door: UploadDoor) -> grpc.GenericRpcHandler:
                 service.CheckIn, pb.CheckInRequest.FromString, pb.CheckInResponse.SerializeToString
             ),
             "FetchBlob": grpc.unary_stream_rpc_method_handler(
-                service.FetchBlob, pb.FetchBlobRequest.FromString, pb.BlobChunk.SerializeToString
+                service.FetchBlob,
+                pb.FetchBlobRequest.FromString,  # answers in bytes
             ),
             "Upload": grpc.stream_unary_rpc_method_handler(
                 door.receive, pb.UploadRequest.FromString, pb.UploadResponse.SerializeToString

@@ -67,7 +67,7 @@ class RoutedGatewayService(device_pb2_grpc.DeviceGatewayServicer):
 
     def FetchBlob(  # noqa: N802
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.BlobChunk]:
+    ) -> Iterator[bytes]:
         """Stream a blob: from here, the token says which."""
         return self._local.FetchBlob(request, context)
 

@@ -1,5 +1,6 @@
 """The blobs that devices fetch: small ones out of memory, large ones out of files."""
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -10,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from device_runtime.protocol import device_pb2 as pb
 from feature_catalog.blobs import CorruptBlob
 from server.gateway.blob_cache import CACHE_BYTES, BlobCache, BlobReader
 
 IN_MEMORY_BYTES = 8 * 2**20
 """A larger blob is read from its file a chunk at a time; the kernel keeps what is asked for."""
 
+CHUNK_BYTES = 2**20
+"""Of a blob, in one message. A link that breaks loses what has come of one."""
+
+_SHARED_CHUNKS = 16
 _OPEN_FILES = 16
 _KNOWN_SIZES = 10_000
 _COPY_BYTES = 2**20
@@ -49,6 +55,10 @@ class ServedBlob(Protocol):
         """At most ``count`` bytes from ``offset`` on."""
         ...
 
+    def chunk(self, offset: int) -> bytes:
+        """At most `CHUNK_BYTES` from ``offset`` on as they are sent: a serialised `BlobChunk`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _InMemory:
@@ -61,6 +71,9 @@ class _InMemory:
     def read(self, offset: int, count: int) -> bytes:
         return self.data[offset : offset + count]
 
+    def chunk(self, offset: int) -> bytes:
+        return _shared_chunk(self.data, offset)
+
 
 class _InFile:
     """Reads need no position of the file; it is closed when nobody reads it any more."""
@@ -72,6 +85,9 @@ class _InFile:
 
     def read(self, offset: int, count: int) -> bytes:
         return os.pread(self._descriptor, count, offset)
+
+    def chunk(self, offset: int) -> bytes:
+        return _serialised(self.read(offset, CHUNK_BYTES), self.size)
 
 
 class ServedBlobs:
@@ -150,3 +166,13 @@ class ServedBlobs:
                     "from a backup"
                 )
             return os.dup(copy.fileno())
+
+
+@functools.lru_cache(_SHARED_CHUNKS)
+def _shared_chunk(data: bytes, offset: int) -> bytes:
+    """Every device fetches the newest version: it is put into its message once, not for each."""
+    return _serialised(data[offset : offset + CHUNK_BYTES], len(data))
+
+
+def _serialised(data: bytes, total_bytes: int) -> bytes:
+    return pb.BlobChunk(data=data, total_bytes=total_bytes).SerializeToString()

@@ -30,7 +30,7 @@ from server.gateway.intake import UpdateIntake, retry_later
 from server.gateway.metrics import GatewayMetrics
 from server.gateway.pending_updates import PendingUpdates
 from server.gateway.rate_limits import DeviceRates, RateLimits
-from server.gateway.served_blobs import ServedBlobs
+from server.gateway.served_blobs import CHUNK_BYTES, ServedBlobs
 from server.gateway.state import GatewayState
 from server.gateway.task_book import TaskCost
 from server.gateway.tokens import DeviceClaims, TaskClaims, TokenMint
@@ -66,7 +66,6 @@ class TransferLimits:
 
 _DEFAULT_LIMITS = TransferLimits()
 _DEFAULT_RATES = DeviceRates()
-_CHUNK_BYTES = 512 * 1024
 _UPLOAD_PATIENCE_S = 10.0
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
 _TOO_FREQUENT_S = 5.0
@@ -237,8 +236,8 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
 
     def FetchBlob(  # noqa: N802
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.BlobChunk]:
-        """Stream a blob that the task names."""
+    ) -> Iterator[bytes]:
+        """Stream a blob that the task names, in serialised chunks."""
         claims = self._task_claims(request.task_token, context)
         if request.blob_sha256 not in claims.blobs:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task names no such blob")
@@ -258,7 +257,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
 
     def _stream(
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.BlobChunk]:
+    ) -> Iterator[bytes]:
         try:
             blob = self._blobs.open(request.blob_sha256)
         except MissingBlob as error:
@@ -269,10 +268,9 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the blob store does not give it")
         if request.offset > blob.size:
             context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the blob has {blob.size} bytes")
-        for start in range(request.offset, blob.size or 1, _CHUNK_BYTES):
-            chunk = blob.read(start, _CHUNK_BYTES)
-            self._metrics.bytes_down.inc(len(chunk))
-            yield pb.BlobChunk(data=chunk, total_bytes=blob.size)
+        for start in range(request.offset, blob.size or 1, CHUNK_BYTES):
+            self._metrics.bytes_down.inc(min(CHUNK_BYTES, blob.size - start))
+            yield blob.chunk(start)
 
     def Upload(  # noqa: N802
         self,

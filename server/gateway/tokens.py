@@ -56,7 +56,7 @@ class TokenMint:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._keyed = hmac.new(key, digestmod=hashlib.sha256)
 
     def task_token(self, claims: TaskClaims) -> bytes:
         """Sign a task's claims."""
@@ -120,4 +120,7 @@ class TokenMint:
         return body if hmac.compare_digest(mac, self._mac(kind, body)) else None
 
     def _mac(self, kind: bytes, body: bytes) -> bytes:
-        return hmac.digest(self._key, kind + body, hashlib.sha256)
+        # Not hmac.digest, which lets go of the interpreter for a message as short as this.
+        mac = self._keyed.copy()
+        mac.update(kind + body)
+        return mac.digest()

@@ -19,6 +19,7 @@ from server.flower.superlink import (
 from server.operations.console import Console
 from server.operations.enclaves import enclave_command, write_attestation_trust
 from server.operations.home_claim import AlreadyRunning, HomeClaim, claim_home, running_server
+from server.operations.memory import HEAPS_GIVE_BACK
 from server.operations.ports import (
     choose_ports,
     is_accepting,
@@ -247,6 +248,7 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
         "FLINT_HOME": str(settings.home),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        **HEAPS_GIVE_BACK,
     }
     specs = [
         ProcessSpec(

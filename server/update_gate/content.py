@@ -1,12 +1,12 @@
 """The content half of the update gate: what an update says, checked where its plaintext lives.
 
-Of a compressed update the encoded form is checked and its values are decoded a chunk at a time, so
-that what a device sends never becomes more memory than it sent.
+Of a compressed update the encoded form is checked. The values of a large one are decoded a chunk at
+a time, so that what a device sends never becomes more memory than it sent.
 """
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from device_runtime.compression import UpdateCodec
 from device_runtime.encoded_tensors import (
-    CHUNK,
     EncodedTensor,
     Float32Values,
+    SparseTensor,
     Values,
     chunks,
     values_of,
@@ -39,15 +39,39 @@ SUMMABLE_NORM = 1e30
 _SHOWN = 3
 
 
-class _Scratch(threading.local):
-    """One chunk a thread; above 10,000 values OpenBLAS would start threads for a dot product."""
+_ROW = 8_192
+"""Above 10,000 values OpenBLAS would start threads for a dot product."""
+
+_CHUNK = 8 * _ROW
+"""Every array operation lets another thread have the interpreter; small chunks are many hand-overs
+of it, which cost more than the arithmetic: at 8,192 values half of all that an upload makes."""
+
+_MOST_DECODED = 2**20
+"""Values of a compressed update that is decoded whole, 4 MB: once, where a larger one is twice."""
+
+
+class _Scratch:
+    """What one check works in."""
 
     def __init__(self) -> None:
-        self.chunk = np.empty(CHUNK, np.float64)
-        self.values = np.empty(CHUNK, np.float32)
+        self.chunk = np.empty(_CHUNK, np.float64)
+        self.values = np.empty(_CHUNK, np.float32)
 
 
-_scratch = _Scratch()
+_idle: list[_Scratch] = []
+
+
+@contextmanager
+def _scratch() -> Iterator[_Scratch]:
+    """As many as there are checks at once, however many threads take turns at them."""
+    try:
+        scratch = _idle.pop()
+    except IndexError:
+        scratch = _Scratch()
+    try:
+        yield scratch
+    finally:
+        _idle.append(scratch)
 
 
 class WireModel(Protocol):
@@ -72,7 +96,7 @@ class GatedUpdate:
     """An update that may be counted.
 
     Attributes:
-        tensors: Delta in wire order, each raveled, as encoded; views of the received bytes.
+        tensors: Delta in wire order, each raveled; views of the received bytes, or decoded.
         norm: L2 norm over all parameters, of the decoded values.
         loss_before: NaN when the device sent none that is finite.
     """
@@ -130,6 +154,8 @@ class ContentGate:
         tensors = _encoded(update.tensors)
         if isinstance(tensors, Rejection):
             return tensors
+        if sum(tensor.size for tensor in tensors) <= _MOST_DECODED:
+            tensors = tuple(_decoded_once(tensor) for tensor in tensors)
         sent = [values_of(tensor) for tensor in tensors]
         squares = _sum_of_squares(sent)
         # A float32 squared is at most 1.2e77, so the float64 sum is finite exactly when every
@@ -228,6 +254,14 @@ def _encoded(tensors: Sequence[WireTensor]) -> tuple[EncodedTensor, ...] | Rejec
         return Rejection(RejectionReason.BAD_SCALES, str(error))
 
 
+def _decoded_once(tensor: EncodedTensor) -> EncodedTensor:
+    """For the norm and for the sum; a sparse tensor stays, for the sum touches what it carries."""
+    if isinstance(tensor, SparseTensor | Float32Values):
+        return tensor
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Float32Values(tensor.decode(0, np.empty(tensor.size, np.float32)))
+
+
 def sum_of_squares(tensors: Sequence[NDArray[np.float32]]) -> float:
     """Sum of squares over all arrays in float64, in one pass of cache-sized chunks.
 
@@ -240,23 +274,25 @@ def sum_of_squares(tensors: Sequence[NDArray[np.float32]]) -> float:
 
 
 def _sum_of_squares(tensors: Sequence[Values]) -> float:
-    scratch, total = _scratch.chunk, 0.0
+    total = 0.0
     # A signalling NaN from outside is a NaN, and a scale may lead out of float32: no fault of ours.
-    with np.errstate(invalid="ignore", over="ignore"):
+    with _scratch() as scratch, np.errstate(invalid="ignore", over="ignore"):
         for tensor in tensors:
-            for _, values in chunks(tensor, _scratch.values):
-                chunk = scratch[: values.size]
+            for _, values in chunks(tensor, scratch.values):
+                chunk = scratch.chunk[: values.size]
                 np.copyto(chunk, values)
-                total += float(chunk.dot(chunk))
+                whole = chunk.size - chunk.size % _ROW
+                rows, rest = chunk[:whole].reshape(-1, _ROW), chunk[whole:]
+                total += float(np.vecdot(rows, rows).sum() + np.vecdot(rest, rest))
     return total
 
 
 def _name_not_finite(declared: Sequence[WireTensor], tensors: Sequence[Values]) -> str:
     for wire, tensor in zip(declared, tensors, strict=True):
-        with np.errstate(invalid="ignore", over="ignore"):
+        with _scratch() as scratch, np.errstate(invalid="ignore", over="ignore"):
             bad = sum(
                 int(np.count_nonzero(~np.isfinite(values)))
-                for _, values in chunks(tensor, _scratch.values)
+                for _, values in chunks(tensor, scratch.values)
             )
         if bad:
             return f"{wire.name} holds {bad} values that are NaN or infinite"

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +46,15 @@ def test_draws_are_uniform_and_do_not_depend_on_each_other():
     assert abs(draws.mean() - 0.5) < 0.02
     assert np.abs(np.histogram(draws, 10, (0, 1))[0] - 500).max() < 100
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.05
+
+
+@given(st.integers(0, 2**63 - 1), st.text(max_size=40), st.integers(1, 2**40), st.text(max_size=10))
+def test_a_draw_is_what_numpys_philox_gives(seed, device_id, check_in, purpose):
+    digest = hashlib.sha256(f"{purpose}\0{device_id}".encode()).digest()
+    key = np.array([seed, int.from_bytes(digest[:8], "big")], np.uint64)
+    counter = np.array([check_in, 0, 0, 0], np.uint64)
+    drawn = np.random.Generator(np.random.Philox(counter=counter, key=key)).random()
+    assert draw(seed, device_id, check_in, purpose=purpose) == drawn
 
 
 def test_a_draw_depends_on_its_arguments_only():

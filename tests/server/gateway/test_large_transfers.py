@@ -14,7 +14,7 @@ from device_runtime.gateway_client import GatewayClient, upload_parts
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.update_codec import sha256_of
 from feature_catalog.blobs import BlobStore, CorruptBlob, MissingBlob
-from server.gateway.served_blobs import ServedBlobs
+from server.gateway.served_blobs import CHUNK_BYTES, ServedBlobs
 from server.gateway.upload_parts import MemoryBudget, UploadFolder, WrongParts
 from server.update_gate.rejections import RejectionReason
 from tests.server.gateway.scripted_device import ScriptedDevice, status_of
@@ -232,6 +232,18 @@ def test_blobs_are_served_alike_from_memory_file_or_copy(tmp_path, url, size):
     assert read_whole(blobs, digest) == read_whole(blobs, digest) == data
     assert blobs.open(digest).read(size, 10) == b""
     assert list((tmp_path / "transfers").iterdir()) == []
+
+
+@pytest.mark.parametrize("in_memory_bytes", [100, 4 * CHUNK_BYTES])
+def test_a_blob_comes_in_the_same_chunks_from_memory_and_from_a_file(tmp_path, in_memory_bytes):
+    store = BlobStore(str(tmp_path / "blobs"))
+    data = os.urandom(2 * CHUNK_BYTES + 7)
+    blobs = ServedBlobs(store, tmp_path / "transfers", in_memory_bytes=in_memory_bytes)
+    blob = blobs.open(store.put(data))
+    for offset, end in [(0, CHUNK_BYTES), (5, CHUNK_BYTES + 5), (2 * CHUNK_BYTES, len(data))]:
+        expected = pb.BlobChunk(data=data[offset:end], total_bytes=len(data))
+        assert pb.BlobChunk.FromString(blob.chunk(offset)) == expected
+    assert pb.BlobChunk.FromString(blob.chunk(len(data))) == pb.BlobChunk(total_bytes=len(data))
 
 
 def test_of_many_large_blobs_a_few_files_are_open(tmp_path):

@@ -1,7 +1,10 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from server.operations import memory
-from server.operations.memory import MemoryReturn
+from server.operations.memory import HEAPS_GIVE_BACK, MemoryReturn
 
 
 def resident_kb() -> int:
@@ -34,3 +37,35 @@ def test_without_glibc_nothing_happens(monkeypatch):
     memory._trim.cache_clear()
     memory.give_back_memory()
     memory._trim.cache_clear()
+
+
+AFTER_A_FLOOD = """
+import threading
+from pathlib import Path
+
+def flood():
+    bytearray(30 * 2**20)  # once it is freed, glibc keeps up to 60 MB at a heap's end
+    pieces = [bytearray(b"x" * 30_000) for _ in range(1500)]
+    del pieces
+
+def resident_kb():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+
+before_kb = resident_kb()
+done, over = threading.Event(), threading.Event()
+threading.Thread(target=lambda: (flood(), done.set(), over.wait())).start()
+done.wait()
+print(resident_kb() - before_kb)
+over.set()
+"""
+
+
+def test_a_threads_heap_gives_back_its_end():
+    flood = subprocess.run(
+        [sys.executable, "-S", "-c", AFTER_A_FLOOD],
+        env={**os.environ, **HEAPS_GIVE_BACK},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(flood.stdout) < 10_000  # of 45,000

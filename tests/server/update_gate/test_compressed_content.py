@@ -15,6 +15,7 @@ from device_runtime.update_codec import encode_compressed_update, encode_update
 from modeling.zoo import get_model
 from server.aggregation.mean import MeanAggregator, add_encoded
 from server.coordination.tasks import Release, UpdateReference
+from server.update_gate import content
 from server.update_gate.content import ContentGate, GatedUpdate
 from server.update_gate.envelope import max_payload_bytes
 from server.update_gate.rejections import Rejection, RejectionReason
@@ -37,6 +38,14 @@ BLOCKS = {
 }
 EVERY = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 TABLE = get_model("sparse_mlp")
+
+
+@pytest.fixture(autouse=True, scope="module", params=[content._MOST_DECODED, 0])
+def most_decoded(request):
+    """Small updates are decoded once, larger ones twice in chunks: nobody can tell which."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "_MOST_DECODED", request.param)
+        yield
 
 
 def job(block, **settings):
