@@ -200,6 +200,10 @@ class DeviceRunner:
         if lease.train(self._pacing.slice_s):
             if lease.feeds_back:
                 lease.carried = self._store.residual(lease.task.job_id, lease.parameter_count)
+            if lease.enclave is not None:
+                # It may have been started anew since; what it is sent first, that boot takes.
+                task = lease.task
+                lease.enclave = self._verified(task.token, task.job_id, task.secure_aggregation)
             update, plain = lease.update()
             if lease.enclave is None:
                 self._store.keep(update, plain, lease.unsent)
@@ -327,7 +331,7 @@ class DeviceRunner:
         self, lease: LeasedTask, enclave: VerifiedEnclave, update: PendingUpdate, plain: bytes
     ) -> None:
         sealed_for = lease.sealed_for(self._signer.device_id)
-        payload = seal_update(enclave, sealed_for, self._signer.app_id, plain)
+        payload = seal_update(enclave, sealed_for, self._signer.app_id, plain, never_sent=True)
         update = replace(
             update,
             payload_sha256=sha256_of(payload),

@@ -103,7 +103,7 @@ def _sealed(
     if sealed_for.job_id != secure[SecureKey.JOB_ID]:
         raise TaskFault("attestation_wrong_job", "the task is to be sealed for another job")
     app_id = str(context.node_config.get(names.APP_NODE_CONFIG, "flower-supernode"))
-    payload = seal_update(enclave, sealed_for, app_id, update.SerializeToString())
+    payload = seal_update(enclave, sealed_for, app_id, update.SerializeToString(), never_sent=True)
     echo = trained.config_records[names.ECHO]
     return RecordDict(
         {

@@ -104,7 +104,12 @@ def _require_trust(trust: AttestationTrust | None) -> AttestationTrust:
 
 
 def seal_update(
-    enclave: VerifiedEnclave, sealed_for: pb.SealedFor, app_id: str, update: bytes
+    enclave: VerifiedEnclave,
+    sealed_for: pb.SealedFor,
+    app_id: str,
+    update: bytes,
+    *,
+    never_sent: bool = False,
 ) -> bytes:
     """The payload of an upload; every call gives another.
 
@@ -113,8 +118,9 @@ def seal_update(
         sealed_for: What it is bound to.
         app_id: Host app of this device.
         update: A serialised ``Update``.
+        never_sent: Whether it is sealed for the first time.
     """
-    content = pb.SealedContent(app_id=app_id)
+    content = pb.SealedContent(app_id=app_id, never_sent=never_sent)
     masked = b""
     if enclave.policy.mode == "masked":
         read = decode_update(update)

@@ -204,14 +204,16 @@ class SealedUpdate(_message.Message):
     def __init__(self, enclave_key_sha256: _Optional[bytes] = ..., sealed: _Optional[bytes] = ..., masked: _Optional[bytes] = ...) -> None: ...
 
 class SealedContent(_message.Message):
-    __slots__ = ("app_id", "update", "pad_seed")
+    __slots__ = ("app_id", "update", "pad_seed", "never_sent")
     APP_ID_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     PAD_SEED_FIELD_NUMBER: _ClassVar[int]
+    NEVER_SENT_FIELD_NUMBER: _ClassVar[int]
     app_id: str
     update: bytes
     pad_seed: bytes
-    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ...) -> None: ...
+    never_sent: bool
+    def __init__(self, app_id: _Optional[str] = ..., update: _Optional[bytes] = ..., pad_seed: _Optional[bytes] = ..., never_sent: _Optional[bool] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
     __slots__ = ("local_epochs", "batch_size", "max_records", "learning_rate", "proximal_mu", "shuffle_seed", "codec")

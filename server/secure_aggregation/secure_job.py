@@ -110,7 +110,9 @@ class SecureJob:
         self._budget: ReleaseBudget | None = None
         # Of an aggregate that was frozen, and forgotten before it was let out.
         self._abandoned_budget: ReleaseBudget | None = None
-        self._first_base_version = 0
+        self._oldest_live = 0
+        # Older ones may be in an aggregate of an earlier boot, unless they were never sent before.
+        self._first_of_boot = 0
         self._held: dict[str, Held] = {}
         self._frozen: _Frozen | None = None
         self._newest_base = 0  # of the updates in it
@@ -200,8 +202,9 @@ class SecureJob:
     def begin(self, budget: ReleaseBudget) -> None:
         """Be told the budget; before that, no update is taken.
 
-        Updates of versions that an earlier boot may have let out are refused from then on. Said
-        again, the budget must be the known one: the catalog does not go back.
+        Updates that an earlier boot may have let out are refused from then on: those of released
+        versions that were sent before. Said again, the budget must be the known one: the catalog
+        does not go back.
 
         Raises:
             ReleaseRefused: ``BUDGET_ROLLED_BACK``, ``MALFORMED_REQUEST``.
@@ -213,7 +216,7 @@ class SecureJob:
             )
         if self._budget is None:
             self._budget = budget
-            self._first_base_version = budget.version + 1
+            self._first_of_boot = budget.version + 1
         else:
             self._require_known(budget)
 
@@ -301,11 +304,12 @@ class SecureJob:
             return Rejection(
                 RejectionReason.ALREADY_RELEASED, "the update is in an aggregate that was frozen"
             )
-        if base_version < self._first_base_version:
+        first = self._oldest_live if content.never_sent else self._first_of_boot
+        if base_version < max(first, self._oldest_live):
             return Rejection(
                 RejectionReason.VERSION_RELEASED,
                 f"the update is of version {base_version}; those before version "
-                f"{self._first_base_version} may be in an aggregate that was released",
+                f"{max(first, self._oldest_live)} may be in an aggregate that was released",
             )
         if not content.app_id or len(content.app_id) > _LONGEST_ID:
             return Rejection(RejectionReason.UNKNOWN_HOST_APP, "the update names no host app")
@@ -364,7 +368,7 @@ class SecureJob:
     def _forget_old(self, version: int) -> None:
         """Task ids of versions no longer live: of those, updates are not taken at all."""
         oldest = self._strategy.oldest_live_version(version)
-        self._first_base_version = max(self._first_base_version, oldest)
+        self._oldest_live = max(self._oldest_live, oldest)
         self._used = {b: task_ids for b, task_ids in self._used.items() if b >= oldest}
 
     def _require_known(self, budget: ReleaseBudget) -> ReleaseBudget:

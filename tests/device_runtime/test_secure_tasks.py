@@ -115,7 +115,9 @@ def test_an_update_is_sealed_for_its_task_alone(
             boot.open(upload, **other)
     delta = update.tensors[0].array().tobytes()
     assert delta not in upload.payload
-    assert len({request.nonce for request in boot.asked}) == len(boot.asked) == 1
+    assert content.never_sent
+    # Before it downloads anything, and once more before it seals.
+    assert len({request.nonce for request in boot.asked}) == len(boot.asked) == 2
 
 
 def test_a_masked_update_is_fixed_point_under_a_pad(
@@ -150,8 +152,22 @@ def test_an_enclave_that_was_restarted_is_verified_and_sealed_to_again(
     first, second = gateway.uploads
     assert first.payload_sha256 != second.payload_sha256
     assert boot.open(first).update == after.open(second).update
+    assert boot.open(first).never_sent
+    assert not after.open(second).never_sent
     device.step_until(lambda: device.counts["accepted"] == 1)
     assert len(device.store.pending()) == 1
+
+
+def test_an_enclave_restarted_during_training_is_sealed_to_at_once(
+    gateway, boot, make_secure_task, start_secure_device
+):
+    gateway.tasks.append(make_secure_task())
+    device = start_secure_device()
+    device.step_until(lambda: boot.asked)
+    after = EnclaveBoot("boot-2")
+    gateway.evidence = after.attest
+    device.step_until(lambda: gateway.uploads)
+    assert after.open(gateway.uploads[0]).never_sent
 
 
 def test_a_restarted_enclave_that_is_another_program_gets_nothing(
@@ -181,7 +197,7 @@ def test_the_device_sends_the_same_bytes_while_the_enclave_lives(
     gateway.settlements["t-1"] = pb.Settlement.UPLOAD_AGAIN
     device.step_until(lambda: len(gateway.uploads) == 2)
     assert gateway.uploads[0].payload == gateway.uploads[1].payload
-    assert len(boot.asked) == 1
+    assert len(boot.asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class SecureWorld:
         evidence = self.enclave.attest(JOB_ID, bytes(32))
         return VerifiedEnclave(evidence.enclave_key, self.policy)
 
-    def sealed(self, task, delta, *, base_version=0, app="app", device=None, codec="", examples=10):
+    def sealed(self, task, delta, *, examples=10, **more):
         update = encode_update(
             MODEL.parameters,
             unflatten(MODEL.parameters, np.asarray(delta, np.float32)),
@@ -62,16 +62,16 @@ class SecureWorld:
             loss_before=0.7,
             loss_after=0.6,
         )
-        return self.sealed_update(
-            task, update, base_version=base_version, app=app, device=device, codec=codec
-        )
+        return self.sealed_update(task, update, **more)
 
-    def sealed_update(self, task, update, *, base_version=0, app="app", device=None, codec=""):
+    def sealed_update(
+        self, task, update, *, base_version=0, app="app", device=None, codec="", never_sent=False
+    ):
         device = device or f"device-{task}"
         sealed_for = pb.SealedFor(
             task_id=task, job_id=JOB_ID, device_id=device, base_version=base_version, codec=codec
         )
-        payload = seal_update(self.verified, sealed_for, app, update)
+        payload = seal_update(self.verified, sealed_for, app, update, never_sent=never_sent)
         return Envelope(task, device, base_version, sha256_of(payload)), payload
 
     def fold(self, task, delta, **more):

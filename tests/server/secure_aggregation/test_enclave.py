@@ -207,6 +207,17 @@ def test_a_restarted_enclave_releases_no_version_twice_and_takes_no_update_twice
     assert len(again.release("r3", 1).task_ids) == 4
 
 
+def test_a_restarted_enclave_takes_what_was_never_sent_before(world):
+    """Devices that were still training when it died: no earlier boot can have their updates."""
+    filled(world).release("r1", 0)
+    again = SecureWorld(world.job, budget=world.budget)
+    again.fold("x", delta(1), base_version=0, never_sent=True)
+    filled(again, "efg", base_version=1)
+    assert set(again.release("r2", 1).task_ids) == set("xefg")
+    envelope, payload = again.sealed("x", delta(1), base_version=0, never_sent=True)
+    assert reason(again.enclave.fold(envelope, payload)) is RejectionReason.ALREADY_RELEASED
+
+
 def test_a_budget_that_went_back_is_refused(world):
     unspent = world.budget
     filled(world).release("r1", 0)
