@@ -64,5 +64,10 @@ def _pass(path: Path, name: str) -> None:
     if int(nth) > 1:
         arm(path, name, int(nth) - 1)
         return
-    path.unlink(missing_ok=True)
+    claimed = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.rename(claimed)
+    except FileNotFoundError:
+        return  # another process passed at the same moment, and ends
+    claimed.unlink()
     os.kill(os.getpid(), signal.SIGKILL)
