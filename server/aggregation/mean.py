@@ -59,7 +59,13 @@ class MeanAggregator:
     has touched a sum.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clip_norm: float | None = None) -> None:
+        """Begin with no job.
+
+        Args:
+            clip_norm: Longer updates are scaled down to this L2 norm before they are added.
+        """
+        self._clip_norm = clip_norm
         self._lock = threading.Lock()
         self._opened: _OpenJob | None = None
         self._buckets: dict[int, _Bucket] = {}
@@ -110,7 +116,10 @@ class MeanAggregator:
             if known is not None:
                 return known
             bucket = self._bucket(envelope.base_version, opened.parameter_count)
-            add_encoded(bucket.total, gated.tensors, reference.weight, self._scratch)
+            factor = reference.weight
+            if self._clip_norm is not None and gated.norm > self._clip_norm:
+                factor *= self._clip_norm / gated.norm
+            add_encoded(bucket.total, gated.tensors, factor, self._scratch)
             bucket.weight += reference.weight
             self._remember(bucket, reference)
         return reference

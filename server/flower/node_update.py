@@ -79,11 +79,7 @@ def read_update(
     Args:
         base: Parameters the task was sent with, by name, in wire order.
     """
-    if reply.too_large:
-        return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
-    if reply.malformed is not None:
-        return Rejection(RejectionReason.MALFORMED, reply.malformed)
-    rejection = _check_echo(reply, base_version, contract_sha256)
+    rejection = _check_reply(reply, base_version, contract_sha256)
     if rejection is not None:
         return rejection
     metrics = reply.values.get(METRICS, {})
@@ -120,11 +116,7 @@ def read_sealed(
     reply: NodeReply, base_version: int, contract_sha256: bytes
 ) -> NodeUpdate | Rejection:
     """The sealed update in a reply; what is in it only the enclave can tell."""
-    if reply.too_large:
-        return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
-    if reply.malformed is not None:
-        return Rejection(RejectionReason.MALFORMED, reply.malformed)
-    rejection = _check_echo(reply, base_version, contract_sha256)
+    rejection = _check_reply(reply, base_version, contract_sha256)
     if rejection is not None:
         return rejection
     secure = reply.values.get(SECURE, {})
@@ -135,7 +127,12 @@ def read_sealed(
     return NodeUpdate(payload, train_s if math.isfinite(train_s) and train_s > 0 else 0.0)
 
 
-def _check_echo(reply: NodeReply, base_version: int, contract_sha256: bytes) -> Rejection | None:
+def _check_reply(reply: NodeReply, base_version: int, contract_sha256: bytes) -> Rejection | None:
+    """Whether records came that can be read, about the task that was given."""
+    if reply.too_large:
+        return Rejection(RejectionReason.TOO_LARGE, "the reply is larger than any update can be")
+    if reply.malformed is not None:
+        return Rejection(RejectionReason.MALFORMED, reply.malformed)
     echo = reply.values.get(ECHO, {})
     if echo.get(EchoKey.CONTRACT_SHA256) != contract_sha256:
         return Rejection(RejectionReason.CONTRACT_MISMATCH, "the reply names another contract")

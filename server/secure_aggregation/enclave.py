@@ -36,16 +36,21 @@ class Enclave:
         boot_id: Of this process; its keys are bound to it.
     """
 
-    def __init__(self, attester: Attester, noise: Noise | None = None) -> None:
+    def __init__(
+        self, attester: Attester, noise: Noise | None = None, clip_norm: float | None = None
+    ) -> None:
         """Begin with no job.
 
         Args:
             attester: Vouches for this process.
             noise: Added to every aggregate before it is let out.
+            clip_norm: Longer updates are scaled down to this L2 norm before they are added; with
+                ``noise`` the two halves of differential privacy, which no job asks for yet.
         """
         self.boot_id = uuid.uuid4().hex
         self._attester = attester
         self._noise = noise
+        self._clip_norm = clip_norm
         self._lock = threading.Lock()
         self._plain = MeanAggregator()
         self._secure: SecureJob | None = None
@@ -63,7 +68,9 @@ class Enclave:
                 self._plain.open(job_id, job, model)
                 return
             self._plain.forget()
-            self._secure = SecureJob(job_id, job, model, policy, self.boot_id, self._noise)
+            self._secure = SecureJob(
+                job_id, job, model, policy, self.boot_id, self._noise, self._clip_norm
+            )
 
     def forget(self) -> None:
         """Forget what is held: the gateway that sent it is gone. A secure job's key goes on."""

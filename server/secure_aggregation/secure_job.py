@@ -26,7 +26,6 @@ from server.secure_aggregation.sums import (
     PadSums,
     Sums,
     UpdateSums,
-    staleness_steps,
 )
 from server.strategies import make_strategy
 from server.update_gate.rejections import Rejection, RejectionReason
@@ -80,6 +79,7 @@ class SecureJob:
         policy: ReleasePolicy,
         boot_id: str,
         noise: Noise | None,
+        clip_norm: float | None,
     ) -> None:
         """Make the job's key; it is in this process's memory alone.
 
@@ -87,6 +87,7 @@ class SecureJob:
             policy: Of the job.
             boot_id: Of the enclave.
             noise: Added to every aggregate before it is let out.
+            clip_norm: Longer updates are scaled down to it before they are added.
         """
         self.job_id = job_id
         self._policy = policy
@@ -106,7 +107,7 @@ class SecureJob:
         if policy.mode == "masked":
             self._sums = PadSums(job, model, policy)
         else:
-            self._sums = UpdateSums(job_id, job, model, noise)
+            self._sums = UpdateSums(job_id, job, model, noise, clip_norm)
         self._budget: ReleaseBudget | None = None
         # Of an aggregate that was frozen, and forgotten before it was let out.
         self._abandoned_budget: ReleaseBudget | None = None
@@ -304,12 +305,14 @@ class SecureJob:
             return Rejection(
                 RejectionReason.ALREADY_RELEASED, "the update is in an aggregate that was frozen"
             )
-        first = self._oldest_live if content.never_sent else self._first_of_boot
-        if base_version < max(first, self._oldest_live):
+        first = self._oldest_live
+        if not content.never_sent:
+            first = max(first, self._first_of_boot)
+        if base_version < first:
             return Rejection(
                 RejectionReason.VERSION_RELEASED,
-                f"the update is of version {base_version}; those before version "
-                f"{max(first, self._oldest_live)} may be in an aggregate that was released",
+                f"the update is of version {base_version}; those before version {first} may be in "
+                "an aggregate that was released",
             )
         if not content.app_id or len(content.app_id) > _LONGEST_ID:
             return Rejection(RejectionReason.UNKNOWN_HOST_APP, "the update names no host app")
@@ -322,21 +325,15 @@ class SecureJob:
             return strategy.base_weight(version - base_version)
 
         # What counts is what an update weighs in the sum: a stale one may weigh next to nothing.
-        steps = staleness_steps(
-            {held.reference.base_version for held in self._held.values()},
-            staleness_of,
-            self._policy,
-        )
-        is_masked = self._policy.mode == "masked"
+        factors = self._sums.factors(staleness_of)
         app_factors = host_app_factors(
             [
                 Contribution(
                     held.reference.client_id,
                     held.host_app,
-                    held.reference.weight * (steps[base] if is_masked else staleness_of(base)),
+                    held.reference.weight * factors[held.reference.base_version],
                 )
                 for held in self._held.values()
-                for base in (held.reference.base_version,)
             ],
             self._policy,
         )

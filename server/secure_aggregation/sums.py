@@ -1,7 +1,7 @@
 """What an enclave adds up: opened updates, or in masked mode the pads of updates it never sees."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,10 @@ class Sums(Protocol):
         """Gate and add one update that is not held yet."""
         ...
 
+    def factors(self, staleness_of: "StalenessFactor") -> Mapping[int, float]:
+        """What each base version's updates will be multiplied with, up to one common factor."""
+        ...
+
     def take(self, app_factors: Mapping[str, float], staleness_of: "StalenessFactor") -> Aggregate:
         """Everything held, as one aggregate; the sums are empty after it."""
         ...
@@ -84,8 +88,16 @@ class UpdateSums:
     whole.
     """
 
-    def __init__(self, job_id: str, job: Job, model: ModelSpec, noise: Noise | None) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        job: Job,
+        model: ModelSpec,
+        noise: Noise | None,
+        clip_norm: float | None,
+    ) -> None:
         self._opened = job_id, job, model
+        self._clip_norm = clip_norm
         self._is_split = job.privacy.robustness.max_share_per_host_app is not None
         self._noise = noise
         self._by_app: dict[str, MeanAggregator] = {}
@@ -102,12 +114,17 @@ class UpdateSums:
                     RejectionReason.UNKNOWN_HOST_APP,
                     f"updates of {MOST_HOST_APPS} host apps are held already",
                 )
-            sums = MeanAggregator()
+            sums = MeanAggregator(self._clip_norm)
             sums.open(*self._opened)
         folded = sums.fold(envelope, content.update)
         if not isinstance(folded, Rejection):
             self._by_app[app] = sums
         return folded
+
+    def factors(self, staleness_of: StalenessFactor) -> Mapping[int, float]:
+        """See `Sums.factors`."""
+        held = {r.base_version for sums in self._by_app.values() for r in sums.held()}
+        return {base_version: staleness_of(base_version) for base_version in held}
 
     def take(self, app_factors: Mapping[str, float], staleness_of: StalenessFactor) -> Aggregate:
         """See `Sums.take`."""
@@ -184,13 +201,21 @@ class PadSums:
             payload_sha256=envelope.payload_sha256,
         )
 
+    def factors(self, staleness_of: StalenessFactor) -> Mapping[int, int]:
+        """See `Sums.factors`: whole multiples of ``1 / staleness_steps``, at least one."""
+        steps = self._policy.staleness_steps
+        return {
+            base_version: max(1, min(steps, math.floor(staleness_of(base_version) * steps + 0.5)))
+            for base_version in self._seeds
+        }
+
     def take(
         self,
         app_factors: Mapping[str, float],  # noqa: ARG002 - refused in masked mode
         staleness_of: StalenessFactor,
     ) -> Aggregate:
         """See `Sums.take`."""
-        factors = staleness_steps(self._seeds, staleness_of, self._policy)
+        factors = self.factors(staleness_of)
         total = np.zeros(self._size, np.uint32)
         for base_version, seeds in self._seeds.items():
             of_version = np.zeros(self._size, np.uint32)
@@ -208,16 +233,3 @@ class PadSums:
     def clear(self) -> None:
         """See `Sums.clear`."""
         self._seeds = {}
-
-
-def staleness_steps(
-    base_versions: Iterable[int],
-    staleness_of: StalenessFactor,
-    policy: ReleasePolicy,
-) -> dict[int, int]:
-    """Staleness factors as whole multiples of ``1 / policy.staleness_steps``, at least one."""
-    steps = policy.staleness_steps
-    return {
-        base_version: max(1, min(steps, math.floor(staleness_of(base_version) * steps + 0.5)))
-        for base_version in base_versions
-    }

@@ -35,7 +35,8 @@ def test_it_is_not_done_again_at_once(monkeypatch):
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     memory._trim.cache_clear()
-    memory.give_back_memory()
+    assert memory.give_back_memory() is None
+    assert memory._trim()(0) is None
     memory._trim.cache_clear()
 
 

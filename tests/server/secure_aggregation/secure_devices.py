@@ -41,10 +41,10 @@ def secure_job(mode="enclave", *, strategy=None, threshold=3, robustness=None, *
 class SecureWorld:
     """One enclave with one open job, its catalog's budget, and devices by number."""
 
-    def __init__(self, job, *, enclave=None, budget=None, noise=None):
+    def __init__(self, job, *, enclave=None, budget=None, noise=None, clip_norm=None):
         self.job = job
         self.policy = job.release_policy()
-        self.enclave = enclave or Enclave(TestAttester(), noise)
+        self.enclave = enclave or Enclave(TestAttester(), noise, clip_norm)
         self.enclave.open(JOB_ID, job, MODEL)
         self.budget = budget or ReleaseBudget.unspent(JOB_ID, 0)
         self.enclave.begin(JOB_ID, self.budget)

@@ -281,6 +281,19 @@ def test_noise_is_added_inside():
     np.testing.assert_array_equal(world.release("r1", 0).aggregate.total, noise)
 
 
+def test_longer_updates_are_clipped_inside():
+    world = SecureWorld(secure_job(), clip_norm=2.0)
+    values = [delta(number) * scale for number, scale in enumerate((0.01, 1.0, 50.0, 3.0))]
+    for number, value in enumerate(values):
+        world.fold(f"t{number}", value)
+    norms = [np.linalg.norm(value.astype(np.float64)) for value in values]
+    assert norms[0] < 2.0 < norms[2]
+    expected = sum(v * min(1.0, 2.0 / n) for v, n in zip(values, norms, strict=True))
+    released = world.release("r1", 0)
+    np.testing.assert_allclose(released.aggregate.total, expected, rtol=1e-5, atol=1e-6)
+    assert released.aggregate.weight == 4.0
+
+
 def test_a_dropped_version_leaves_the_aggregate(world):
     filled(world, "abc")
     filled(world, "defg", base_version=1)
