@@ -44,7 +44,6 @@ class SecureKey(StrEnum):
     SEALED_FOR = "sealed_for"  # bytes, in the task: serialised SealedFor
     NONCE = "nonce"  # bytes, in the first reply
     PAYLOAD = "payload"  # bytes, in the reply: serialised SealedUpdate
-    PAYLOAD_SHA256 = "payload_sha256"  # bytes, in the reply
     TRAIN_S = "train_s"  # float, in the reply
 
 

@@ -23,7 +23,6 @@ from device_runtime.flower_records import EchoKey, MetricKey, SecureKey
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.secure_updates import VerifiedEnclave, seal_update, verify_given
 from device_runtime.task_fault import TaskFault
-from device_runtime.update_codec import sha256_of
 
 _CLIENT_APP_RAISED_EXCEPTION = 2  # flwr.common.constant.ErrorCode is not public
 _NONCE_STATE = "flint_attestation_nonce"
@@ -37,11 +36,12 @@ def sealing_mod(message: Message, context: Context, call_next: ClientAppCallable
     if SecureKey.EVIDENCE not in secure:
         return Message(_challenge(context), reply_to=message)
     try:
+        sealed_for = _sealed_for(secure, context)
         enclave = _verified(secure, context)
         trained = call_next(message, context)
         if trained.has_error():
             return trained
-        content = _sealed(message.content, trained.content, secure, enclave, context)
+        content = _sealed(message.content, trained.content, sealed_for, enclave, context)
     except TaskFault as fault:
         reason = str(fault)
     except (FlintError, KeyError, TypeError, DecodeError) as error:
@@ -55,6 +55,17 @@ def _challenge(context: Context) -> RecordDict:
     nonce = secrets.token_bytes(NONCE_BYTES)
     context.state.config_records[_NONCE_STATE] = ConfigRecord({"nonce": nonce})
     return RecordDict({names.SECURE: ConfigRecord({str(SecureKey.NONCE): nonce})})
+
+
+def _sealed_for(secure: ConfigRecord, context: Context) -> pb.SealedFor:
+    """What the update is to be bound to, if that is this node and this job."""
+    sealed_for = pb.SealedFor.FromString(_bytes(secure, SecureKey.SEALED_FOR))
+    # Enclaves count names: whoever could name this node at will could be all of them.
+    if sealed_for.device_id != f"node-{context.node_id}":
+        raise TaskFault("attestation_other_node", "the task is to be sealed in another node's name")
+    if sealed_for.job_id != secure[SecureKey.JOB_ID]:
+        raise TaskFault("attestation_wrong_job", "the task is to be sealed for another job")
+    return sealed_for
 
 
 def _verified(secure: ConfigRecord, context: Context) -> VerifiedEnclave:
@@ -77,7 +88,7 @@ def _verified(secure: ConfigRecord, context: Context) -> VerifiedEnclave:
 def _sealed(
     task: RecordDict,
     trained: RecordDict,
-    secure: ConfigRecord,
+    sealed_for: pb.SealedFor,
     enclave: VerifiedEnclave,
     context: Context,
 ) -> RecordDict:
@@ -96,12 +107,6 @@ def _sealed(
             shape=delta.shape,
             data=np.ascontiguousarray(delta, "<f4").tobytes(),
         )
-    sealed_for = pb.SealedFor.FromString(_bytes(secure, SecureKey.SEALED_FOR))
-    # Enclaves count names: whoever could name this node at will could be all of them.
-    if sealed_for.device_id != f"node-{context.node_id}":
-        raise TaskFault("attestation_other_node", "the task is to be sealed in another node's name")
-    if sealed_for.job_id != secure[SecureKey.JOB_ID]:
-        raise TaskFault("attestation_wrong_job", "the task is to be sealed for another job")
     app_id = str(context.node_config.get(names.APP_NODE_CONFIG, "flower-supernode"))
     payload = seal_update(enclave, sealed_for, app_id, update.SerializeToString(), never_sent=True)
     echo = trained.config_records[names.ECHO]
@@ -110,7 +115,6 @@ def _sealed(
             names.SECURE: ConfigRecord(
                 {
                     str(SecureKey.PAYLOAD): payload,
-                    str(SecureKey.PAYLOAD_SHA256): sha256_of(payload),
                     str(SecureKey.TRAIN_S): _number(metrics[MetricKey.TRAIN_S]),
                 }
             ),
