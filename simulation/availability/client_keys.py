@@ -21,24 +21,26 @@ def client_keys(ids: pa.Array) -> Keys:
     if pa.types.is_integer(ids.type):
         return _mixed(ids.to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
     encoded = ids.dictionary_encode()
-    words = _words(encoded.dictionary)
-    keys = np.zeros(len(words), dtype=np.uint64)
+    lengths, words = _words(encoded.dictionary)
+    keys = _mixed(lengths.astype(np.uint64))
     for column in range(words.shape[1]):
-        keys = _mixed(keys ^ words[:, column])
-    return keys[encoded.indices.to_numpy(zero_copy_only=False)]
+        # Beyond its end a text mixes nothing in: its key hangs on no longer text beside it.
+        keys = np.where(lengths > 8 * column, _mixed(keys ^ words[:, column]), keys)
+    codes: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False)
+    return keys[codes]
 
 
 def _mixed(words: Keys) -> Keys:
-    mixed = words + _GOLDEN
+    mixed: Keys = words + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _words(texts: pa.Array) -> NDArray[np.uint64]:
-    """UTF-8 of each text as 64-bit words, zero at the end, and its length; ``(texts, words)``."""
+def _words(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Length of each text in bytes, and its UTF-8 as 64-bit words, zero at the end."""
     if not len(texts):
-        return np.zeros((0, 1), dtype=np.uint64)
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 1), dtype=np.uint64)
     _, offsets_buffer, data_buffer = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, dtype=np.int64)[texts.offset :][: len(texts) + 1]
     data = (
@@ -51,5 +53,4 @@ def _words(texts: pa.Array) -> NDArray[np.uint64]:
     place = np.arange(width)
     at = np.minimum(offsets[:-1, None] + place, len(data) - 1)
     padded = np.where(place < lengths[:, None], data[at], np.uint8(0))
-    words = np.ascontiguousarray(padded).view("<u8").astype(np.uint64)
-    return np.hstack((lengths.astype(np.uint64)[:, None], words))
+    return lengths, np.ascontiguousarray(padded).view("<u8").astype(np.uint64)

@@ -81,7 +81,7 @@ def find_session_files(sessions: str) -> list[Path]:
     elif path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and _is_table(p))
     else:
-        matches = sorted(Path(p) for p in glob.glob(sessions, recursive=True))
+        matches = sorted(Path(p) for p in glob.glob(sessions, recursive=True))  # noqa: PTH207 - absolute ones too
         found = [p for p in matches if p.is_file() and _is_table(p)]
     if not found:
         raise NoSessionFiles(

@@ -85,8 +85,8 @@ class TimeZones:
 def _transitions(zone: ZoneInfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Instants from which an offset holds, and the offsets."""
     instants, offsets = [_FIRST_S], [_offset_at(zone, _FIRST_S)]
-    for low in range(_FIRST_S, _LAST_S, _STEP_S):
-        high = low + _STEP_S
+    for week_s in range(_FIRST_S, _LAST_S, _STEP_S):
+        low, high = week_s, week_s + _STEP_S
         offset = _offset_at(zone, high)
         if offset == offsets[-1]:
             continue
