@@ -44,7 +44,7 @@ class ForegroundSpans:
     def seconds(self) -> Floats:
         """Time in the foreground of each session, for spans that do not overlap."""
         lengths_s = self.end_s - self.start_s
-        total: Floats = np.bincount(self.session, weights=lengths_s, minlength=len(self.known))
+        total = np.bincount(self.session, weights=lengths_s, minlength=len(self.known))
         return total.astype(np.float64)
 
 

@@ -92,7 +92,8 @@ class JudgedSessions:
 
     def _min_os_release(self, month: str) -> Mask:
         self._problem("os_release_unknown", self.os_month == UNKNOWN_MONTH, "os_release")
-        return self.os_month >= month_number(month)
+        recent: Mask = self.os_month >= month_number(month)
+        return recent
 
     def _max_train_s(self, _: float) -> Mask:
         return self._log.models.is_fast_enough(self.model)
@@ -114,7 +115,8 @@ class JudgedSessions:
         flags, not_understood = read_flags(self._columns["wifi"], **self._where("wifi"))
         self._problem("wifi_not_understood", not_understood, "wifi")
         self._leave_to_coin("wifi", flags < 0)
-        return flags == 1
+        on_wifi: Mask = flags == 1
+        return on_wifi
 
     def _min_battery(self, least: float) -> Mask:
         charge, not_understood = read_numbers(self._columns["battery"], **self._where("battery"))
@@ -135,7 +137,9 @@ class JudgedSessions:
             return np.zeros(len(self._row), dtype=np.bool_)
         self._problem("foreground_unknown", ~spans.known & ~spans.not_understood)
         seconds = spans.seconds()
-        return spans.known & ((seconds > 0) if wanted else (seconds < self._end_s - self._start_s))
+        some = seconds > 0 if wanted else seconds < self._end_s - self._start_s
+        passes: Mask = spans.known & some
+        return passes
 
     def _read_foreground(self) -> ForegroundSpans | None:
         if "foreground" not in self._columns:

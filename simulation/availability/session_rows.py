@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from simulation.availability.foreground import ForegroundSpans
-from simulation.availability.instants import LOCAL, NOT_A_TIME, read_instants
+from simulation.availability.instants import LOCAL, NOT_A_TIME, UnusableLogColumn, read_instants
 from simulation.availability.log_context import LogContext
-from simulation.availability.log_values import is_text, plain, read_ids
+from simulation.availability.log_values import is_text, plain, read_ids, read_numbers
 from simulation.availability.session_criteria import JudgedSessions
-from simulation.availability.session_log import LogFile
+from simulation.availability.session_log import REPEAT, LogFile
+from simulation.traces.spans import MAX_TIME_S
 
 Mask = NDArray[np.bool_]
 
@@ -67,9 +68,14 @@ _BY_CRITERION = {
 
 @dataclass(slots=True)
 class RowReader:
-    """Reads batches of a log's columns, one after the other."""
+    """Reads batches of a log's columns, one after the other.
+
+    Attributes:
+        repeats_s: When a trace repeats, if it says so: one value.
+    """
 
     log: LogContext
+    repeats_s: set[float] = field(default_factory=set)
     _default_zone: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +92,7 @@ class RowReader:
             needed.add("foreground")
         if self.log.form == "trace":
             needed.discard("time_zone")
+            needed.add(REPEAT)
         return [role for role in file.columns if role in needed]
 
     def read(
@@ -105,6 +112,7 @@ class RowReader:
         if kept is not None:
             batch, row = batch.filter(kept), row[kept.to_numpy(zero_copy_only=False)]
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        self._note_repeat(columns, file)
         ids = read_ids(columns["device_id"], column=file.columns["device_id"], path=file.path)
         good = self._refuse_no_id(ids, row)
         zone = self._zones(columns, file, row, good)
@@ -130,6 +138,18 @@ class RowReader:
             row,
             judged.foreground,
         )
+
+    def _note_repeat(self, columns: Mapping[str, pa.Array], file: LogFile) -> None:
+        if REPEAT not in columns:
+            return
+        values, _ = read_numbers(columns[REPEAT], column=REPEAT, path=file.path)
+        self.repeats_s.update(np.unique(values).tolist())
+        first = min(self.repeats_s)
+        if len(self.repeats_s) > 1 or not 0 < first <= MAX_TIME_S or first % 1:
+            raise UnusableLogColumn(
+                f"{file.path}: {REPEAT} must be one whole number of seconds in all rows; it is "
+                f"{' and '.join(f'{each:g}' for each in sorted(self.repeats_s)[:2])}"
+            )
 
     # ------------------------------------------------------------------ who and when
 
