@@ -88,12 +88,13 @@ def read_foreground(
     cut_start_s = np.maximum(span_start_s, start_s[session])
     cut_end_s = np.minimum(span_end_s, end_s[session])
     outside = ~unread & ((cut_start_s != span_start_s) | (cut_end_s != span_end_s))
-    kept = ~unread & (cut_end_s > cut_start_s)
+    # Of a session that cannot be read as a whole, nothing is believed.
+    kept = ~not_understood[session] & (cut_end_s > cut_start_s)
     return ForegroundSpans(
         session[kept],
         cut_start_s[kept],
         cut_end_s[kept],
-        known & ~broken,
+        known & ~not_understood,
         not_understood,
         np.bincount(session[outside], minlength=len(known)) > 0,
     )

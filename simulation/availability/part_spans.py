@@ -109,9 +109,7 @@ class PartBuilder:
         )
         if not same.any():
             return part
-        self.log.problems.add_rows(
-            "duplicate", same, part.row, lambda at: self._pair(part, at, "again")
-        )
+        self.log.problems.add_rows("duplicate", same, part.row, lambda at: self._pair(part, at))
         kept = ~same
         foreground = part.foreground
         if foreground is not None:
@@ -143,10 +141,10 @@ class PartBuilder:
             "overlapping",
             overlaps,
             part.row,
-            lambda at: self._pair(part, at, "overlaps one before"),
+            lambda at: self._pair(part, at),
         )
 
-    def _pair(self, part: PartSessions, at: int, what: str) -> str:
+    def _pair(self, part: PartSessions, at: int) -> str:
         start, end = self.log.clock(part.start_s[at]), self.log.clock(part.end_s[at])
         device = part.client_ids[int(part.client[at])].as_py()
         place = self.log.places(int(part.row[at]))
