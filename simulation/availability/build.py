@@ -1,8 +1,8 @@
 """A session log and criteria become an availability trace, in two passes and bounded memory.
 
-First pass: every batch of the log is read, checked and judged, and its sessions are written to parts
-on disk by device. Second pass: each part, some million sessions, is put in order, its undecided
-sessions get their coins, and what passes becomes spans.
+First pass: every batch of the log is read, checked and judged, and its sessions are written to
+parts on disk by device. Second pass: each part, some million sessions, is put in order, its
+undecided sessions get their coins, and what passes becomes spans.
 """
 
 import json

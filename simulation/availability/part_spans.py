@@ -91,7 +91,6 @@ class PartBuilder:
         else:
             aligned = Spans(spans.client, spans.start_s + week, spans.end_s + week)
             trace = folded(aligned, self.layout.fold_s)
-            self.tally.count("folded_onto_others", len(spans.client) - len(trace.client))
             zones = np.zeros(len(trace.client), dtype=np.int16)
             self.tally.hours.add(zones, trace.start_s, trace.end_s)
         clients = len(np.unique(trace.client))
