@@ -33,7 +33,7 @@ from simulation.availability.part_spans import PartBuilder
 from simulation.availability.problems import Problems, in_words
 from simulation.availability.session_criteria import SAMPLED
 from simulation.availability.session_log import LogFile, log_batches, open_session_log
-from simulation.availability.session_rows import RowReader, SessionRows
+from simulation.availability.session_rows import NoTimeZone, RowReader, SessionRows
 from simulation.availability.spill import SpilledSessions, parts_for
 from simulation.availability.statistics import AvailabilityStatistics
 from simulation.availability.tally import Tally
@@ -42,6 +42,7 @@ from simulation.availability.trace_output import (
     DraftFile,
     facts_columns,
     facts_schema,
+    require_writable,
     trace_columns,
     trace_schema,
 )
@@ -50,6 +51,8 @@ from simulation.availability.trace_output import (
 _BYTES_PER_CSV_ROW = 60
 _WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _GRID_S = 2.0**-20
+# Ten years: no trace begins so late, and in 1980 nobody logged sessions.
+_TRACE_BEFORE_S = 315_576_000.0
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -111,6 +114,9 @@ def build_availability(
         BadInputRefused: If ``strict`` and something in the log is bad.
         UnwritableOutput: If a file cannot be written.
     """
+    for path in (output, facts):
+        if path is not None:
+            require_writable(path)
     log, opened = _open(files, criteria, source, time.time() if now_s is None else now_s)
     with tempfile.TemporaryDirectory(prefix="flint-availability-") as folder:
         first = _FirstPass(log, opened, Path(folder), progress)
@@ -221,6 +227,13 @@ class _FirstPass:
                 f"{where}: none of its {self.rows} rows is a session: "
                 f"{_first_example(self.log.problems)}; correct the log or how {self.log.source} "
                 "reads it"
+            )
+        if self.log.form == "trace" != self.log.criteria.times and self.first_s > _TRACE_BEFORE_S:
+            raise NoTimeZone(
+                f"{self.files[0].path}: start_s counts from {self.first_s:.0f} s, so from 1970 and not "
+                "from the beginning of a trace, and nothing says in which time zone its sessions "
+                f"are; name one in {self.log.source} (e.g. time_zone: Europe/Berlin), or say times: "
+                "trace"
             )
         for name, sample in self.samples.items():
             if not sample.known.any():
