@@ -8,7 +8,6 @@ from feature_catalog.table_files import UnreadableDataFile
 from simulation.availability.build import (
     BadInputRefused,
     NobodyAvailable,
-    NoValidSession,
     build_availability,
 )
 from simulation.availability.criteria_file import (
@@ -19,6 +18,7 @@ from simulation.availability.criteria_file import (
     parse_criteria,
 )
 from simulation.availability.estimation import NoSample
+from simulation.availability.first_pass import NoValidSession
 from simulation.availability.instants import UnusableLogColumn
 from simulation.availability.session_log import (
     MissingLogColumn,
