@@ -58,7 +58,8 @@ class DeviceModels:
         if len(self.codes) >= _MOST_MODELS:
             raise UnusableLogColumn(
                 f"the column of device models holds more than {_MOST_MODELS} different values, "
-                f"such as {name[:40]!r}; map the column of model names (columns: {{device_model: NAME}})"
+                f"such as {name[:40]!r}; map the column of model names (columns: {{device_model: "
+                "NAME})"
             )
         self.codes[name] = len(self.codes)
         at = None if self.measured is None else self.measured.row.get(name)

@@ -51,8 +51,8 @@ class TimeZones:
             if len(self._codes) - len(self.names) >= _MOST_UNKNOWN:
                 raise UnusableLogColumn(
                     f"the column of time zones holds more than {_MOST_UNKNOWN} names that are "
-                    f"none, such as {name[:40]!r}; map the column of IANA names (columns: {{time_zone: "
-                    "NAME}), or give one time_zone for all rows"
+                    f"none, such as {name[:40]!r}; map the column of IANA names (columns: "
+                    "{time_zone: NAME}), or give one time_zone for all rows"
                 )
             self._codes[name] = -1
             return -1
