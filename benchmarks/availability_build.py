@@ -1,9 +1,10 @@
 """`flint availability build` on 50 million session rows: rows a second and memory, beside pandas.
 
-A log is generated (1.2 million devices, seven days, four time zones, WiFi and battery known
-for a fifth of the sessions) and built with nine criteria, gaps, lengths and facts of every client. Each build is a fresh process; its memory is the kernel's ``VmHWM``, interpreter and
-libraries included, as is its processor time (``cpu_s``, all threads), which, unlike rows a second,
-does not depend on what else runs on the machine.
+A log is generated (1.2 million devices, seven days, four time zones, WiFi and battery known for a
+fifth of the sessions) and built with nine criteria, gaps, lengths and facts of every client. Each
+build is a fresh process; its memory is the kernel's ``VmHWM``, interpreter and libraries included,
+as is its processor time (``cpu_s``, all threads), which, unlike rows a second, hardly depends on
+what else runs on the machine.
 
 Beside it, on the log's first rows (2 million by default), the same in pandas as one writes it with
 the frame in memory: read, convert zones, judge, sort, group, join, lay out, count. It shares only
