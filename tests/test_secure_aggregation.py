@@ -386,7 +386,7 @@ def test_no_other_process_and_no_file_holds_a_single_update(
 
 
 def test_two_gateways_each_have_an_enclave_and_each_lets_out_aggregates(measurement, tmp_path):
-    """Which gateway is a device's home is chance, so each may have few, and the threshold is low."""
+    """Which gateway is a device's home is chance, so either may have few: a low threshold."""
     at_least = 2
     with running_server(replace(PORTS, gateways=2)) as server:
         deployment = Deployment.attach(server.settings.home)
