@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -254,7 +255,7 @@ except NoRoomForSessions as error:
 """
     finished = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(Path.cwd())},
         cwd=tmp_path,
         capture_output=True,
         text=True,
