@@ -191,7 +191,7 @@ def _second_pass(
                 tally.models_out.update(np.unique(clients.model[clients.spans > 0]).tolist())
             if facts_file:
                 facts_file.write(facts_columns(clients, models, zones))
-            progress("building", tally.sessions, first.valid)
+            progress("sessions laid out", tally.sessions, first.valid)
         statistics = _statistics(
             first, tally, layout, repeat_every_s, seed, device_models=has_models
         )
