@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, bool]] = {
     "before_trace": ("sessions start before the trace begins", True),
     "empty_session": ("sessions end when they start", True),
     "in_future": ("sessions end in the future", True),
+    "clock_not_set": ("sessions start before 2005, and others do not", True),
     "duplicate": ("sessions are in the log twice", True),
     "overlapping": ("sessions overlap one before of the same device; they are merged", False),
     "model_not_measured": ("sessions are of a device model without benchmark result", False),

@@ -76,6 +76,19 @@ def test_overlaps_are_united(write_log, build):
     assert found.problems["overlapping"].count == 2
 
 
+def test_a_clock_that_was_never_set_does_not_move_the_trace(write_log, build):
+    rows = [session("unset", -MONDAY_S + 100, -MONDAY_S + 200), *GOOD]
+    found, trace = build(write_log(rows))
+    problem = found.problems["clock_not_set"]
+    assert (problem.count, problem.dropped) == (1, True)
+    assert problem.example == "1970-01-01T00:01:40Z of device unset in sessions.parquet, row 1"
+    assert [(row["client_id"], row["start_s"]) for row in trace] == [("good", 0), ("other", 0)]
+    assert (found.begins, found.clients, found.hourly[0]) == ("2025-03-24", 2, 2.0)
+    # A log that is all of 1970 is believed.
+    found, trace = build(write_log(rows[:1]))
+    assert (found.begins, trace[0]["end_s"], dict(found.problems)) == ("1970-01-01", 200, {})
+
+
 def test_a_row_without_zone_is_left_out_where_no_default_is_given(write_log, build):
     rows = [session("a", time_zone="UTC"), session("b", time_zone=None)]
     found, trace = build(write_log(rows), "")
