@@ -42,7 +42,7 @@ def test_a_log_becomes_a_trace_and_figures(example, tmp_path):
     assert 0 < found["eligible_mean_share"] < found["eligible_peak_share"] < 1
     assert len(found["hourly"]) == 168
     assert (found["trace"], found["output"]) == (None, str(tmp_path / "trace.parquet"))
-    assert "of a device model without benchmark result, e.g. 'model-20'" in result.stderr
+    assert "sessions of a device model without benchmark result: " in result.stderr
     assert "decided by coins of seed 0" in result.stderr
 
 

@@ -65,7 +65,7 @@ def test_a_bad_row_among_good_ones_is_counted_with_its_place(write_log, build, b
         2 if found.problems[kind].dropped else 3,
     )
     assert {row["client_id"] for row in trace} >= {"good", "other"}
-    with pytest.raises(BadInputRefused, match="as --strict asks: 1 "):
+    with pytest.raises(BadInputRefused, match=r"as --strict asks: .*: 1[ ,]"):
         build(log, criteria, strict=True)
 
 
@@ -133,7 +133,7 @@ def test_lines_with_too_few_fields_are_counted(tmp_path, build):
 
 def test_a_log_in_which_everything_is_bad_is_refused_and_leaves_nothing(tmp_path, write_log, build):
     rows = [session(f"d{n}", 600, 0) for n in range(12)]
-    with pytest.raises(NoValidSession, match="none of its 12 rows is a session: 12 sessions end"):
+    with pytest.raises(NoValidSession, match="none of its 12 rows is a session: sessions that end"):
         build(write_log(rows))
     assert [path.name for path in tmp_path.iterdir()] == ["sessions.parquet"]
 
@@ -211,7 +211,7 @@ def test_without_a_file_to_write_nobody_available_is_a_result(write_log):
 def test_a_session_that_has_just_ended_is_not_in_the_future(write_log, build):
     found, _ = build(write_log(GOOD), now_s=MONDAY_S + 600)
     assert not found.problems
-    with pytest.raises(NoValidSession, match="in the future"):
+    with pytest.raises(NoValidSession, match="in the future: 2"):
         build(write_log(GOOD), now_s=MONDAY_S + 599)
 
 
