@@ -62,7 +62,7 @@ def test_a_dry_run_names_the_trace_that_was_built(example):
     home = Path(tempfile.mkdtemp(prefix="flint-availability-"))
     home.chmod(0o755)  # the embedded Postgres's user may enter
     try:
-        (home / "c.yaml").write_text("sessions: {max_background_gap_s: 600}\n")
+        (home / "c.yaml").write_text("sessions: {max_background_gap_s: 600}\nfold: week\n")
         built = flint(
             *("availability", "build", example / "sessions.parquet", "-c", home / "c.yaml"),
             *("--name", "app_sessions", "--json"),
@@ -78,7 +78,7 @@ def test_a_dry_run_names_the_trace_that_was_built(example):
         environment = home / "quickstart" / "environment.yaml"
         text = environment.read_text()
         (line,) = [line for line in text.splitlines() if line.startswith("availability:")]
-        text = text.replace(line, "availability: {source: app_sessions@1, repeat_every_s: 691200}")
+        text = text.replace(line, "availability: app_sessions@1")
         # The trace names each client's device model.
         text = text.replace("device_population: device_population.parquet\n", "")
         environment.write_text(text.replace("random,", "random, resample: {availability: true},"))
