@@ -43,7 +43,7 @@ FUTURE = 10**10 - MONDAY_S
         (session("x", 600, 0), "ends_before_start", "2025-03-24T00:10:00Z to 2025-03-24T00:00:00Z"),
         (session("x", 60, 60), "empty_session", "of device x in sessions.csv, row 3"),
         (session("x", 0, FUTURE), "in_future", "2286"),
-        (session("x", -2 * MONDAY_S, 0), "before_1970", "1914-10-10T00:00:00Z"),
+        (session("x", -2 * MONDAY_S, 0), "before_1970", "1914-10-11T00:00:00Z"),
         (session("good", 0, 600), "duplicate", "sessions.csv, row 3 (after sessions.csv, row 1)"),
         (session("good", 300, 900), "overlapping", "of device good in sessions.csv, row 3"),
         (session("", 0, 600), "no_device_id", "sessions.csv, row 3"),
