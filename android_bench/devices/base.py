@@ -1,5 +1,8 @@
 """What every device back end does, and how it says that it cannot."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from android_bench.package import BenchPackage
@@ -36,3 +39,58 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give back what was opened. May be called more than once, and while `run` is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a device answered.
+
+    Attributes:
+        name: Of the device within a run of the harness; unique there, and the same when a run is
+            resumed.
+        data: Bytes of its result file, unchecked.
+    """
+
+    name: str
+    data: bytes
+
+
+class DeviceGroup(Protocol):
+    """What one part of ``--devices`` selects: a device, or a farm that answers for many.
+
+    Attributes:
+        name: E.g. ``"host"``, ``"adb:SERIAL"``.
+    """
+
+    name: str
+
+    def run(self, spec: BenchSpec, package: BenchPackage, state: Path) -> Iterator[Answer]:
+        """Run a benchmark on all devices of the group; answers come as devices finish.
+
+        Args:
+            state: A folder of the group's own, kept when a run is resumed: what must not be done
+                twice (a scheduled run's ARN) is written there.
+
+        Raises:
+            DeviceUnavailable: If none of its devices can be asked any more; answers given before
+                are kept.
+        """
+
+    def close(self) -> None:
+        """See `Device.close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SingleDevice:
+    """A group of one device."""
+
+    name: str
+    device: Device
+
+    def run(self, spec: BenchSpec, package: BenchPackage, state: Path) -> Iterator[Answer]:  # noqa: ARG002
+        """See `DeviceGroup.run`."""
+        yield Answer(self.name, self.device.run(spec, package))
+
+    def close(self) -> None:
+        """See `Device.close`."""
+        self.device.close()
