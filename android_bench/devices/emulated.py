@@ -142,14 +142,14 @@ class EmulatedDevice:
     def run(self, spec: BenchSpec, package: BenchPackage) -> bytes:
         """See `Device.run`."""
 
-        def run_once(one: BenchSpec) -> BenchResult:
-            with self._cores.lent() as core:
-                conditions = Conditions(core, self._profile.duty, self._profile.app_memory_mb)
-                return on_target(
-                    self._profile.duty, lambda: self._worker.run(one, package, conditions)
-                )
-
-        return answer_of_repeats(self.describe(), spec, run_once)
+        duty = self._profile.duty
+        with self._cores.lent(duty) as core:
+            conditions = Conditions(core, duty, self._profile.app_memory_mb)
+            return answer_of_repeats(
+                self.describe(),
+                spec,
+                lambda one: on_target(duty, lambda: self._worker.run(one, package, conditions)),
+            )
 
     def close(self) -> None:
         """See `Device.close`."""

@@ -4,7 +4,7 @@ from android_bench.devices.cores import Cores
 from android_bench.devices.local_worker import Conditions, LocalWorker
 from android_bench.devices.repeats import answer_of_repeats
 from android_bench.package import BenchPackage
-from android_bench.protocol import BenchResult, BenchSpec, DeviceInfo
+from android_bench.protocol import BenchSpec, DeviceInfo
 from android_bench.worker import describe_host
 
 
@@ -26,12 +26,12 @@ class HostDevice:
 
     def run(self, spec: BenchSpec, package: BenchPackage) -> bytes:
         """See `Device.run`."""
-
-        def run_once(one: BenchSpec) -> BenchResult:
-            with self._cores.lent() as core:
-                return self._worker.run(one, package, Conditions(core))
-
-        return answer_of_repeats(self.describe(), spec, run_once)
+        with self._cores.lent() as core:
+            return answer_of_repeats(
+                self.describe(),
+                spec,
+                lambda one: self._worker.run(one, package, Conditions(core)),
+            )
 
     def close(self) -> None:
         """See `Device.close`."""
