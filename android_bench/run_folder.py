@@ -113,6 +113,14 @@ def open_run_folder(
             raise BenchFolderConflict(
                 f"{path} holds no benchmark ({SPEC_FILE} is missing); give another --output"
             )
+        old = None
+        if there.is_file():
+            old = BenchSpec.from_json(there.read_bytes(), source=str(there))
+            asked = BenchSpec(
+                model.spec.name, old.model_sha256, old.manifest_sha256, task, records, batch_size,
+                repeats=repeats, seed=seed, min_pass_s=min_pass_s,
+            )  # fmt: skip
+            _check_same(path, old, asked)  # before the conversion
         spec, _ = pack(
             model,
             path / "package",
@@ -123,8 +131,7 @@ def open_run_folder(
             seed=seed,
             min_pass_s=min_pass_s,
         )
-        if there.is_file():
-            old = BenchSpec.from_json(there.read_bytes(), source=str(there))
+        if old is not None:
             _check_same(path, old, spec)
         _write_whole(there, spec.to_json())
     except OSError as error:
