@@ -10,10 +10,12 @@ and says ``done`` after it.
 """
 
 import argparse
+import ctypes
 import hashlib
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +50,7 @@ from device_runtime.training import peak_memory_bytes
 from device_runtime.training_plan import epoch_order
 
 READY, DONE = "ready", "done"
+_PR_SET_PDEATHSIG = 1
 
 _MEMORY_IMPORTED_BYTES = peak_memory_bytes()
 """Of this process, everything imported and nothing loaded."""
@@ -64,11 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -P -m android_bench.worker")
     parser.add_argument("--package", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
-    parser.add_argument("--core", type=int, metavar="N", help="run on this core only")
+    parser.add_argument(
+        "--core", type=int, metavar="N", help="run on this core only, and end with the parent"
+    )
     parser.add_argument("--throttled", action="store_true", help="wait for the throttle")
     options = parser.parse_args(arguments)
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
+        _end_with_parent()
     try:
         spec = BenchSpec.from_json((options.output / SPEC_FILE).read_bytes())
         gate = _throttle_gate if options.throttled else _no_gate
@@ -241,6 +247,11 @@ def _mean_loss(engine: LiteRtEngine, x: Records, y: Records) -> float:
     batch = engine.manifest.batch_size
     starts = range(0, len(x), batch)
     return sum(engine.total_loss(x[s : s + batch], y[s : s + batch]) for s in starts) / len(x)
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process with its parent, which may have it stopped when it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _no_gate(_said: str) -> None:

@@ -56,13 +56,11 @@ class Answer:
 
 
 class DeviceGroup(Protocol):
-    """What one part of ``--devices`` selects: a device, or a farm that answers for many.
+    """What one part of ``--devices`` selects: a device, or a farm that answers for many."""
 
-    Attributes:
-        name: E.g. ``"host"``, ``"adb:SERIAL"``.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """E.g. ``"host"``, ``"adb:SERIAL"``; unique among the groups of a run."""
 
     def run(self, spec: BenchSpec, package: BenchPackage, state: Path) -> Iterator[Answer]:
         """Run a benchmark on all devices of the group; answers come as devices finish.

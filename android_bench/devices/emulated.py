@@ -141,7 +141,6 @@ class EmulatedDevice:
 
     def run(self, spec: BenchSpec, package: BenchPackage) -> bytes:
         """See `Device.run`."""
-
         duty = self._profile.duty
         with self._cores.lent(duty) as core:
             conditions = Conditions(core, duty, self._profile.app_memory_mb)

@@ -145,6 +145,7 @@ class LocalWorker:
                     stdout=subprocess.PIPE if talks else subprocess.DEVNULL,
                     stderr=errors,
                     env=_environment(),
+                    start_new_session=True,  # Ctrl-C is ours to pass on
                 )
                 # A worker gone mad must not fill the disk.
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MOST_BYTES, _MOST_BYTES))
