@@ -106,6 +106,7 @@ class AdbDevice:
         self._apks = self._app.apks
         self.serial = find_device(serial, program)
         self._adb = AdbConnection(self.serial, program)
+        self._tidying = AdbConnection(self.serial, program)  # goes on when the work is stopped
         self._timeout_s = timeout_s
         self._installed = False
         self._info: DeviceInfo | None = None
@@ -145,6 +146,7 @@ class AdbDevice:
             self._push(folder, spec, package)
             data, complaint = self._start(folder)
         finally:
+            self._clean_up("am", "force-stop", self._app.package)
             self._clean_up("rm", "-rf", folder)
         if data is None:
             return failed_result(info, spec, complaint).to_json().encode()
@@ -170,7 +172,6 @@ class AdbDevice:
         words = ["-w", "-r", "-e", "spec", f"{folder}/{SPEC_FILE}", self._app.instrumentation]
         finished = self._adb.instrument(words, self._timeout_s)
         if finished.timed_out:
-            self._clean_up("am", "force-stop", self._app.package)
             return None, f"the app gave no result within {self._timeout_s:g} s and was stopped"
         outcome = read_instrumentation(finished.output.decode("utf-8", "replace"))
         path = outcome.result_path
@@ -186,7 +187,7 @@ class AdbDevice:
     def _clean_up(self, *words: str) -> None:
         """What is left behind is no reason to lose a result, or to hide why there is none."""
         try:
-            self._adb.shell(*words)
+            self._tidying.shell(*words)
         except (AdbCallFailed, AdbDeviceLost) as error:
             log.warning("left behind on the device: %s", error)
 

@@ -327,7 +327,7 @@ class _NoResult:
 
     @classmethod
     def of(cls, job: Mapping[str, Any], why: str) -> "_NoResult":
-        return cls(str(job.get("result") or "PENDING"), f"{_describe(job)}: {one_line(why, 300)}")
+        return cls(str(job.get("result") or "PENDING"), f"{_describe(job)}: {one_line(why, 160)}")
 
 
 def _describe(job: Mapping[str, Any]) -> str:

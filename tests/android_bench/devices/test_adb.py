@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from android_bench.derived import derive
 from android_bench.devices.adb import AdbDevice, AndroidApp, MissingApk
 from android_bench.devices.adb_connection import (
     AdbCallFailed,
@@ -22,8 +25,12 @@ from android_bench.devices.adb_connection import (
 from android_bench.devices.android_facts import RELEASE_MONTHS, UndescribedDevice
 from android_bench.devices.base import DeviceUnavailable
 from android_bench.devices.instrumentation import read_instrumentation
+from android_bench.devices.phones import PhoneOptions
+from android_bench.devices.select import SelectContext, select_groups
+from android_bench.harness import run_benchmark
 from android_bench.package import BenchPackage
 from android_bench.protocol import MAX_RESULT_BYTES, BenchResult
+from android_bench.run_folder import RunFolder
 from tests.android_bench.results import DEVICE, SPEC, result
 
 FAKE = Path(__file__).parent / "fake_adb.py"
@@ -103,6 +110,24 @@ def test_a_benchmark_is_installed_pushed_run_and_read_back(lab, app, package):
     ]
     installed = [call[-1] for call in lab.calls if call[2:3] == ["install"]]
     assert installed == [str(app.app_apk), str(app.test_apk)]
+    assert lab.left_behind == []
+
+
+def test_what_is_pushed_is_all_a_real_runtime_needs(lab, app, packed, tmp_path):
+    """From selection to the run folder, the Python worker standing in for the app."""
+    lab.connect(one={"app": "worker"})
+    folder = RunFolder(tmp_path / "run", replace(packed.spec, repeats=1))
+    folder.path.mkdir()
+    shutil.copytree(packed.package.folder, folder.package.folder)
+    groups = select_groups("adb:one", SelectContext(phones=PhoneOptions(app)))
+    (outcome,) = run_benchmark(folder, groups).devices
+    assert outcome.failure == ""
+    assert outcome.is_ok
+    assert outcome.result.device.device_model == "Pixel 6"
+    figures = derive(outcome.result)
+    assert figures.pass_s_mean > 0
+    assert figures.network_mb == pytest.approx(2 * 4 * 1513 / 1e6, rel=0.1)
+    assert folder.kept("adb:one").keys() == {"adb:one"}
     assert lab.left_behind == []
 
 
@@ -201,6 +226,8 @@ def test_a_device_may_be_closed_while_it_works(lab, app, package):
         device.run(SPEC, package)
     closer.join()
     device.close()
+    assert lab.left_behind == []
+    assert ["-s", "one", "shell", "am force-stop org.flint.bench"] in lab.calls
 
 
 @pytest.mark.parametrize(
