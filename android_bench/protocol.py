@@ -237,7 +237,7 @@ class RawRun:
         memory_imported_bytes: Largest resident size (``VmHWM``) once everything was imported and
             nothing loaded.
         memory_peak_bytes: Largest resident size at the end.
-        loss_first: Mean loss over the records at the start; None for inference.
+        loss_first: Mean loss over records (the first 1,000 do) at the start; None for inference.
         loss_last: The same after the first pass.
         largest_change: Of any parameter by the first pass, absolute; None for inference.
         latencies_ns: Of the first `MAX_LATENCIES` calls of inference within the window.
