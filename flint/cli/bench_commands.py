@@ -77,7 +77,8 @@ def run(
     """Measure a model on devices and keep what was found.
 
     Raw results go into a folder, figures into the catalog. A device that fails is reported and
-    costs no other its result. Exit code 2 if none gave figures. Real phones: docs/run-on-devices.md.
+    costs no other its result. Exit code 2 if none gave figures. docs/run-on-devices.md has what
+    real phones need.
 
     Example: flint bench run --model sparse_mlp --devices host,emulated --repeats 3
     """
