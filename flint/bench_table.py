@@ -136,6 +136,18 @@ def _across(measured: list[Measurement], name: str) -> FleetFigures | None:
     return across_device_models({k: [v] for k, v in values.items() if v is not None})
 
 
+def left_out_sentence(model: str, names: Sequence[str]) -> str:
+    """What of a model's measurements is not shown.
+
+    >>> left_out_sentence("tiny_mlp", ["Pixel 6"])
+    'left out, since measured with another file of tiny_mlp: Pixel 6'
+    >>> left_out_sentence("tiny_mlp", ["a", "b", "c"])
+    'left out, since measured with another file of tiny_mlp: a and 2 more device models'
+    """
+    more = f" and {len(names) - 1} more device models" if len(names) > 1 else ""
+    return f"left out, since measured with another file of {model}: {names[0]}{more}"
+
+
 def _place(model: str) -> tuple[int, str]:
     order = list(FLINT_TABLE_5)
     return (order.index(model) if model in order else len(order), model)

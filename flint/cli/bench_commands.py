@@ -152,7 +152,7 @@ def report(
     Example: flint bench report --html devices.html
     """
     from flint.bench_export import NoMeasurements
-    from flint.bench_table import COLUMNS, measured_table, row_as_json, shown_row
+    from flint.bench_table import COLUMNS, left_out_sentence, measured_table, row_as_json, shown_row
     from flint.catalog_session import open_catalog
     from flint.extras import require
     from flint.reports.output_file import check_writable, write_page
@@ -172,7 +172,7 @@ def report(
 
         write_page(html, make_bench_page(table))
     for name, others in table.left_out.items():
-        note(f"{len(others)} device models measured with another file of {name} are left out")
+        note(left_out_sentence(name, others))
     if as_json:
         rows = [row_as_json(row) for row in table.rows]
         page = {} if html is None else {"report": str(html.absolute())}
@@ -207,6 +207,7 @@ def export(
     import tempfile
 
     from flint.bench_export import measured_profiles, write_profiles
+    from flint.bench_table import left_out_sentence
     from flint.catalog_session import open_catalog
     from flint.reports.output_file import check_writable
     from flint.trace_statistics import read_statistics
@@ -227,10 +228,7 @@ def export(
             path.absolute(), "device_profiles", name=name, statistics=statistics
         )
     if profiles.left_out:
-        note(
-            f"{len(profiles.left_out)} device models measured with another file of {model} are "
-            f"left out, such as {profiles.left_out[0]}"
-        )
+        note(left_out_sentence(model, profiles.left_out))
     if profiles.emulated:
         note(
             f"{len(profiles.emulated)} of {len(profiles.samples_s)} device models are emulated: "

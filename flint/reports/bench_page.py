@@ -8,13 +8,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from flint.bench_table import COLUMNS, FLEETS, RECORDS, MeasuredTable, TableRow, shown_row
+from flint.bench_table import (
+    COLUMNS,
+    FLEETS,
+    RECORDS,
+    MeasuredTable,
+    TableRow,
+    left_out_sentence,
+    shown_row,
+)
 from flint.reports.chart import Chart, drawing, finished, legend_above, panels
 from flint.reports.colours import light
 from flint.reports.frame import drawn, framed
 from flint.reports.markup import Html, element, joined
 from flint.reports.tables import table
-from flint.reports.wording import said_duration, said_number
+from flint.reports.wording import said_duration, said_number, sentence
 
 _COLOURS = dict(zip(dict.fromkeys(FLEETS.values()), ("run-1", "run-3", "run-2"), strict=True))
 _MARKERS = dict(zip(dict.fromkeys(FLEETS.values()), ("o", "D", "o"), strict=True))
@@ -40,7 +48,7 @@ def make_bench_page(measured: MeasuredTable) -> str:
         chart = training_time_chart(measured.rows)
     has_emulated = any(row.fleet == FLEETS["emulated"] for row in measured.rows)
     left_out = [
-        f"{len(names)} device models measured with another file of {model} are left out."
+        sentence(f"{left_out_sentence(model, names)}.")
         for model, names in measured.left_out.items()
     ]
     body = joined(
@@ -49,7 +57,7 @@ def make_bench_page(measured: MeasuredTable) -> str:
             element("h1", "What models cost devices"),
             element("p", "FLINT's Table 5 and Fig. 4, measured here.", class_="quiet"),
             element("p", _EMULATED, class_="warning") if has_emulated else "",
-            *(element("p", sentence, class_="warning") for sentence in left_out),
+            *(element("p", told, class_="warning") for told in left_out),
         ),
         element(
             "section",
