@@ -58,8 +58,8 @@ def admitted_clients(job: Job, world: World, devices: ClientDevices) -> Mask:
     return _passing(job.participation.device, world, devices, lambda found: found is None)
 
 
-def device_notes(job: Job) -> list[str]:
-    """Which of the job's device criteria an environment cannot tell, and what that means.
+def device_notes(job: Job, world: World, devices: ClientDevices) -> list[str]:
+    """How many clients the job's device criteria admit, and which an environment cannot tell.
 
     Args:
         job: From `with_device_measurements`.
@@ -68,6 +68,12 @@ def device_notes(job: Job) -> list[str]:
     if criteria is None:
         return []
     notes = []
+    if criteria.asks_for_measurements:
+        admitted = admitted_clients(job, world, devices)
+        notes.append(
+            f"participation.device admits the devices of {int(admitted.sum())} of {len(admitted)} "
+            "clients"
+        )
     if criteria.min_os_release is not None:
         notes.append(
             "participation.device.min_os_release cannot be judged, as an environment tells no OS "

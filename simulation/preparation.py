@@ -121,7 +121,11 @@ def prepare(
         flatten(initial),
         seed,
     )
-    notes = [*repairs_in_words(world.trace.repairs), *_notes(job)]
+    notes = [
+        *repairs_in_words(world.trace.repairs),
+        *device_notes(job, world, devices),
+        *_notes(job),
+    ]
     return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, notes)
 
 
@@ -173,7 +177,7 @@ def _work(job: Job, model: ModelSpec, initial: Sequence[NDArray[np.float32]]) ->
 
 
 def _notes(job: Job) -> list[str]:
-    notes = device_notes(job)
+    notes = []
     if decides_on_results(job):
         notes.append(
             "privacy.robustness.max_update_norm decides on trained updates, so every update is "

@@ -327,12 +327,12 @@ class _NoResult:
 
     @classmethod
     def of(cls, job: Mapping[str, Any], why: str) -> "_NoResult":
-        return cls(str(job.get("result") or "PENDING"), f"{_describe(job)}: {one_line(why, 160)}")
+        return cls(str(job.get("result") or "PENDING"), f"{_describe(job)}: {one_line(why, 120)}")
 
 
 def _describe(job: Mapping[str, Any]) -> str:
     device = job.get("device", {})
-    return one_line(str(device.get("name") or device.get("model") or job["arn"]), 80)
+    return one_line(str(device.get("name") or device.get("model") or job["arn"]), 60)
 
 
 def _name_of(job: Mapping[str, Any]) -> str:

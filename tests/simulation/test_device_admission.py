@@ -33,6 +33,10 @@ def dry_run(*, memory_mb=None, **criteria):
     return make_dry_run(phones, judged)
 
 
+def notes_of(made):
+    return device_notes(made.job, made.world, made.devices)
+
+
 def counts_of(made):
     everyone = np.arange(len(SPEEDS_S))
     work = TaskWork(1, 500, 1, 1)
@@ -60,17 +64,18 @@ def test_memory_is_judged_where_the_catalog_knows_it_and_the_rest_is_said():
     memory_mb = {"phone-000": 51.0, "phone-001": 50.0}
     made = dry_run(max_memory_mb=50, memory_mb=memory_mb)
     assert counts_of(made)["participation.device.max_memory_mb"] == 4
-    (note,) = device_notes(made.job)
+    admits, note = notes_of(made)
+    assert admits == "participation.device admits the devices of 4 of 5 clients"
     assert "cannot be judged for 3 of 5 device models, the first phone-002" in note
     everyone = {f"phone-{n:03}": 10.0 for n in range(5)}
-    assert device_notes(dry_run(max_memory_mb=50, memory_mb=everyone).job) == []
+    assert len(notes_of(dry_run(max_memory_mb=50, memory_mb=everyone))) == 1
 
 
 def test_an_environment_that_tells_no_releases_says_so():
     made = dry_run(min_os_release="2019-09")
     assert made.job.participation.device.measured is None
     assert admitted_clients(made.job, made.world, made.devices).all()
-    (note,) = device_notes(made.job)
+    (note,) = notes_of(made)
     assert "min_os_release cannot be judged" in note
 
 
@@ -85,7 +90,7 @@ def test_a_job_without_device_criteria_is_left_as_it_is():
     job = make_job(FEDBUFF, stop={"max_updates": 5})
     made = make_dry_run([Phone()], job)
     assert with_device_measurements(job, made.world, made.devices, {}) is job
-    assert device_notes(job) == []
+    assert notes_of(made) == []
     assert admitted_clients(job, made.world, made.devices).tolist() == [True]
 
 

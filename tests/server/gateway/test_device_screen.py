@@ -10,7 +10,10 @@ from server.device_criteria import DeviceCriteria, MeasuredModel
 from server.gateway.answers import OutcomesUnreachable
 from server.gateway.device_screen import DeviceScreen
 from server.gateway.held_back import HeldBackReason
+from server.gateway.metrics import GatewayMetrics
+from server.gateway.service import DeviceGatewayService
 from tests.server.gateway.conftest import open_new_job
+from tests.server.gateway.desk import opened
 from tests.server.gateway.scripted_device import ScriptedDevice
 from tests.server.update_examples import make_job
 
@@ -66,6 +69,18 @@ def test_a_flood_of_devices_takes_bounded_memory():
     for n in range(100):
         assert screen.check(CRITERIA, f"d{n}") is None
     assert len(screen._known) == 10
+
+
+def test_while_nobody_can_tell_what_a_device_is_it_waits_a_minute():
+    register = Register()
+    register.answers = False
+    desk = opened(participation={"device": CRITERIA})
+    service = DeviceGatewayService(
+        desk.state, desk.intake, desk.mint, None, None, desk.outcomes, GatewayMetrics(),
+        clock=lambda: desk.now_s, on_lost=pytest.fail, screen=DeviceScreen(register),
+    )  # fmt: skip
+    held_back = service._is_screened_out("d1")
+    assert (held_back.reason, held_back.wait_s) == (HeldBackReason.DEVICE_UNMEASURED, 60.0)
 
 
 class DescribedDevice(ScriptedDevice):
