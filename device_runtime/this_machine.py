@@ -6,11 +6,11 @@ from pathlib import Path
 
 def host_device_model() -> str:
     """Name of its product: ``host`` and its processor's; benchmarks and enrolment use the same."""
-    return f"host {_processor() or platform.machine()}"[:100].rstrip()
+    return f"host {processor_name() or platform.machine()}"[:100].rstrip()
 
 
-def _processor() -> str:
-    """Model name of the first core, as Linux says it."""
+def processor_name() -> str:
+    """Model name of the first core, as Linux says it; empty where it does not."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -55,6 +55,9 @@ class Lab:
     def calls(self) -> list[list[str]]:
         return [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
 
+    def has_been_asked(self, words: str) -> bool:
+        return words in (self.folder / "calls.jsonl").read_text()
+
     @property
     def left_behind(self) -> list[str]:
         disk = self.folder / "disk"
@@ -67,7 +70,7 @@ def lab(tmp_path, monkeypatch) -> Lab:
     home.mkdir()
     programs.mkdir()
     adb = programs / "adb"
-    adb.write_text(f"#!{sys.executable}\n{FAKE.read_text()}")
+    adb.write_text(f"#!{sys.executable} -IS\n{FAKE.read_text()}")
     adb.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setenv("FAKE_ADB", str(home))
@@ -204,7 +207,7 @@ def test_an_app_that_hangs_is_stopped_and_reported(lab, app, package):
     lab.connect(one={"app": "hang"})
     started_s = time.monotonic()
     found = run(app, package, timeout_s=1.0)
-    assert time.monotonic() - started_s < 20
+    assert time.monotonic() - started_s < 50
     assert found.validity.reasons == ("the app gave no result within 1 s and was stopped",)
     assert ["-s", "one", "shell", "am force-stop org.flint.bench"] in lab.calls
 
@@ -220,7 +223,14 @@ def test_a_device_unplugged_between_upload_and_result_is_said_to_be_lost(lab, ap
 def test_a_device_may_be_closed_while_it_works(lab, app, package):
     lab.connect(one={"app": "hang"})
     device = AdbDevice(app=app)
-    closer = threading.Timer(1.0, device.close)
+
+    def close_once_the_app_runs() -> None:
+        deadline_s = time.monotonic() + 60
+        while not lab.has_been_asked("am instrument") and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        device.close()
+
+    closer = threading.Thread(target=close_once_the_app_runs)
     closer.start()
     with pytest.raises(AdbDeviceLost, match="was stopped"):
         device.run(SPEC, package)

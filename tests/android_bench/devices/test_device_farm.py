@@ -3,6 +3,7 @@
 SYNTHETIC: written after AWS's API model; none of it was recorded from Device Farm.
 """
 
+import contextlib
 import datetime as dt
 import io
 import json
@@ -17,6 +18,8 @@ import boto3
 import pytest
 import yaml
 from botocore.stub import ANY, Stubber
+from hypothesis import given
+from hypothesis import strategies as st
 
 from android_bench.devices.adb import INSTRUMENTATION, AndroidApp, MissingApk
 from android_bench.devices.base import DeviceUnavailable
@@ -498,6 +501,16 @@ def test_damaged_bytes_within_a_zip_are_noticed():
     data[at] ^= 0xFF
     with pytest.raises(NoResultInside, match="no zip that can be read"):
         result_inside(bytes(data))
+
+
+@given(st.binary(max_size=300), st.integers(0, 400))
+def test_whatever_comes_as_a_zip_is_a_result_or_a_reason(noise, at):
+    whole = zipped({RESULT_NAME: GOOD[:50]})
+    for data in (noise, whole[:at] + noise + whole[at:], whole[: at % len(whole)]):
+        found = b""
+        with contextlib.suppress(NoResultInside):
+            found = result_inside(data)
+        assert found in (b"", GOOD[:50])  # never anything else: a zip has checksums
 
 
 def test_a_path_that_leads_out_is_nowhere_written(tmp_path, monkeypatch):
