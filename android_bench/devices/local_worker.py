@@ -113,7 +113,10 @@ class LocalWorker:
             except (subprocess.TimeoutExpired, TimeoutError):
                 process.kill()
                 process.wait()
-                raise WorkerFailed(f"the worker hung: killed after {self._timeout_s:g} s") from None
+                raise WorkerFailed(
+                    f"the worker hung: killed after {self._timeout_s:g} s; if it only needs "
+                    "longer, give it more (--timeout-s)"
+                ) from None
         if self._closed:
             raise WorkerFailed("the benchmark was stopped")
         if code != 0:

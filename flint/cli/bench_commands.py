@@ -97,11 +97,11 @@ def run(
     try:
         with BenchScreen(len(groups)) as screen:
             outcomes = run_benchmark(folder, groups, screen.finished)
+        with open_catalog(home) as catalog:
+            store_results(catalog.measurements, outcomes.results)
     except BaseException:
         note(f"what was measured is in {folder.path}; --resume --output {folder.path} goes on")
         raise
-    with open_catalog(home) as catalog:
-        store_results(catalog.measurements, outcomes.results)
     if as_json:
         print_json(described(folder, outcomes))
     else:
