@@ -78,15 +78,15 @@ def run_benchmark(
     """
     outcomes = BenchOutcomes()
     arrived: list[DeviceOutcome] = []
-    has_arrived = threading.Condition()
+    lock = threading.Lock()
     stopping = threading.Event()
 
     def hand_over(outcome: DeviceOutcome) -> None:
-        with has_arrived:
+        with lock:
             arrived.append(outcome)
 
     def tell() -> None:
-        with has_arrived:
+        with lock:
             new, arrived[:] = list(arrived), []
         for outcome in new:
             outcomes.devices.append(outcome)

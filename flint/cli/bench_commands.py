@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 
 NO_FIGURES = 2
+_EMULATED = "emulated devices imitate how far phones lie apart, not what one phone takes"
 
 
 @app.command("run")
@@ -116,11 +117,11 @@ def run(
     try:
         with BenchScreen(len(groups)) as screen:
             outcomes = run_benchmark(folder, groups, screen.finished)
+        with open_catalog(home) as catalog:
+            store_results(catalog.measurements, outcomes.results)
     except BaseException:
         note(f"what was measured is in {folder.path}; --resume --output {folder.path} goes on")
         raise
-    with open_catalog(home) as catalog:
-        store_results(catalog.measurements, outcomes.results)
     if as_json:
         print_json(described(folder, outcomes))
     else:
@@ -129,7 +130,7 @@ def run(
     for sentence in sentences(outcomes):
         note(sentence)
     if any(result.device.emulated for result in outcomes.results):
-        note("emulated devices imitate how far phones lie apart, not what one phone takes")
+        note(_EMULATED)
     if not any(outcome.is_ok for outcome in outcomes.devices):
         raise typer.Exit(NO_FIGURES)
 
@@ -152,7 +153,14 @@ def report(
     Example: flint bench report --html devices.html
     """
     from flint.bench_export import NoMeasurements
-    from flint.bench_table import COLUMNS, left_out_sentence, measured_table, row_as_json, shown_row
+    from flint.bench_table import (
+        COLUMNS,
+        FLEETS,
+        left_out_sentence,
+        measured_table,
+        row_as_json,
+        shown_row,
+    )
     from flint.catalog_session import open_catalog
     from flint.extras import require
     from flint.reports.output_file import check_writable, write_page
@@ -179,6 +187,8 @@ def report(
         print_json({"records": 5000, "rows": rows, **page})
         return
     print_table(COLUMNS, [shown_row(row) for row in table.rows], empty="nothing was measured")
+    if any(row.train_s and row.fleet == FLEETS["emulated"] for row in table.rows):
+        note(_EMULATED)
     print("± is the deviation across device models; in brackets, the paper's figure (27 phones)")
     if html is not None:
         print(f"the page is in {html}")
