@@ -67,6 +67,8 @@ COMMANDS = [
     ["trace", "add"],
     ["trace", "list"],
     ["trace", "show"],
+    ["bandwidth", "fit"],
+    ["population", "build"],
     ["runs"],
     ["runs", "show"],
     ["device", "enrol-token"],
