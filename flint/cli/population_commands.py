@@ -74,7 +74,7 @@ def build(
     Example: flint population build sessions.parquet --profiles sparse_mlp_bench
     --hardware phones.csv
     """
-    from flint.input_reference import find_input
+    from flint.named_inputs import named_inputs
     from simulation.fitting.device_log import count_devices
     from simulation.fitting.hardware import read_hardware
     from simulation.fitting.input_file import check_writable, write_input
@@ -84,7 +84,8 @@ def build(
     matches = mapping or output.with_stem(f"{output.stem}-mapping")
     for path in (output, matches):
         check_writable(path)
-    with find_input(profiles, "device_profiles", home) as profiles_file:
+    with named_inputs(resolve_home(home)) as inputs:
+        profiles_file = inputs.find(profiles, "device_profiles")
         measured = read_device_profiles(profiles_file).device_models
     facts = read_hardware(hardware, feature) if hardware is not None else None
     counts = count_devices(logs, device_column=device_column, model_column=model_column)

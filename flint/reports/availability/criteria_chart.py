@@ -25,7 +25,7 @@ def criteria_chart(evidence: AvailabilityEvidence) -> Chart:
         return Chart(
             key, title, "The trace was built without any criterion: all sessions are kept."
         )
-    names = [_said(evidence, row["criterion"]) for row in rows]
+    names = [sentence(evidence.said_criterion(row["criterion"])) for row in rows]
     figure, (panel,) = panels(1, 1, height_in=0.9 + 0.62 * len(rows))
     at = np.arange(len(rows))
     bars = []
@@ -63,7 +63,7 @@ def criteria_table(evidence: AvailabilityEvidence) -> Html:
             "Devices without it", "Sessions without it")  # fmt: skip
     body = [
         [
-            _said(evidence, row["criterion"]),
+            sentence(evidence.said_criterion(row["criterion"])),
             row["category"],
             *(said_share(row[of]) for of in _OF),
             *(said_share(row.get(f"{of}_without")) for of in ("clients", "sessions")),
@@ -84,12 +84,6 @@ def criteria_table(evidence: AvailabilityEvidence) -> Html:
             class_="quiet",
         ),
     )
-
-
-def _said(evidence: AvailabilityEvidence, criterion: str) -> str:
-    if criterion == "all":
-        return "All together"
-    return sentence(evidence.said_criterion(criterion))
 
 
 def _reading(evidence: AvailabilityEvidence) -> str:

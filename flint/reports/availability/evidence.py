@@ -8,7 +8,7 @@ import numpy as np
 
 from simulation.availability.completion import Completion
 from simulation.availability.criteria_file import category_of
-from simulation.availability.fairness import GroupShift
+from simulation.availability.fairness import ALL_CRITERIA, GroupShift
 from simulation.availability.kept_facts import KeptFacts
 
 _CATEGORIES = {"device": "compute capability", "state": "device state", "user": "user attributes"}
@@ -58,7 +58,9 @@ class AvailabilityEvidence:
         return tuple(sorted(below, key=lambda shift: shift.ratio or 0.0))
 
     def said_criterion(self, name: str) -> str:
-        """A criterion in words, with its threshold where it is kept."""
+        """A criterion in words, with its threshold where it is kept; ``all`` is all together."""
+        if name == ALL_CRITERIA:
+            return "all together"
         threshold = self._threshold(name)
         shown = f" ({threshold}{_UNITS.get(name, '')})" if threshold not in {None, "True"} else ""
         return f"{_WORDS.get(name, name)}{shown}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flint.reports.availability.evidence import AvailabilityEvidence
+from flint.reports.availability.figures import warning_sentence
 from flint.reports.chart import Chart, finished, grouped_numbers, panels
 from flint.reports.colours import light
 from flint.reports.markup import Html, element, joined
@@ -58,20 +59,6 @@ def fairness_warnings(evidence: AvailabilityEvidence) -> Html:
     if more > 0:
         said.append(element("p", f"{more} more are in the table below.", class_="quiet"))
     return joined(*said)
-
-
-def warning_sentence(evidence: AvailabilityEvidence, shift: GroupShift) -> str:
-    """What a criterion does to a group, in a sentence."""
-    by = (
-        "All criteria together"
-        if shift.criterion == ALL_CRITERIA
-        else f"“{evidence.said_criterion(shift.criterion)}”"
-    )
-    return (
-        f"{by} shrinks {shift.dimension} “{shift.group}” from {said_share(shift.share)} of all "
-        f"devices to {said_share(shift.passing_share)} of those that pass "
-        f"({said_number(shift.ratio, 2)} of its share, below {evidence.least_ratio:g})."
-    )
 
 
 def fairness_table(evidence: AvailabilityEvidence) -> Html:

@@ -1,22 +1,17 @@
 """The page on availability: who can take part, when, for how long, and who is left out."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from flint.reports.availability.criteria_chart import criteria_chart, criteria_table
 from flint.reports.availability.device_charts import devices_chart
 from flint.reports.availability.evidence import (
     AvailabilityEvidence,
     criteria_rows,
-    if_independent,
 )
 from flint.reports.availability.fairness_chart import (
     fairness_chart,
     fairness_table,
     fairness_warnings,
-    warning_sentence,
 )
 from flint.reports.availability.length_chart import length_chart
 from flint.reports.availability.week_chart import week_chart
@@ -53,31 +48,6 @@ def availability_page(evidence: AvailabilityEvidence) -> str:
         ),
     )
     return framed(f"Availability of {evidence.name}", body)
-
-
-def availability_figures(evidence: AvailabilityEvidence) -> dict[str, Any]:
-    """The page's figures, for programs."""
-    build = evidence.facts.build
-    hourly = evidence.facts.hourly
-    return {
-        "name": evidence.name,
-        **{key: build.get(key) for key in _BUILD_KEYS},
-        "criteria": criteria_rows(evidence),
-        "if_independent": if_independent(evidence),
-        "hourly": [float(v) if np.isfinite(v) else None for v in hourly],
-        "task": evidence.completion.as_json() if evidence.completion is not None else None,
-        "fairness": {
-            "least_ratio": evidence.least_ratio,
-            "warnings": [warning_sentence(evidence, shift) for shift in evidence.warned],
-            "groups": [shift.as_json() for shift in evidence.shifts],
-        },
-        "not_told": dict(evidence.not_told),
-    }
-
-
-_BUILD_KEYS = ("sessions_in", "sessions_valid", "sessions_out", "clients", "clients_out",
-               "eligible_peak_share", "eligible_mean_share", "trough_peak_ratio", "begins",
-               "estimated", "problems", "seed")  # fmt: skip
 
 
 def _head(evidence: AvailabilityEvidence) -> Html:

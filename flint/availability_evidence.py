@@ -1,0 +1,175 @@
+"""A build of availability, and a task set against it, gathered for a report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.errors import FlintError
+from flint.named_inputs import NamedInputs
+from flint.reports.availability.evidence import AvailabilityEvidence
+from flint.reports.wording import said_bytes
+from modeling.zoo import get_model
+from simulation.availability.completion import (
+    AvailableSpans,
+    Completion,
+    completion,
+    population_of_clients,
+    spans_of_histogram,
+    spans_of_trace,
+)
+from simulation.availability.fairness import group_shifts
+from simulation.availability.kept_facts import (
+    STATISTICS_KEY,
+    KeptFacts,
+    kept_facts,
+    read_kept_facts,
+)
+from simulation.durations import TaskWork
+from simulation.environment import is_file_reference
+from simulation.traces.bandwidth import read_bandwidth
+from simulation.traces.device_profiles import (
+    DevicePopulation,
+    DeviceProfiles,
+    read_device_population,
+    read_device_profiles,
+)
+from simulation.traces.session_files import read_sessions
+from simulation.traces.spans import SpanRules
+
+_FLOAT32_BYTES = 4
+
+
+class IncompleteTask(FlintError):
+    """A task that cannot be set against a trace, since part of its cost is not told."""
+
+    code = "FLN-2723"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTask:
+    """A task as the command line tells it; None: not told.
+
+    Attributes:
+        model: A registered model, of which parameters go both ways.
+        update_bytes: The same, told outright.
+        profiles: Speeds of device models.
+        bandwidth: Links.
+        population: Devices of spans that name none.
+        records: Of a client, in each epoch.
+    """
+
+    model: str | None = None
+    update_bytes: int | None = None
+    profiles: str | None = None
+    bandwidth: str | None = None
+    population: str | None = None
+    records: int = 500
+    epochs: int = 1
+    seed: int = 0
+
+
+def gather_evidence(
+    reference: str,
+    facts_file: Path | None,
+    task: AskedTask,
+    inputs: NamedInputs,
+    *,
+    least_ratio: float,
+) -> AvailabilityEvidence:
+    """Read a build by the name of its trace, or by its facts file, and compute what is asked.
+
+    Args:
+        facts_file: Of a build that is named by its trace; adds what is known of single devices.
+
+    Raises:
+        IncompleteTask: If a task is asked for without its bytes, speeds or links.
+        NotBuilt: If there are no facts of a build.
+    """
+    facts, spans = _read_build(reference, facts_file, inputs)
+    profiles = None
+    if task.profiles is not None:
+        profiles = read_device_profiles(inputs.find(task.profiles, "device_profiles"))
+    not_told: dict[str, str] = {}
+    if facts.clients is None:
+        not_told["devices"] = (
+            "What is known of single devices was not given: build with --facts FILE, and name "
+            "that file here (--facts FILE)."
+        )
+    found, said = _set_against(task, facts, spans, profiles, inputs)
+    if found is None:
+        not_told["task"] = (
+            "No task was set against it: name --model (or --update-bytes), --profiles and "
+            "--bandwidth."
+        )
+    if profiles is None:
+        not_told["device tier"] = "Tiers of speed need --profiles."
+    shifts = (
+        group_shifts(
+            facts.clients, facts.criteria.criteria, profiles=profiles, least_ratio=least_ratio
+        )
+        if facts.clients is not None
+        else ()
+    )
+    name = Path(reference).stem if is_file_reference(reference) else reference
+    return AvailabilityEvidence(name, facts, least_ratio, found, said, shifts, not_told)
+
+
+def _read_build(
+    reference: str, facts_file: Path | None, inputs: NamedInputs
+) -> tuple[KeptFacts, AvailableSpans]:
+    clients = read_kept_facts(facts_file).clients if facts_file is not None else None
+    if is_file_reference(reference):
+        facts = read_kept_facts(Path(reference).expanduser())
+        return facts, spans_of_histogram(facts.criteria.lengths)
+    row = inputs.row(reference, "availability")
+    facts = kept_facts(row.statistics.get(STATISTICS_KEY), source=row.reference, clients=clients)
+    trace = read_sessions(inputs.find(reference, "availability"), SpanRules(merge=True))
+    return facts, spans_of_trace(trace)
+
+
+def _set_against(
+    task: AskedTask,
+    facts: KeptFacts,
+    spans: AvailableSpans,
+    profiles: DeviceProfiles | None,
+    inputs: NamedInputs,
+) -> tuple[Completion | None, str]:
+    if task.model is None and task.update_bytes is None:
+        return None, ""
+    missing = [
+        option
+        for option, value in (("--profiles", profiles), ("--bandwidth", task.bandwidth))
+        if value is None
+    ]
+    if profiles is None or task.bandwidth is None:
+        raise IncompleteTask(
+            f"how long a task takes also depends on {' and '.join(missing)}; give "
+            f"{'them' if len(missing) > 1 else 'it'} too (a name of the catalog, or a file)"
+        )
+    if task.update_bytes is not None:
+        network_bytes = task.update_bytes
+    else:
+        network_bytes = _FLOAT32_BYTES * get_model(str(task.model)).parameter_count
+    work = TaskWork(task.epochs, task.records, network_bytes, network_bytes)
+    found = completion(
+        spans,
+        work,
+        profiles,
+        read_bandwidth(inputs.find(task.bandwidth, "bandwidth")),
+        records=task.records,
+        population=_population(task, facts, inputs),
+        seed=task.seed,
+    )
+    epochs = "1 epoch" if task.epochs == 1 else f"{task.epochs} epochs"
+    what = f"model {task.model}, " if task.model is not None else ""
+    return found, (
+        f"{what}{task.records:,} records a device, {epochs}, {said_bytes(network_bytes)} down and "
+        f"{said_bytes(network_bytes)} up"
+    )
+
+
+def _population(task: AskedTask, facts: KeptFacts, inputs: NamedInputs) -> DevicePopulation | None:
+    if task.population is not None:
+        return read_device_population(inputs.find(task.population, "device_population"))
+    if facts.clients is None:
+        return None
+    return population_of_clients(facts.clients.device_models, facts.clients.spans)
