@@ -1,4 +1,4 @@
-"""Columns of a log that are no times, in the forms logs have them: numbers, flags, months, names."""
+"""Columns of a log that are no times: numbers, truth values, months and names, in any form."""
 
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def read_months(values: pa.Array, *, column: str, path: Path) -> NDArray[np.int3
     if is_text(kind):
         encoded = values.dictionary_encode()  # few releases, many sessions
         parts = pc.extract_regex(
-            encoded.dictionary, r"^\s*(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(-|\s*$)"
+            encoded.dictionary, r"^\s*(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(?:-|\s*$)"
         )
         months = pc.add(
             pc.multiply(pc.cast(pc.struct_field(parts, "y"), pa.int32()), 12),

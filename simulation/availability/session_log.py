@@ -32,6 +32,8 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "os_release": ("os_release", "os_release_date"),
     "foreground": ("foreground", "foreground_spans"),
 }
+# Of traces: not mapped, handed on.
+REPEAT = "repeat_every_s"
 _REQUIRED = ("device_id", "start", "end")
 
 
@@ -52,7 +54,7 @@ class LogFile:
     """One file of a log, with rows.
 
     Attributes:
-        columns: Its column for each role of `LogColumns` that it has.
+        columns: Its column for each role of `LogColumns` that it has, and for `REPEAT`.
         rows: Number of rows; None for CSV, which does not say.
         size_bytes: On disk.
     """
@@ -61,7 +63,6 @@ class LogFile:
     columns: Mapping[str, str]
     rows: int | None
     size_bytes: int
-    repeat_column: str | None = None
 
     @property
     def is_csv(self) -> bool:
@@ -129,8 +130,9 @@ def open_session_log(
                     f"{source}: only names column {column!r}, which {path} does not have"
                     f"{_near(column, names)}; its columns are {', '.join(names)}"
                 )
-        repeat = "repeat_every_s" if "repeat_every_s" in names else None
-        files.append(LogFile(path, columns, rows, size_bytes, repeat))
+        if REPEAT in names:
+            columns[REPEAT] = REPEAT
+        files.append(LogFile(path, columns, rows, size_bytes))
     return files
 
 

@@ -217,5 +217,5 @@ def _share(by_mask: Mapping[int, float], combination: int) -> float:
 
 
 def length_edges_s() -> Sequence[float]:
-    """Bins of a length histogram: four a doubling, from a second to 14 days."""
-    return (0.0, *(round(2 ** (step / 4), 3) for step in range(4 * 20 + 2)))
+    """Bins of a length histogram: whole seconds, four a doubling from a second to 14 days."""
+    return tuple(float(edge) for edge in sorted({0, *(round(2 ** (k / 4)) for k in range(82))}))
