@@ -84,7 +84,8 @@ def gather_evidence(
         IncompleteTask: If a task is asked for without its bytes, speeds or links.
         NotBuilt: If there are no facts of a build.
     """
-    facts, spans = _read_build(reference, facts_file, inputs)
+    facts = read_facts(reference, inputs, facts_file=facts_file)
+    spans = _spans(reference, facts, inputs)
     profiles = None
     if task.profiles is not None:
         profiles = read_device_profiles(inputs.find(task.profiles, "device_profiles"))
@@ -113,17 +114,28 @@ def gather_evidence(
     return AvailabilityEvidence(name, facts, least_ratio, found, said, shifts, not_told)
 
 
-def _read_build(
-    reference: str, facts_file: Path | None, inputs: NamedInputs
-) -> tuple[KeptFacts, AvailableSpans]:
-    clients = read_kept_facts(facts_file).clients if facts_file is not None else None
+def read_facts(reference: str, inputs: NamedInputs, *, facts_file: Path | None = None) -> KeptFacts:
+    """Facts of a build, by the name of its trace or by its facts file.
+
+    Args:
+        facts_file: Adds what is known of single devices to a trace that is named.
+
+    Raises:
+        NotBuilt: If there are no facts of a build.
+    """
     if is_file_reference(reference):
-        facts = read_kept_facts(Path(reference).expanduser())
-        return facts, spans_of_histogram(facts.criteria.lengths)
+        return read_kept_facts(Path(reference).expanduser())
+    clients = read_kept_facts(facts_file).clients if facts_file is not None else None
     row = inputs.row(reference, "availability")
-    facts = kept_facts(row.statistics.get(STATISTICS_KEY), source=row.reference, clients=clients)
-    trace = read_sessions(inputs.find(reference, "availability"), SpanRules(merge=True))
-    return facts, spans_of_trace(trace)
+    build = row.statistics.get(STATISTICS_KEY)
+    return kept_facts(build, source=row.reference, clients=clients)
+
+
+def _spans(reference: str, facts: KeptFacts, inputs: NamedInputs) -> AvailableSpans:
+    if is_file_reference(reference):
+        return spans_of_histogram(facts.criteria.lengths)
+    path = inputs.find(reference, "availability")
+    return spans_of_trace(read_sessions(path, SpanRules(merge=True)))
 
 
 def _set_against(

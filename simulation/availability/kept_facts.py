@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from device_runtime.errors import FlintError
 from feature_catalog.table_files import UnreadableDataFile, open_table
 from simulation.availability.statistics import HOURS_OF_WEEK, CriteriaFacts, LengthHistogram
+from simulation.availability.trace_output import METADATA_KEY
 from simulation.portable_math import Floats
 from simulation.traces.trace_tables import read_trace_table
 
-METADATA_KEY = b"flint_availability"
 STATISTICS_KEY = "build"
 _COLUMNS = ("client_id", "sessions", "session_s", "passes_ever", "passes_all", "spans",
             "available_s")  # fmt: skip
@@ -125,11 +125,11 @@ def read_kept_facts(path: Path) -> KeptFacts:
     if path.suffix.lower() == ".csv":
         raise NotBuilt(f"{path} is no facts file; name the Parquet file of --facts")
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise UnreadableDataFile(f"{path}: the file cannot be read; make it anew") from error
     try:
-        build = json.loads(metadata.get(METADATA_KEY, b"null"))
+        build = json.loads(metadata.get(METADATA_KEY.encode(), b"null"))
     except ValueError:
         build = None
     return kept_facts(build, source=str(path), clients=_read_clients(path) if build else None)
