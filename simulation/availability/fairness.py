@@ -84,7 +84,7 @@ def group_shifts(
     found = []
     for dimension, grouping in dimensions.items():
         group, names = grouping()
-        if len(names) > 1:  # a group that is everybody cannot be shifted
+        if len(np.unique(group)) > 1:  # a group that is everybody cannot be shifted
             found += _shifts(dimension, group, names, passing, least_ratio)
     return tuple(found)
 

@@ -22,7 +22,9 @@ def devices_chart(evidence: AvailabilityEvidence) -> Chart:
     both = (("Device models", models), ("Release of the operating system", years))
     shown = [(name, groups) for name, groups in both if groups]
     if not shown:
-        why = evidence.not_told.get("devices", "The log names neither device models nor systems.")
+        why = evidence.not_told.get(
+            "devices", "The log tells neither device models nor systems apart."
+        )
         return Chart(key, title, why)
     figure, axes = panels(1, len(shown), height_in=0.9 + 0.3 * max(len(g) for _, g in shown))
     data: dict[str, list[object]] = {
