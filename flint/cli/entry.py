@@ -19,6 +19,7 @@ import typer
 from device_runtime.errors import FlintError
 from flint.cli import (
     audit_command,
+    availability_commands,
     backup_commands,
     bandwidth_commands,
     dataset_commands,
@@ -61,6 +62,7 @@ job_commands.register(app)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(availability_commands.app, name="availability")
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(bandwidth_commands.app, name="bandwidth")
 app.add_typer(population_commands.app, name="population")

@@ -382,6 +382,8 @@ def _statistics(
         },
         joined={what: count for what, count in tally.joined.items() if count},
         seed=seed,
+        thresholds=first.log.thresholds,
+        criteria=first.log.criteria.model_dump(mode="json", exclude_defaults=True),
         facts=tally.facts(),
     )
 

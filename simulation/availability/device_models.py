@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simulation.availability.criteria_file import ComputeCriteria
-from simulation.availability.log_values import is_text, plain
+from simulation.availability.log_values import encoded
 from simulation.availability.measurements import MEASURED_RECORDS, MeasuredDevices
 
 Mask = NDArray[np.bool_]
@@ -33,13 +33,10 @@ class DeviceModels:
 
     def of_column(self, values: pa.Array) -> NDArray[np.int32]:
         """Code of each session's device model, shape ``(sessions,)``; -1 where none is named."""
-        values = plain(values)
-        if not is_text(values.type):
-            values = values.cast(pa.string())
-        encoded = values.dictionary_encode()
-        names = encoded.dictionary.to_pylist()
+        few = encoded(values)
+        names = few.dictionary.cast(pa.string()).to_pylist()
         codes = [NO_MODEL if not name else self._code(name) for name in names]
-        index = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+        index = few.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
         found: NDArray[np.int32] = np.array([*codes, NO_MODEL], dtype=np.int32)[index]
         return found
 

@@ -20,6 +20,11 @@ def plain(values: pa.Array) -> pa.Array:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
+def encoded(values: pa.Array) -> pa.DictionaryArray:
+    """Values with dictionary encoding, of a dictionary that may hold a value twice."""
+    return values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether values are texts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
@@ -109,21 +114,19 @@ def read_months(values: pa.Array, *, column: str, path: Path) -> NDArray[np.int3
     Raises:
         UnusableLogColumn: If the column's type holds no dates.
     """
-    values = plain(values)
-    kind = values.type
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if pa.types.is_null(kind):
         return np.full(len(values), UNKNOWN_MONTH, dtype=np.int32)
     if is_text(kind):
-        encoded = values.dictionary_encode()  # few releases, many sessions
-        parts = pc.extract_regex(
-            encoded.dictionary, r"^\s*(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(?:-|\s*$)"
-        )
+        few = encoded(values)  # few releases, many sessions
+        parts = pc.extract_regex(few.dictionary, r"^\s*(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(?:-|\s*$)")
         months = pc.add(
             pc.multiply(pc.cast(pc.struct_field(parts, "y"), pa.int32()), 12),
             pc.subtract(pc.cast(pc.struct_field(parts, "m"), pa.int32()), 1),
         )
-        taken = months.take(encoded.indices)
+        taken = months.take(few.indices)
     elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        values = plain(values)
         years = pc.multiply(pc.year(values).cast(pa.int32()), 12)
         taken = pc.add(years, pc.subtract(pc.month(values).cast(pa.int32()), 1))
     else:

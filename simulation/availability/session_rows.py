@@ -11,7 +11,7 @@ from device_runtime.errors import FlintError
 from simulation.availability.foreground import ForegroundSpans
 from simulation.availability.instants import LOCAL, NOT_A_TIME, UnusableLogColumn, read_instants
 from simulation.availability.log_context import LogContext
-from simulation.availability.log_values import is_text, plain, read_ids, read_numbers
+from simulation.availability.log_values import encoded, read_ids, read_numbers
 from simulation.availability.session_criteria import JudgedSessions
 from simulation.availability.session_log import REPEAT, LogFile
 from simulation.traces.spans import MAX_TIME_S
@@ -174,16 +174,14 @@ class RowReader:
                     f"{self.log.source} (e.g. time_zone: Europe/Berlin, or UTC if all are on it)"
                 )
             return np.full(len(row), self._default_zone, dtype=np.int16)
-        if not is_text(plain(values).type):
-            values = values.cast(pa.string())
-        encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-        names = encoded.dictionary.to_pylist()
+        few = encoded(values)
+        names = few.dictionary.cast(pa.string()).to_pylist()
         codes = np.array(
             [self._default_zone if not name else self.log.zones.code(name) for name in names]
             + [self._default_zone],
             dtype=np.int16,
         )
-        index = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+        index = few.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
         zone: NDArray[np.int16] = codes[index]
         if (codes < 0).any():
             blank = np.array([not name for name in names] + [True])[index]

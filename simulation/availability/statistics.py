@@ -114,6 +114,8 @@ class AvailabilityStatistics:
         estimated: By criterion.
         joined: What was put together on the way to spans, in words: count.
         seed: Of the coins.
+        thresholds: Criteria asked for, in the order of their bits.
+        criteria: The criteria file, defaults left out.
     """
 
     sessions_in: int
@@ -132,6 +134,8 @@ class AvailabilityStatistics:
     estimated: Mapping[str, Estimate]
     joined: Mapping[str, int]
     seed: int
+    thresholds: Mapping[str, Any]
+    criteria: Mapping[str, Any]
     facts: CriteriaFacts
 
     @property
@@ -192,6 +196,8 @@ class AvailabilityStatistics:
             "estimated": {name: asdict(found) for name, found in self.estimated.items()},
             "joined": dict(self.joined),
             "seed": self.seed,
+            "thresholds": dict(self.thresholds),
+            "criteria": dict(self.criteria),
             "facts": facts,
         }
 
