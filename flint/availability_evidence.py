@@ -1,6 +1,6 @@
 """A build of availability, and a task set against it, gathered for a report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_runtime.errors import FlintError
@@ -42,6 +42,12 @@ class IncompleteTask(FlintError):
     """A task that cannot be set against a trace, since part of its cost is not told."""
 
     code = "FLN-2723"
+
+
+class FactsOfAnotherBuild(FlintError):
+    """A facts file that was not written by the build whose trace is named."""
+
+    code = "FLN-2724"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +128,21 @@ def read_facts(reference: str, inputs: NamedInputs, *, facts_file: Path | None =
 
     Raises:
         NotBuilt: If there are no facts of a build.
+        FactsOfAnotherBuild: If ``facts_file`` is of another one.
     """
     if is_file_reference(reference):
         return read_kept_facts(Path(reference).expanduser())
-    clients = read_kept_facts(facts_file).clients if facts_file is not None else None
     row = inputs.row(reference, "availability")
-    build = row.statistics.get(STATISTICS_KEY)
-    return kept_facts(build, source=row.reference, clients=clients)
+    facts = kept_facts(row.statistics.get(STATISTICS_KEY), source=row.reference)
+    if facts_file is None:
+        return facts
+    beside = read_kept_facts(facts_file)
+    if beside.criteria != facts.criteria:
+        raise FactsOfAnotherBuild(
+            f"{facts_file} is of another build than {row.reference}; name the file that its "
+            "--facts wrote, or the facts file alone"
+        )
+    return replace(facts, clients=beside.clients)
 
 
 def _spans(reference: str, facts: KeptFacts, inputs: NamedInputs) -> AvailableSpans:

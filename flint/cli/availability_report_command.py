@@ -11,6 +11,8 @@ from flint.cli.output import note, print_fields, print_json, print_table
 if TYPE_CHECKING:
     from flint.reports.availability.evidence import AvailabilityEvidence
 
+_WARNINGS = 6
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``flint availability``."""
@@ -81,8 +83,10 @@ def report(
         evidence = gather_evidence(trace, facts, task, inputs, least_ratio=min_group_share)
     from flint.reports.availability.figures import availability_figures, warning_sentence
 
-    for shift in evidence.warned:
+    for shift in evidence.warned[:_WARNINGS]:
         note(f"warning: {warning_sentence(evidence, shift)}")
+    if len(evidence.warned) > _WARNINGS:
+        note(f"{len(evidence.warned) - _WARNINGS} more warnings are in the page and in --json")
     figures = availability_figures(evidence)
     if html is not None:
         from flint.reports.availability.page import availability_page

@@ -20,6 +20,8 @@ from device_runtime.errors import FlintError
 from flint.cli import (
     audit_command,
     availability_commands,
+    availability_report_command,
+    availability_tune_command,
     backup_commands,
     bandwidth_commands,
     dataset_commands,
@@ -63,6 +65,8 @@ app.add_typer(model_commands.app, name="models")
 app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(availability_commands.app, name="availability")
+availability_report_command.register(availability_commands.app)
+availability_tune_command.register(availability_commands.app)
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(bandwidth_commands.app, name="bandwidth")
 app.add_typer(population_commands.app, name="population")

@@ -200,7 +200,11 @@ def said(relaxation: Relaxation) -> str:
     """
     if relaxation.relaxed is None:
         return f"without {relaxation.criterion}"
-    return f"{relaxation.criterion} {relaxation.threshold} → {relaxation.relaxed}"
+    before, after = (
+        f"{value:g}" if isinstance(value, float) else str(value)
+        for value in (relaxation.threshold, relaxation.relaxed)
+    )
+    return f"{relaxation.criterion} {before} → {after}"
 
 
 def _ordered(found: Sequence[RelaxedShares]) -> tuple[RelaxedShares, ...]:

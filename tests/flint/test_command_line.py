@@ -67,6 +67,8 @@ COMMANDS = [
     ["trace", "add"],
     ["trace", "list"],
     ["trace", "show"],
+    ["availability", "report"],
+    ["availability", "tune"],
     ["bandwidth", "fit"],
     ["population", "build"],
     ["runs"],

@@ -41,12 +41,12 @@ _BUILD_KEYS = ("sessions_in", "sessions_valid", "sessions_out", "clients", "clie
 def warning_sentence(evidence: AvailabilityEvidence, shift: GroupShift) -> str:
     """What a criterion does to a group, in a sentence."""
     by = (
-        "All criteria together"
+        "All criteria together shrink"
         if shift.criterion == ALL_CRITERIA
-        else f"“{evidence.said_criterion(shift.criterion)}”"
+        else f"“{evidence.said_criterion(shift.criterion)}” shrinks"
     )
     return (
-        f"{by} shrinks {shift.dimension} “{shift.group}” from {said_share(shift.share)} of all "
+        f"{by} {shift.dimension} “{shift.group}” from {said_share(shift.share)} of all "
         f"devices to {said_share(shift.passing_share)} of those that pass "
         f"({said_number(shift.ratio, 2)} of its share, below {evidence.least_ratio:g})."
     )
