@@ -28,10 +28,10 @@ def fairness_chart(evidence: AvailabilityEvidence) -> Chart:
     for y, shift in zip(at, whole, strict=True):
         colour = light("failed" if shift.is_below else "run-1")
         ratio = shift.ratio or 0.0
-        panel.plot([1.0, ratio], [y, y], color=colour, linewidth=1.4)
+        panel.plot([1.0, ratio], [y, y], color=colour, linewidth=1.4, zorder=2)
         panel.plot(
             [ratio], [y], marker="o", markersize=5, color=colour,
-            markerfacecolor=colour if shift.is_judged else light("paper"),
+            markerfacecolor=colour if shift.is_judged else light("paper"), clip_on=False, zorder=3,
         )  # fmt: skip
     panel.axvline(1.0, color=light("ink"), linewidth=1.0)
     panel.axvline(evidence.least_ratio, color=light("failed"), linewidth=1.0, linestyle="--")
