@@ -58,6 +58,13 @@ def build(
             show_default=False,
         ),
     ] = None,
+    profiles_output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write profiles that have the logs' models too, each with the speed of its "
+            "match: for traces that name device models.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="In the catalog. Default: the output's name.")
     ] = None,
@@ -78,27 +85,32 @@ def build(
     from simulation.fitting.device_log import count_devices
     from simulation.fitting.hardware import read_hardware
     from simulation.fitting.input_file import check_writable, write_input
+    from simulation.fitting.matched_profiles import matched_profiles
     from simulation.fitting.population import build_population
     from simulation.traces.device_profiles import read_device_profiles
 
     matches = mapping or output.with_stem(f"{output.stem}-mapping")
-    for path in (output, matches):
-        check_writable(path)
+    for path in (output, matches, profiles_output):
+        if path is not None:
+            check_writable(path)
     with named_inputs(resolve_home(home)) as inputs:
-        profiles_file = inputs.find(profiles, "device_profiles")
-        measured = read_device_profiles(profiles_file).device_models
+        measured = read_device_profiles(inputs.find(profiles, "device_profiles"))
     facts = read_hardware(hardware, feature) if hardware is not None else None
     counts = count_devices(logs, device_column=device_column, model_column=model_column)
-    built = build_population(counts, measured, facts, max_distance=max_distance)
+    built = build_population(counts, measured.device_models, facts, max_distance=max_distance)
     made_with = {"profiles": profiles, "max_distance": max_distance}
     write_input(output, built.table(), made_with)
     write_input(matches, built.mapping(), made_with)
+    if profiles_output is not None:
+        write_input(profiles_output, matched_profiles(measured, built.matches), made_with)
     said: dict[str, Any] = built.as_json() | {
         "features": list(facts.features) if facts is not None else [],
         "max_distance": max_distance,
         "output": str(output.absolute()),
         "mapping": str(matches.absolute()),
     }
+    if profiles_output is not None:
+        said["profiles_output"] = str(profiles_output.absolute())
     if built.unmatched_share:
         examples = "; ".join(
             f"{e['log_model']} ({e['devices']}): {e['reason']}" for e in said["unmatched_examples"]
@@ -108,7 +120,7 @@ def build(
             f"and no share{': ' if examples else ''}{examples}"
         )
     if add:
-        said["trace"] = _add(output, name, said, home)
+        said |= _add(output, profiles_output, name, dict(said), home)
     if as_json:
         print_json(said)
     else:
@@ -116,13 +128,27 @@ def build(
         print_fields({key: value for key, value in said.items() if key not in left_out})
 
 
-def _add(output: Path, name: str | None, built: dict[str, Any], home: Path | None) -> str:
+def _add(
+    output: Path,
+    profiles_output: Path | None,
+    name: str | None,
+    built: dict[str, Any],
+    home: Path | None,
+) -> dict[str, str]:
     from flint.catalog_session import open_catalog
     from flint.trace_statistics import read_statistics
 
     statistics = read_statistics(output, "device_population") | {"built": built}
+    added = {}
     with open_catalog(resolve_home(home)) as catalog:
-        row = catalog.environment_inputs.add(
-            output.absolute(), "device_population", name, statistics=statistics
-        )
-    return row.reference
+        inputs = catalog.environment_inputs
+        row = inputs.add(output.absolute(), "device_population", name, statistics=statistics)
+        added["trace"] = row.reference
+        if profiles_output is not None:
+            row = inputs.add(
+                profiles_output.absolute(),
+                "device_profiles",
+                statistics=read_statistics(profiles_output, "device_profiles"),
+            )
+            added["profiles"] = row.reference
+    return added

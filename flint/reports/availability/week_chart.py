@@ -9,6 +9,7 @@ from flint.reports.colours import light
 from flint.reports.wording import said_number, said_share
 
 _HOURS_A_DAY = 24
+_DAY_S = 86_400
 
 
 def week_chart(evidence: AvailabilityEvidence) -> Chart:
@@ -55,6 +56,8 @@ def _reading(evidence: AvailabilityEvidence) -> str:
     missing = int((~np.isfinite(hourly)).sum())
     if missing:
         told += f" {missing} of the 168 hours were not observed and are left out."
-    if build.get("begins") is None:
+    if build.get("repeat_every_s") == _DAY_S:
+        told += " Days are laid over one another, so all are alike."
+    elif build.get("begins") is None:
         told += " The log does not say on which weekday it began: days count from its beginning."
     return told

@@ -55,7 +55,9 @@ def messy_rows(seed, week_s, clients=60, each=40):
                 "device_model": model,
                 "os_release": None if client % 17 == 0 else f"{2018 + client % 8}-{month:02d}",
                 "wifi": None if generator.random() < 0.7 else bool(generator.random() < 0.9),
-                "battery": None if generator.random() < 0.6 else round(generator.random() ** 0.3, 2),
+                "battery": None
+                if generator.random() < 0.6
+                else round(generator.random() ** 0.3, 2),
                 "account_age_days": None if client % 13 == 0 else int(client * 17),
                 "reputation": round(generator.random() ** 0.2, 2),
                 "last_participation": None if generator.random() < 0.9 else start - 3600 * 11,

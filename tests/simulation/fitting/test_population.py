@@ -7,8 +7,9 @@ import pytest
 from simulation.fitting.device_log import DeviceCounts
 from simulation.fitting.hardware import InvalidHardwareTable, read_hardware
 from simulation.fitting.input_file import UnwritableInputFile, write_input
+from simulation.fitting.matched_profiles import matched_profiles
 from simulation.fitting.population import NoModelMatched, build_population
-from simulation.traces.device_profiles import read_device_population
+from simulation.traces.device_profiles import read_device_population, read_device_profiles
 
 
 def counts(without_model=0, **devices):
@@ -130,3 +131,25 @@ def test_the_file_is_what_a_dry_run_reads(hardware, tmp_path):
         write_input(tmp_path / "p.txt", built.table(), {})
     with pytest.raises(UnwritableInputFile, match="there is no folder"):
         write_input(tmp_path / "none" / "p.csv", built.table(), {})
+
+
+def test_matched_models_get_the_profile_of_their_match(write_table, hardware, tmp_path):
+    built = build_population(
+        counts(middle=2, slow=6, exotic=1), ["slow", "fast"], hardware, max_distance=1.5
+    )
+    samples = write_table(device_model=["slow", "slow", "fast"], per_example_s=[3.0, 4.0, 0.5])
+    write_input(
+        tmp_path / "more.csv", matched_profiles(read_device_profiles(samples), built.matches), {}
+    )
+    read = read_device_profiles(tmp_path / "more.csv")
+    assert read.device_models == ("fast", "middle", "slow")  # the exotic one has none
+    assert read.samples_s.tolist() == [0.5, 0.5, 3.0, 4.0]
+
+
+def test_lognormal_profiles_stay_what_they_were(write_table, hardware, tmp_path):
+    built = build_population(counts(Slow=1), ["slow", "fast"], hardware)
+    path = write_table(device_model=["slow", "fast"], mean_s=[2.0, 0.1], stdev_s=[1.0, 0.0])
+    table = matched_profiles(read_device_profiles(path), built.matches)
+    assert table["device_model"].to_pylist() == ["Slow", "fast", "slow"]
+    assert table["mean_s"].to_pylist() == pytest.approx([2.0, 0.1, 2.0])
+    assert table["stdev_s"].to_pylist() == pytest.approx([1.0, 0.0, 1.0])
