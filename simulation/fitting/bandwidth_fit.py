@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simulation.fitting.bandwidth_measurements import (
@@ -206,16 +207,17 @@ def _normal_cdf(values: Floats, sample: Floats) -> Floats:
     mean, stdev = float(np.mean(sample)), float(np.std(sample, ddof=1))
     if stdev == 0.0:
         return np.where(values < mean, 0.0, np.where(values > mean, 1.0, 0.5))
-    return np.array([0.5 * math.erfc((mean - v) / (stdev * math.sqrt(2.0))) for v in values])
+    scaled = (mean - values) / (stdev * math.sqrt(2.0))
+    return np.array([0.5 * math.erfc(z) for z in scaled.tolist()])
 
 
 def _correlation(measurements: Measurements) -> tuple[float, int]:
     if not measurements.has_directions:
         return 0.0, 0  # drawn apart, as the reader of a file without directions does
     down, up = measurements.down, measurements.up
-    _, in_down, in_up = np.intersect1d(
-        down.clients.astype(str), up.clients.astype(str), return_indices=True
-    )
+    place = pc.index_in(down.clients, value_set=up.clients)
+    is_paired = place.is_valid().to_numpy(zero_copy_only=False)
+    in_down, in_up = np.flatnonzero(is_paired), place.drop_null().to_numpy()
     if len(in_down) < LEAST_LINKS:
         return 0.0, len(in_down)
     x, y = down.log_kbps[in_down], up.log_kbps[in_up]

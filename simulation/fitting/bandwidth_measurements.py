@@ -77,14 +77,14 @@ class MeasuredLinks:
     """Links of one direction, each the transfers of one client.
 
     Attributes:
-        clients: Names them across directions and files, shape ``(links,)``.
+        clients: Names them across directions and files, ascending, ``large_string``.
         log_kbps: Mean logarithm of the speeds of its transfers, shape ``(links,)``.
         log_variance: Their variance; 0 where it is not known; shape ``(links,)``.
         freedom: Its degrees of freedom; 0 where it is not known; shape ``(links,)``.
         transfers: Number of transfers; 0 where only their summary was given; shape ``(links,)``.
     """
 
-    clients: NDArray[np.object_]
+    clients: pa.Array
     log_kbps: Floats
     log_variance: Floats
     freedom: NDArray[np.int64]
@@ -218,7 +218,8 @@ def _read(path: Path, columns: MeasurementColumns, direction: Direction | None) 
         parts = [("down", usable & is_down), ("up", usable & is_up)]
     for key, chosen in parts:
         if chosen.any():
-            found.links[key] = _links(clients[chosen], portable_log(kbps_values[chosen]))
+            of_direction = clients.filter(pa.array(chosen))
+            found.links[key] = _links(of_direction, portable_log(kbps_values[chosen]))
     return found
 
 
@@ -233,7 +234,7 @@ def _read_pairs(path: Path, direction: Direction | None) -> _Rows:
         # How many transfers are behind a link's deviation is not told: all links weigh the same.
         varies = speeds.log_stdev > 0
         links[key] = MeasuredLinks(
-            np.array([f"{path}#{row}" for row in range(count)], dtype=object),
+            _rows_of(path, np.arange(1, count + 1)),
             portable_log(speeds.median_kbps),
             speeds.log_stdev**2,
             varies.astype(np.int64),
@@ -286,32 +287,45 @@ def _directions(
     return is_down, is_up
 
 
-def _clients(table: TraceTable, column: str | None, path: Path) -> NDArray[np.object_]:
+def _clients(table: TraceTable, column: str | None, path: Path) -> pa.Array:
     if column is None:
-        return np.array([f"{path}#{row}" for row in table.rows.tolist()], dtype=object)
-    ids = table.client_ids(column, UnusableMeasurements).cast(pa.large_string())
-    named: NDArray[np.object_] = ids.to_numpy(zero_copy_only=False).astype(object)
-    return named
+        return _rows_of(path, table.rows)
+    return table.client_ids(column, UnusableMeasurements).cast(pa.large_string())
 
 
-def _links(clients: NDArray[np.object_], log_kbps: Floats) -> MeasuredLinks:
+def _rows_of(path: Path, rows: NDArray[np.int64]) -> pa.Array:
+    """Names of rows that are links of their own; they sort as the rows do."""
+    numbers = pc.utf8_lpad(pa.array(rows).cast(pa.large_string()), width=12, padding="0")
+    file, hash_sign = (pa.scalar(text, pa.large_string()) for text in (str(path), "#"))
+    return pc.binary_join_element_wise(file, numbers, hash_sign)
+
+
+def _numbered(names: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Distinct names, ascending, and the number of each."""
+    encoded = names.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.arange(len(order))
+    codes: NDArray[np.int64] = number[encoded.indices.to_numpy(zero_copy_only=False)]
+    return encoded.dictionary.take(pa.array(order)), codes
+
+
+def _links(clients: pa.Array, log_kbps: Floats) -> MeasuredLinks:
     """Rows of one client as one link."""
-    distinct, code = np.unique(clients.astype(str), return_inverse=True)
+    distinct, code = _numbered(clients)
     transfers = np.bincount(code)
     mean = np.bincount(code, weights=log_kbps) / transfers
     squares = np.bincount(code, weights=(log_kbps - mean[code]) ** 2)
     freedom = (transfers - 1).astype(np.int64)
     variance = squares / np.maximum(freedom, 1)
-    return MeasuredLinks(distinct.astype(object), mean, variance, freedom, freedom + 1)
+    return MeasuredLinks(distinct, mean, variance, freedom, freedom + 1)
 
 
 def _together(parts: Sequence[MeasuredLinks]) -> MeasuredLinks:
     """Links of several files; a client that is in several is one link."""
     if len(parts) == 1:
         return parts[0]
-    distinct, code = np.unique(
-        np.concatenate([part.clients.astype(str) for part in parts]), return_inverse=True
-    )
+    distinct, code = _numbered(pa.concat_arrays([part.clients for part in parts]))
     transfers = np.concatenate([part.transfers for part in parts])
     weight = np.maximum(transfers, 1)
     mean = np.concatenate([part.log_kbps for part in parts])
@@ -322,7 +336,7 @@ def _together(parts: Sequence[MeasuredLinks]) -> MeasuredLinks:
     squares = np.bincount(code, weights=squares + weight * (mean - together[code]) ** 2)
     all_freedom = np.bincount(code, weights=freedom + 1).astype(np.int64) - 1
     return MeasuredLinks(
-        distinct.astype(object),
+        distinct,
         together,
         squares / np.maximum(all_freedom, 1),
         all_freedom,

@@ -4,11 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from device_runtime.errors import FlintError
 from feature_catalog.table_files import open_table
+
+_FOLD_ROWS = 1_000_000
+_NOTHING = pa.table(
+    {
+        "device": pa.array([], pa.large_string()),
+        "model": pa.array([], pa.large_string()),
+        "count": pa.array([], pa.int64()),
+    }
+)
 
 
 class InvalidDeviceLog(FlintError):
@@ -58,7 +68,8 @@ def count_devices(
         MissingColumn: Or another error of `feature_catalog.table_files`.
     """
     rows = without_device = 0
-    folded: pa.Table | None = None
+    folded: pa.Table = _NOTHING
+    waiting: list[pa.Table] = []
     for path in logs:
         file = open_table(path)
         file.require([device_column, model_column])
@@ -67,15 +78,18 @@ def count_devices(
                 {
                     "device": _texts(batch.column(0), path, device_column),
                     "model": _texts(batch.column(1), path, model_column),
+                    "count": pa.array(np.ones(batch.num_rows, dtype=np.int64)),
                 }
             )
             known = table.filter(pc.is_valid(table["device"]))
             rows += table.num_rows
             without_device += table.num_rows - known.num_rows
-            counted = known.append_column("count", pa.array([1] * known.num_rows, pa.int64()))
-            parts = [counted] if folded is None else [folded, counted]
-            folded = _fold(pa.concat_tables(parts))
-    if folded is None or folded.num_rows == 0:
+            waiting.append(known)
+            # Folded as often as what waits is as large as what is folded: in linear time.
+            if sum(part.num_rows for part in waiting) > max(_FOLD_ROWS, folded.num_rows):
+                folded, waiting = _fold(pa.concat_tables([folded, *waiting])), []
+    folded = _fold(pa.concat_tables([folded, *waiting]))
+    if folded.num_rows == 0:
         raise InvalidDeviceLog(
             f"no row of {_named(logs)} names a device in column {device_column}; give the column "
             "that does (--device-column)"

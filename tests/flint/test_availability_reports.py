@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from flint.catalog_session import open_catalog
 from tests.flint.reports.availability_facts import write_facts, write_world
 from tests.flint.test_command_line import flint, sentence
 
@@ -41,40 +40,3 @@ def test_mistakes_are_one_sentence(tmp_path):
     page = tmp_path / "no" / "page.html"
     result = flint("availability", "report", facts, "--html", page, home=tmp_path)
     assert sentence(result).endswith("[FLN-1742]")
-
-
-@pytest.mark.integration
-def test_a_session_log_is_built_reported_and_tuned(flint_home, tmp_path):
-    world = tmp_path / "example"
-    flint("availability", "example", world, "--clients", 500, home=flint_home)
-    log, criteria = world / "sessions.parquet", world / "criteria.yaml"
-    facts = tmp_path / "facts.parquet"
-    with open_catalog(flint_home):  # Postgres starts once for all commands
-        built = flint("availability", "build", log, "-c", criteria, "--name", "app", "--facts",
-                      facts, "--json", home=flint_home)  # fmt: skip
-        assert built.returncode == 0, built.stderr
-        build = json.loads(built.stdout)
-        page = tmp_path / "page.html"
-        result = flint("availability", "report", "app@1", "--facts", facts, "--html", page,
-                       "--json", home=flint_home)  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        report = json.loads(result.stdout)
-        other = write_facts(tmp_path / "other.parquet", clients=100)
-        wrong = flint("availability", "report", "app", "--facts", other, home=flint_home)
-        assert sentence(wrong).endswith("[FLN-2724]")
-    dropped = flint("availability", "tune", facts, "--json", home=flint_home)
-    assert {row["criterion"]: row["sessions"] for row in report["criteria"]} == build[
-        "share_by_criterion"
-    ] | {"all": build["share_all"]}
-    assert "Tuesday" in page.read_text()
-    assert {g["dimension"] for g in report["fairness"]["groups"]} >= {"OS release", "activity"}
-
-    result = flint("availability", "tune", log, "--criteria", criteria, "--json", home=flint_home)
-    assert result.returncode == 0, result.stderr
-    tuned = json.loads(result.stdout)
-    assert tuned["before"]["eligible_mean_share"] == pytest.approx(build["eligible_mean_share"])
-    exact = {r["criterion"]: r["client_share"] for r in json.loads(dropped.stdout)["relaxations"]}
-    # foreground judges moments as well as sessions; all others only which sessions pass.
-    for each in tuned["relaxations"]:
-        if each["relaxed"] is None and each["criterion"] != "foreground":
-            assert each["client_share"] == pytest.approx(exact[each["criterion"]])

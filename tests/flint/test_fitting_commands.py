@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from flint.catalog_session import open_catalog
 from simulation.traces.bandwidth import read_bandwidth
-from simulation.traces.device_profiles import read_device_population
+from simulation.traces.device_profiles import read_device_population, read_device_profiles
 from tests.flint.test_command_line import flint, sentence
 
 
@@ -66,36 +65,23 @@ def phones(tmp_path):
     return tmp_path
 
 
-@pytest.mark.integration
-def test_a_population_and_links_go_into_the_catalog(phones, transfers, flint_home):
-    with open_catalog(flint_home):  # Postgres starts once for all commands
-        output = phones / "people.parquet"
-        arguments = ("population", "build", phones / "log.csv", "--hardware", phones / "phones.csv")
-        result = flint(*arguments, "--profiles", phones / "profiles.csv", "-o", output, "--json",
-                       home=flint_home)  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        found = json.loads(result.stdout)
-        assert found["trace"] == "people@1"
-        assert found["devices_by_match"] == {"same": 2, "alias": 0, "nearest": 1, "unmatched": 1}
-        assert found["unmatched_share"] == 0.25
-        assert "25.0% of the devices have no measured model" in result.stderr
-        population = read_device_population(output)
-        assert population.device_models == ("a", "b")
-        assert population.share == pytest.approx([1 / 3, 2 / 3])
-        assert (phones / "people-mapping.parquet").is_file()
-
-        result = flint("bandwidth", "fit", transfers, *COLUMNS, "-o", phones / "links.parquet",
-                       home=flint_home)  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        shown = json.loads(flint("trace", "show", "links", "--json", home=flint_home).stdout)
-        assert shown["kind"] == "bandwidth"
-        assert shown["statistics"]["fit"]["down"]["links"] == 300
-
-        flint("trace", "add", phones / "profiles.csv", "--kind", "device_profiles", home=flint_home)
-        named = flint(*arguments, "--profiles", "profiles", "-o", output, "--json", home=flint_home)
-        assert json.loads(named.stdout)["devices_by_match"] == found["devices_by_match"]
-        wrong = flint(*arguments, "--profiles", "links", "-o", output, home=flint_home)
-        assert "links@1 is bandwidth" in sentence(wrong)
+def test_a_population_is_built_with_profiles_of_the_logs_models(phones):
+    output, profiles = phones / "people.parquet", phones / "more.csv"
+    result = flint(
+        "population", "build", phones / "log.csv", "--hardware", phones / "phones.csv",
+        "--profiles", phones / "profiles.csv", "-o", output, "--profiles-output", profiles,
+        "--no-add", "--json", home=phones,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["devices_by_match"] == {"same": 2, "alias": 0, "nearest": 1, "unmatched": 1}
+    assert found["unmatched_share"] == 0.25
+    assert "25.0% of the devices have no measured model" in result.stderr
+    population = read_device_population(output)
+    assert population.device_models == ("a", "b")
+    assert population.share == pytest.approx([1 / 3, 2 / 3])
+    assert read_device_profiles(profiles).device_models == ("B", "a", "b", "b2")
+    assert (phones / "people-mapping.parquet").is_file()
 
 
 def test_a_log_without_the_column_is_one_sentence(phones):

@@ -26,7 +26,7 @@ def test_bytes_and_seconds_are_kilobits_a_second(write_table):
 def test_transfers_of_a_client_are_one_link_of_their_geometric_mean(write_table):
     path = write_table(client=["a", "a", "b"], kbps=[100.0, 400.0, 50.0])
     found = read_measurements([path], MeasurementColumns(client="client")).down
-    assert list(found.clients) == ["a", "b"]
+    assert found.clients.to_pylist() == ["a", "b"]
     assert np.exp(found.log_kbps) == pytest.approx([200.0, 50.0])
     # Two values d apart have variance d**2 / 2.
     assert found.log_variance == pytest.approx([math.log(4.0) ** 2 / 2, 0.0])
@@ -62,7 +62,7 @@ def test_files_of_one_direction_are_joined_by_client(write_table):
     down = write_table("down.csv", client=["a", "b"], kbps=[100, 200])
     up = write_table("up.csv", client=["b", "a"], kbps=[20, 10])
     found = read_measurements([], MeasurementColumns(client="client"), down=[down], up=[up])
-    assert list(found.down.clients) == list(found.up.clients) == ["a", "b"]
+    assert found.down.clients.to_pylist() == found.up.clients.to_pylist() == ["a", "b"]
     with pytest.raises(UnusableMeasurements, match=r"none is up; add a file.*--up FILE"):
         read_measurements([], MeasurementColumns(client="client"), down=[down])
 
@@ -74,7 +74,7 @@ def test_layouts_of_a_bandwidth_file_are_read_as_it_reads_them(write_table):
     assert found.has_directions
     assert np.exp(found.down.log_kbps) == pytest.approx([100.0, 400.0 / math.sqrt(2.0)])
     assert found.down.log_variance == pytest.approx([0.0, math.log(2.0)])
-    assert list(found.down.clients) == list(found.up.clients)
+    assert found.down.clients.equals(found.up.clients)
 
 
 def test_stalled_transfers_are_counted_and_left_out(write_table):
