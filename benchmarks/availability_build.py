@@ -22,8 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -169,6 +171,8 @@ def measure(rows: int, subset: int, rounds: int, temporary: Path | None) -> dict
         seconds = float(str(whole["seconds"]))
         return {
             "figure": "availability_build",
+            "pyarrow": pa.__version__,
+            "pandas": version("pandas"),
             "rows": written,
             "clients": figures["clients"],
             "log_mb": round(log.stat().st_size / 1e6),

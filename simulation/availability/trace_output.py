@@ -27,12 +27,22 @@ class UnwritableOutput(FlintError):
     code = "FLN-2612"
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before hours of work rather than after.
+
+    Raises:
+        UnwritableOutput: If it is not to be Parquet, or its folder does not let it be made.
+    """
+    if path.suffix.lower() not in {".parquet", ".pq"}:
+        raise UnwritableOutput(f"{path}: only .parquet is written; give it that ending")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise UnwritableOutput(f"{path} cannot be written; give a path in a folder of yours")
+
+
 class DraftFile:
     """A Parquet file that is given its name when it is whole."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        if path.suffix.lower() not in {".parquet", ".pq"}:
-            raise UnwritableOutput(f"{path}: only .parquet is written; give it that ending")
         self._path = path
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._schema = schema
