@@ -7,11 +7,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simulation.availability.criteria_file import ComputeCriteria
-from simulation.availability.log_values import encoded
+from simulation.availability.instants import UnusableLogColumn
+from simulation.availability.log_values import codes_of
 from simulation.availability.measurements import MEASURED_RECORDS, MeasuredDevices
 
 Mask = NDArray[np.bool_]
 NO_MODEL = -1
+# Far more than there are; a column of ids would fill the memory.
+_MOST_MODELS = 200_000
 
 
 @dataclass(slots=True)
@@ -33,12 +36,8 @@ class DeviceModels:
 
     def of_column(self, values: pa.Array) -> NDArray[np.int32]:
         """Code of each session's device model, shape ``(sessions,)``; -1 where none is named."""
-        few = encoded(values)
-        names = few.dictionary.cast(pa.string()).to_pylist()
-        codes = [NO_MODEL if not name else self._code(name) for name in names]
-        index = few.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-        found: NDArray[np.int32] = np.array([*codes, NO_MODEL], dtype=np.int32)[index]
-        return found
+        codes, _, _ = codes_of(values, self._code, missing=NO_MODEL)
+        return codes.astype(np.int32)
 
     def is_measured(self, model: NDArray[np.int32]) -> Mask:
         """Whether each session's model has a benchmark result."""
@@ -56,6 +55,12 @@ class DeviceModels:
         known = self.codes.get(name)
         if known is not None:
             return known
+        if len(self.codes) >= _MOST_MODELS:
+            raise UnusableLogColumn(
+                f"the column of device models holds more than {_MOST_MODELS} different values, "
+                f"such as {name[:40]!r}; map the column of model names (columns: {{device_model: "
+                "NAME})"
+            )
         self.codes[name] = len(self.codes)
         at = None if self.measured is None else self.measured.row.get(name)
         fast = small = False

@@ -106,9 +106,11 @@ class FirstPass:
         only = self.log.criteria.only
         read = 0
         total = self.total_rows
+        names = [file.path.name for file in self.files]
         with self.spilled:
             for file in self.files:
-                self.log.places.begin(file.path.name, read)
+                once = names.count(file.path.name) == 1
+                self.log.places.begin(file.path.name if once else str(file.path), read)
                 roles = self.reader.roles(file)
                 for batch, kept in log_batches(file, roles, only, self.log.problems):
                     self.rows += batch.num_rows if kept is None else pc.sum(kept).as_py() or 0

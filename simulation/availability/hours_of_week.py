@@ -1,5 +1,6 @@
 """Mean number of available clients in each hour of the local week, over what a log covers."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,8 +45,9 @@ class WeeklyHours:
         enough = least_s >= min(_LEAST_OBSERVED_S, max(float(least_s.max()), 1e-9))
         seconds = np.zeros(observed_s.shape)
         seconds[: len(self._seconds)] = self._seconds
-        means = (seconds / np.maximum(observed_s, 1e-9)).sum(axis=0)
-        return [float(means[h]) if enough[h] else None for h in range(HOURS_OF_WEEK)]
+        means = seconds / np.maximum(observed_s, 1e-9)
+        # Exact sums: zones come in the order in which the log names them.
+        return [math.fsum(means[:, h]) if enough[h] else None for h in range(HOURS_OF_WEEK)]
 
 
 def seconds_by_hour(zone: NDArray[np.int16], start_s: Floats, end_s: Floats, zones: int) -> Floats:

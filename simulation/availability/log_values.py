@@ -1,5 +1,6 @@
 """Columns of a log that are no times: numbers, truth values, months and names, in any form."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,26 @@ def plain(values: pa.Array) -> pa.Array:
 def encoded(values: pa.Array) -> pa.DictionaryArray:
     """Values with dictionary encoding, of a dictionary that may hold a value twice."""
     return values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+
+
+def codes_of(
+    values: pa.Array, code: Callable[[str], int], *, missing: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str | None]]:
+    """Code of each text: each distinct one is asked for once.
+
+    Args:
+        code: Of a text.
+        missing: Code of null and empty.
+
+    Returns:
+        Codes, shape ``(rows,)``; and the index of each row in the list of distinct texts, which
+        follows (with None at its end).
+    """
+    few = encoded(values)
+    texts: list[str | None] = few.dictionary.cast(pa.string()).to_pylist()
+    known = np.array([code(text) if text else missing for text in texts] + [missing])
+    index = few.indices.cast(pa.int64()).fill_null(len(texts)).to_numpy(zero_copy_only=False)
+    return known[index], index, [*texts, None]
 
 
 def is_text(kind: pa.DataType) -> bool:

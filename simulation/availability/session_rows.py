@@ -11,7 +11,7 @@ from device_runtime.errors import FlintError
 from simulation.availability.foreground import ForegroundSpans
 from simulation.availability.instants import LOCAL, NOT_A_TIME, UnusableLogColumn, read_instants
 from simulation.availability.log_context import LogContext
-from simulation.availability.log_values import encoded, read_ids, read_numbers
+from simulation.availability.log_values import codes_of, read_ids, read_numbers
 from simulation.availability.session_criteria import JudgedSessions
 from simulation.availability.session_log import REPEAT, LogFile
 from simulation.traces.spans import MAX_TIME_S
@@ -174,17 +174,10 @@ class RowReader:
                     f"{self.log.source} (e.g. time_zone: Europe/Berlin, or UTC if all are on it)"
                 )
             return np.full(len(row), self._default_zone, dtype=np.int16)
-        few = encoded(values)
-        names = few.dictionary.cast(pa.string()).to_pylist()
-        codes = np.array(
-            [self._default_zone if not name else self.log.zones.code(name) for name in names]
-            + [self._default_zone],
-            dtype=np.int16,
-        )
-        index = few.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-        zone: NDArray[np.int16] = codes[index]
-        if (codes < 0).any():
-            blank = np.array([not name for name in names] + [True])[index]
+        codes, index, names = codes_of(values, self.log.zones.code, missing=self._default_zone)
+        zone = codes.astype(np.int16)
+        if (zone < 0).any():
+            blank = np.array([not name for name in names])[index]
             bad = good & (zone < 0)
             self.log.problems.add_rows(
                 "no_time_zone", bad & blank, row, lambda at: self.log.places(int(row[at]))

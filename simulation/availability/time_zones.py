@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.availability.criteria_file import is_time_zone
+from simulation.availability.instants import UnusableLogColumn
 
 Seconds = NDArray[np.float64]
 Codes = NDArray[np.int16]
@@ -17,6 +18,8 @@ _DAY_S = 86_400
 _FIRST_S = int(dt.datetime(1970, 1, 1, tzinfo=dt.UTC).timestamp())
 _LAST_S = int(dt.datetime(2040, 1, 1, tzinfo=dt.UTC).timestamp())
 _STEP_S = 7 * _DAY_S
+# Misspelt zones are counted row by row; a column of something else is refused.
+_MOST_UNKNOWN = 2000
 # Zones share one sorted table: a zone's keys lie in a range of their own.
 _KEYS_PER_ZONE = 2**36
 _KEY_OFFSET = 2**35
@@ -36,11 +39,21 @@ class TimeZones:
     _offset_s: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def code(self, name: str) -> int:
-        """Code of a zone; -1 if the IANA database has none of this name."""
+        """Code of a zone; -1 if the IANA database has none of this name.
+
+        Raises:
+            UnusableLogColumn: If thousands of names are none.
+        """
         known = self._codes.get(name)
         if known is not None:
             return known
         if not is_time_zone(name):
+            if len(self._codes) - len(self.names) >= _MOST_UNKNOWN:
+                raise UnusableLogColumn(
+                    f"the column of time zones holds more than {_MOST_UNKNOWN} names that are "
+                    f"none, such as {name[:40]!r}; map the column of IANA names (columns: "
+                    "{time_zone: NAME}), or give one time_zone for all rows"
+                )
             self._codes[name] = -1
             return -1
         code = len(self.names)

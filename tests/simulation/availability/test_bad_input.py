@@ -163,6 +163,15 @@ def test_a_column_of_another_type_is_refused(write_log, build):
         build(write_log(rows), "time_zone: UTC\nstate: {wifi: true}")
 
 
+def test_ids_in_the_place_of_time_zones_or_models_are_refused(write_log, build, monkeypatch):
+    rows = [session(f"d{n}", time_zone=f"zone {n}", device_model=f"m{n}") for n in range(2100)]
+    with pytest.raises(UnusableLogColumn, match="more than 2000 names that are none"):
+        build(write_log(rows), "")
+    monkeypatch.setattr("simulation.availability.device_models._MOST_MODELS", 2000)
+    with pytest.raises(UnusableLogColumn, match="more than 2000 different values, such as 'm2000'"):
+        build(write_log([row | {"time_zone": "UTC"} for row in rows]), "")
+
+
 def test_a_criterion_that_no_session_tells_is_refused(write_log, build):
     rows = [row | {"battery": 55.0} for row in GOOD]
     with pytest.raises(NoSample, match=r"min_battery cannot be judged: not one of 2"):

@@ -11,6 +11,8 @@ import pytest
 from flint.trace_statistics import read_statistics
 from simulation.availability.build import build_availability
 from simulation.availability.criteria_file import parse_criteria
+from simulation.availability.first_pass import NoValidSession
+from simulation.availability.session_log import find_session_files
 from simulation.traces.generate import write_world
 from simulation.traces.generated_sessions import GeneratedAvailability
 from simulation.traces.session_files import read_sessions
@@ -199,6 +201,62 @@ def test_hours_the_log_does_not_cover_say_nothing(write_log, build):
         9: 1.0,
     }
     assert (found.eligible_peak_share, found.trough_peak_ratio) == (0.5, 1.0)
+
+
+def test_a_trace_with_a_date_knows_its_days_of_the_week(write_log, build):
+    rows = [{"client_id": "a", "start_s": 0, "end_s": HOUR_S}]
+    rows.append({"client_id": "b", "start_s": DAY_S, "end_s": DAY_S + HOUR_S})
+    log = write_log(rows)
+    without, _ = build(log, "")
+    assert (without.hourly[0], without.hourly[24], without.begins) == (1.0, 1.0, None)
+    dated, trace = build(log, "times: trace\nbegins: 2025-03-28")  # a Friday
+    assert (dated.hourly[96], dated.hourly[120], dated.begins) == (1.0, 1.0, "2025-03-28")
+    assert [row["start_s"] for row in trace] == [0, DAY_S]
+
+
+def test_weeks_are_folded_from_monday(write_log, build):
+    rows = [
+        session("a", 3 * DAY_S + week * 604_800, 3 * DAY_S + week * 604_800 + 60 * (week + 1))
+        for week in range(3)
+    ]
+    found, trace = build(write_log(rows), "time_zone: UTC\nfold: week")
+    assert spans(trace) == [("a", 3 * DAY_S, 3 * DAY_S + 180)]
+    assert (found.hourly[72], found.repeat_every_s) == (0.05, 604_800)
+
+
+# ---------------------------------------------------------------------- files and columns
+
+
+def test_columns_are_mapped_and_rows_chosen(write_log, build):
+    rows = [
+        {"uid": 5, "begin": MONDAY_S, "finish": MONDAY_S + 60, "app": 2, "unmetered": "yes"},
+        {"uid": 6, "begin": MONDAY_S, "finish": MONDAY_S + 60, "app": 2, "unmetered": "no"},
+        {"uid": 7, "begin": MONDAY_S, "finish": MONDAY_S + 60, "app": 3, "unmetered": "yes"},
+    ]
+    criteria = """
+        columns: {device_id: uid, start: begin, end: finish, wifi: unmetered}
+        only: {app: 2}
+        time_zone: UTC
+        state: {wifi: true}
+    """
+    for name in ("log.parquet", "log.csv"):
+        found, trace = build(write_log(rows, name), criteria)
+        assert spans(trace) == [(5, 0, 60)]
+        assert (found.sessions_in, found.clients) == (2, 2)
+    with pytest.raises(NoValidSession, match="no row has app: 9"):
+        build(write_log(rows), criteria.replace("app: 2", "app: 9"))
+
+
+def test_a_folder_and_a_pattern_are_logs_of_many_files(tmp_path, write_log, build):
+    for number in range(3):
+        write_log([session(f"d{number}", 0, 60 + number)], f"logs/day={number}/part.parquet")
+    write_log([session("not a log")], "logs/_temporary.parquet")
+    for where in (tmp_path / "logs", tmp_path / "logs" / "*" / "*.parquet"):
+        found, trace = build(find_session_files(str(where)))
+        assert (found.sessions_in, len(trace)) == (3, 3)
+    write_log([session("d", 60, 0)], "logs/day=3/part.parquet")
+    found, _ = build(find_session_files(str(tmp_path / "logs")))
+    assert "logs/day=3/part.parquet, row 1" in found.problems["ends_before_start"].example
 
 
 # ---------------------------------------------------------------------- coins
