@@ -18,6 +18,7 @@ from simulation.availability.completion import (
 )
 from simulation.availability.fairness import group_shifts
 from simulation.availability.kept_facts import (
+    FACTS_KEY,
     STATISTICS_KEY,
     KeptFacts,
     kept_facts,
@@ -84,7 +85,7 @@ def gather_evidence(
     """Read a build by the name of its trace, or by its facts file, and compute what is asked.
 
     Args:
-        facts_file: Of a build that is named by its trace; adds what is known of single devices.
+        facts_file: Of a build that is named by its trace, where the catalog keeps none.
 
     Raises:
         IncompleteTask: If a task is asked for without its bytes, speeds or links.
@@ -98,8 +99,8 @@ def gather_evidence(
     not_told: dict[str, str] = {}
     if facts.clients is None:
         not_told["devices"] = (
-            "What is known of single devices was not given: build with --facts FILE, and name "
-            "that file here (--facts FILE)."
+            "What is known of single devices is not kept with this trace: name the file that "
+            "the build wrote (--facts FILE), or build again."
         )
     found, said = _set_against(task, facts, spans, profiles, inputs)
     if found is None:
@@ -124,7 +125,8 @@ def read_facts(reference: str, inputs: NamedInputs, *, facts_file: Path | None =
     """Facts of a build, by the name of its trace or by its facts file.
 
     Args:
-        facts_file: Adds what is known of single devices to a trace that is named.
+        facts_file: What is known of single devices, for a trace that is named; None: as the
+            catalog keeps it.
 
     Raises:
         NotBuilt: If there are no facts of a build.
@@ -135,7 +137,10 @@ def read_facts(reference: str, inputs: NamedInputs, *, facts_file: Path | None =
     row = inputs.row(reference, "availability")
     facts = kept_facts(row.statistics.get(STATISTICS_KEY), source=row.reference)
     if facts_file is None:
-        return facts
+        digest = row.statistics.get(FACTS_KEY)
+        if digest is None:
+            return facts
+        facts_file = inputs.blob(bytes.fromhex(digest), "facts.parquet")
     beside = read_kept_facts(facts_file)
     if beside.criteria != facts.criteria:
         raise FactsOfAnotherBuild(

@@ -1,6 +1,7 @@
 """Inputs of environments named on a command line: files, or names of the catalog."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,22 @@ class NamedInputs:
         """
         self.find(reference, kind)
         return self.catalog.environment_inputs.get(reference)
+
+    def blob(self, digest: bytes, name: str) -> Path:
+        """A file of the catalog's blob store under a name with its ending, until it is closed.
+
+        Raises:
+            MissingBlob: If it is not there.
+            CorruptBlob: If it is damaged.
+        """
+        folder = self._until_closed.enter_context(tempfile.TemporaryDirectory(prefix="flint-"))
+        path = Path(folder) / name
+        stored = self.catalog.blobs.local_path(digest)
+        if stored is not None:
+            path.symlink_to(stored)
+        else:
+            path.write_bytes(self.catalog.blobs.get(digest))
+        return path
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def report(
         Path | None, typer.Option(help="Page to write; else the figures are printed.")
     ] = None,
     facts: Annotated[
-        Path | None, typer.Option(help="Facts file of the build, where its trace is named.")
+        Path | None, typer.Option(help="Facts file of the build, where the catalog keeps none.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Set a task against the trace: a registered model.")
@@ -68,7 +68,7 @@ def report(
     whether a task fits into the spans, and which groups the criteria shift out. The page holds all
     it shows and fetches nothing.
 
-    Example: flint availability report app_sessions@1 --facts facts.parquet --html availability.html
+    Example: flint availability report app_sessions@1 --html availability.html
     """
     from flint.availability_evidence import AskedTask, gather_evidence
     from flint.extras import require

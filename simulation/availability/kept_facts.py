@@ -18,7 +18,9 @@ from simulation.availability.trace_output import METADATA_KEY
 from simulation.portable_math import Floats
 from simulation.traces.trace_tables import read_trace_table
 
+# Of a trace's statistics in the catalog: what the build printed, and the SHA-256 of its facts file.
 STATISTICS_KEY = "build"
+FACTS_KEY = "facts_sha256"
 _COLUMNS = ("client_id", "sessions", "session_s", "passes_ever", "passes_all", "spans",
             "available_s")  # fmt: skip
 _OPTIONAL = ("device_model", "os_release")

@@ -39,10 +39,10 @@ def done(*arguments, home):
 
 def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path):
     log, criteria = logs / "sessions.parquet", logs / "criteria.yaml"
-    facts, page = tmp_path / "facts.parquet", tmp_path / "page.html"
+    page = tmp_path / "page.html"
     with open_catalog(flint_home):  # Postgres starts once for all commands
-        build = done("availability", "build", log, "-c", criteria, "--name", "app", "--facts",
-                     facts, home=flint_home)  # fmt: skip
+        build = done("availability", "build", log, "-c", criteria, "--name", "app",
+                     home=flint_home)  # fmt: skip
         links = done("bandwidth", "fit", logs / "transfers.csv", "--bytes-column", "bytes",
                      "--seconds-column", "took_s", "-o", tmp_path / "links.parquet",
                      home=flint_home)  # fmt: skip
@@ -52,9 +52,10 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
         assert (links["trace"], people["trace"], people["profiles"]) == (
             "links@1", "people@1", "speeds@1",
         )  # fmt: skip
-        report = done("availability", "report", "app@1", "--facts", facts, "--html", page,
-                      "--model", "sparse_mlp", "--profiles", "speeds", "--bandwidth", "links",
-                      home=flint_home)  # fmt: skip
+        report = done(
+            "availability", "report", "app@1", "--html", page, "--model", "sparse_mlp",
+            "--profiles", "speeds", "--bandwidth", "links", home=flint_home,
+        )  # fmt: skip
         other = write_facts(tmp_path / "other.parquet", clients=100)
         wrong = flint("availability", "report", "app", "--facts", other, home=flint_home)
         environment = tmp_path / "environment.yaml"
@@ -73,6 +74,9 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
     ] | {"all": build["share_all"]}
     assert 0.5 < report["task"]["share_from_start"] <= 1.0
     assert "Tuesday" in page.read_text()
+    assert {group["dimension"] for group in report["fairness"]["groups"]} == {
+        "device tier", "OS release", "activity", "device model",
+    }  # fmt: skip
     assert run["outcomes"]["succeeded"] > 0
 
 
