@@ -1,14 +1,17 @@
 """What a command shows that does one thing after another: a bar on stderr."""
 
+import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+_LINE_EVERY_S = 10.0
+
 
 class StepsScreen:
-    """A bar on a terminal, else a line a step.
+    """A bar on a terminal, else a line now and then.
 
     Args:
         what: Steps done, e.g. ``"criteria evaluated"``.
@@ -18,6 +21,7 @@ class StepsScreen:
         self._what = what
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
+        self._shown_s = time.monotonic()
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -46,5 +50,6 @@ class StepsScreen:
         if self._bar is not None:
             task = self._bar.task_ids[0]
             self._bar.update(task, description=description, completed=done, total=total)
-        else:
+        elif time.monotonic() - self._shown_s >= _LINE_EVERY_S:
+            self._shown_s = time.monotonic()
             self._console.print(f"{done}/{total} {self._what}: {description}", markup=False)

@@ -82,6 +82,7 @@ def build(
     --hardware phones.csv
     """
     from flint.named_inputs import named_inputs
+    from flint.rows_screen import RowsScreen
     from simulation.fitting.device_log import count_devices
     from simulation.fitting.hardware import read_hardware
     from simulation.fitting.input_file import check_writable, write_input
@@ -96,7 +97,13 @@ def build(
     with named_inputs(resolve_home(home)) as inputs:
         measured = read_device_profiles(inputs.find(profiles, "device_profiles"))
     facts = read_hardware(hardware, feature) if hardware is not None else None
-    counts = count_devices(logs, device_column=device_column, model_column=model_column)
+    with RowsScreen() as screen:
+        counts = count_devices(
+            logs,
+            device_column=device_column,
+            model_column=model_column,
+            progress=screen.progress,
+        )
     built = build_population(counts, measured.device_models, facts, max_distance=max_distance)
     made_with = {"profiles": profiles, "max_distance": max_distance}
     write_input(output, built.table(), made_with)

@@ -1,6 +1,6 @@
 """Which device models people have, from logs: every device counts once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,11 @@ class DeviceCounts:
 
 
 def count_devices(
-    logs: Sequence[Path], *, device_column: str, model_column: str = "device_model"
+    logs: Sequence[Path],
+    *,
+    device_column: str,
+    model_column: str = "device_model",
+    progress: Callable[[str, int, int | None], None] = lambda *_: None,
 ) -> DeviceCounts:
     """Count the devices of each model in logs of any number of rows a device.
 
@@ -62,6 +66,7 @@ def count_devices(
 
     Args:
         logs: Parquet or CSV files; a device may be in several.
+        progress: Called with what is read, rows read and, for a single log, rows in all.
 
     Raises:
         InvalidDeviceLog: If no row names a device and its model, or a column holds no names.
@@ -85,6 +90,7 @@ def count_devices(
             rows += table.num_rows
             without_device += table.num_rows - known.num_rows
             waiting.append(known)
+            progress("reading", rows, file.num_rows if len(logs) == 1 else None)
             # Folded as often as what waits is as large as what is folded: in linear time.
             if sum(part.num_rows for part in waiting) > max(_FOLD_ROWS, folded.num_rows):
                 folded, waiting = _fold(pa.concat_tables([folded, *waiting])), []

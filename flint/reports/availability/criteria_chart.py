@@ -79,8 +79,10 @@ def criteria_table(evidence: AvailabilityEvidence) -> Html:
         table(head, body),
         element(
             "p",
-            "“Without it” is what all other criteria keep together: the gain from dropping this "
-            "one. The last row multiplies the shares of the single criteria.",
+            "“Without it” is what all other criteria keep together; its difference from the row "
+            "“All together” is what dropping the criterion would gain. The last row multiplies the "
+            "shares of the single criteria; for devices that is rough, as one session must pass "
+            "them all.",
             class_="quiet",
         ),
     )

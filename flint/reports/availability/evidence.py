@@ -66,9 +66,7 @@ class AvailabilityEvidence:
         return f"{_WORDS.get(name, name)}{shown}"
 
     def _threshold(self, name: str) -> str | None:
-        criteria = self.facts.build.get("criteria")
-        block = criteria.get(category_of(name)) if isinstance(criteria, dict) else None
-        value = block.get(name) if isinstance(block, dict) else None
+        value = (self.facts.build.get("thresholds") or {}).get(name)
         return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     def hour_names(self) -> list[str]:

@@ -10,11 +10,7 @@ import pyarrow.parquet as pq
 from simulation.availability.statistics import length_edges_s
 
 FLINT_TABLE_1 = {"min_os_release": 0.70, "min_battery": 0.34, "min_account_age_days": 0.93}
-THRESHOLDS = {
-    "device": {"min_os_release": "2019-09"},
-    "state": {"min_battery": 0.8},
-    "user": {"min_account_age_days": 30},
-}
+THRESHOLDS = {"min_os_release": "2019-09", "min_battery": 0.8, "min_account_age_days": 30}
 
 
 def build_of(
@@ -53,7 +49,7 @@ def build_of(
         "problems": {"overlapping": {"count": 3, "dropped": False, "example": "log.csv: row 7"}},
         "estimated": {},
         "seed": 7,
-        "criteria": THRESHOLDS,
+        "thresholds": THRESHOLDS,
         "facts": {
             "criteria": list(criteria),
             "sessions_by_mask": {str(k): v for k, v in sessions_by_mask.items()},
