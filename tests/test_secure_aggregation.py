@@ -106,10 +106,10 @@ def measurement():
     return measure(enclave_configuration("software_root", {})).value.hex()
 
 
-def secure_job(measurement, strategy, mode, aggregations):
+def secure_job(measurement, strategy, mode, aggregations, threshold=THRESHOLD):
     secure = {
         "mode": mode,
-        "release_threshold": THRESHOLD,
+        "release_threshold": threshold,
         "allowed_measurements": [measurement],
     }
     return Job.model_validate(
@@ -144,6 +144,12 @@ def budget_of(deployment, job_id):
     statement = select(ReleaseBudgetRecord).where(ReleaseBudgetRecord.job_id == job_id)
     with deployment.engine.connect() as connection:
         return connection.execute(statement).one()
+
+
+def slots_that_released(deployment, job_id):
+    statement = select(ReleaseBudgetRecord.slot).where(ReleaseBudgetRecord.job_id == job_id)
+    with deployment.engine.connect() as connection:
+        return set(connection.execute(statement).scalars())
 
 
 @pytest.mark.parametrize("mode", ["enclave", "masked"])
@@ -380,17 +386,18 @@ def test_no_other_process_and_no_file_holds_a_single_update(
 
 
 def test_two_gateways_each_have_an_enclave_and_each_lets_out_aggregates(measurement, tmp_path):
+    """Which gateway is a device's home is chance, so either may have few: a low threshold."""
+    at_least = 2
     with running_server(replace(PORTS, gateways=2)) as server:
         deployment = Deployment.attach(server.settings.home)
         with running_fleet(deployment, tmp_path) as fleet:
-            job = secure_job(measurement, FEDBUFF | {"buffer_size": 10}, "enclave", 4)
+            job = secure_job(measurement, FEDBUFF | {"buffer_size": 10}, "enclave", 500, at_least)
             job_id = submit(deployment, job, print).job_id
-            wait_until_ended(deployment, fleet, job_id)
-        statement = select(ReleaseBudgetRecord).where(ReleaseBudgetRecord.job_id == job_id)
-        with deployment.engine.connect() as connection:
-            budgets = connection.execute(statement).all()
-        assert sorted(budget.slot for budget in budgets) == [0, 1]
+            wait_for(lambda: slots_that_released(deployment, job_id) == {0, 1}, 150.0)
+            fleet.check()
+            deployment.jobs.request_stop(job_id)
+            wait_for(lambda: deployment.jobs.get(job_id).status in {"finished", "stopped"})
         counted = [r for r in outcomes_of(deployment, job_id) if r.outcome == "succeeded"]
         assert len({r.task_id for r in counted}) == len(counted)
-        for version in range(1, 5):
-            assert len({r.client_id for r in counted if r.version_number == version}) >= THRESHOLD
+        for version in range(1, newest_version(deployment, job_id) + 1):
+            assert len({r.client_id for r in counted if r.version_number == version}) >= at_least

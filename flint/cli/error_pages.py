@@ -8,7 +8,8 @@ import typer
 
 from device_runtime.errors import FlintError
 
-_PAGES = Path(__file__).parents[2] / "docs" / "errors"
+# A link to docs/errors, which an installed package holds as files of its own.
+_PAGES = Path(__file__).parents[1] / "error_pages"
 _CODE = re.compile(r"(?:FLN-)?(\d{4})", re.IGNORECASE)
 
 

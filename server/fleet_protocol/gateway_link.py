@@ -15,6 +15,7 @@ class GatewayLink:
     Attributes:
         ready: It has answered the job's `Open` with its snapshot, so grants may be placed.
         offered: Slots placed here and not leased yet, by grant.
+        slot_credit: Slots owed by the rate of check-ins and not placed here; negative: too many.
         leases_since: Slots devices took here since slots were balanced last.
         leased: Tasks running under it.
         held: Base version of every update it holds, by task.
@@ -34,6 +35,7 @@ class GatewayLink:
     heard_s: float = field(default_factory=time.monotonic)
     check_ins_per_s: float = 0.0
     offered: dict[str, int] = field(default_factory=dict)
+    slot_credit: float = 0.0
     leases_since: int = 0
     leased: set[str] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
@@ -69,11 +71,19 @@ class GatewayLink:
 
 
 def share_slots(links: Sequence[GatewayLink], count: int) -> list[tuple[GatewayLink, int]]:
-    """Split ``count`` slots by check-in rates, whole slots, nothing lost (largest remainder)."""
+    """Split ``count`` slots by check-in rates, whole slots, nothing lost.
+
+    What a gateway is owed beyond whole slots is kept as its credit and counts next time (smooth
+    weighted round robin): slots that are placed one by one are shared as those placed at once, and
+    no gateway's devices wait for ever.
+    """
     rates = [link.check_ins_per_s + 1e-6 for link in links]
     exact = [count * rate / sum(rates) for rate in rates]
     whole = [int(share) for share in exact]
-    by_remainder = sorted(range(len(links)), key=lambda i: whole[i] - exact[i])
-    for i in by_remainder[: count - sum(whole)]:
-        whole[i] += 1
+    for link, share, given in zip(links, exact, whole, strict=True):
+        link.slot_credit += share - given
+    for _ in range(count - sum(whole)):
+        most = max(range(len(links)), key=lambda i: links[i].slot_credit)
+        links[most].slot_credit -= 1.0
+        whole[most] += 1
     return [(link, share) for link, share in zip(links, whole, strict=True) if share]
