@@ -19,6 +19,7 @@ from simulation.traces.sessions import AvailabilityTrace
 
 DRAWS = 100_000
 _WEEK_S = 7 * 86_400.0
+_POINTS_PER_BIN = 32
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -54,19 +55,36 @@ def spans_of_trace(trace: AvailabilityTrace) -> AvailableSpans:
     return AvailableSpans(length_s, model, trace.device_models, np.ones(len(length_s)))
 
 
-def spans_of_histogram(lengths: LengthHistogram, *, edges_per_bin: int = 32) -> AvailableSpans:
+def spans_of_histogram(lengths: LengthHistogram) -> AvailableSpans:
     """Spans as a histogram of lengths has them: even in their logarithm within a bin."""
-    edges = np.array(lengths.edges_s)
-    counts = np.array(lengths.spans, dtype=np.float64)
+    length_s, weight = _lengths(lengths.edges_s, lengths.spans)
+    unknown = np.full(len(length_s), -1, dtype=np.int64)
+    return AvailableSpans(length_s, unknown, (), weight)
+
+
+def share_outlasting(lengths: LengthHistogram, duration_s: Floats) -> float:
+    """Share of all sessions of the log, eligible or not, that last as long as a task drawn apart.
+
+    Args:
+        duration_s: Of tasks, ascending.
+    """
+    length_s, weight = _lengths(lengths.edges_s, lengths.sessions)
+    done = np.searchsorted(duration_s, length_s, side="right") / len(duration_s)
+    return float(np.average(done, weights=weight))
+
+
+def _lengths(edges_s: Sequence[float], bins: Sequence[int]) -> tuple[Floats, Floats]:
+    """Lengths within the bins of a histogram, and how many each stands for."""
+    edges = np.array(edges_s)
+    counts = np.array(bins, dtype=np.float64)
     low = np.maximum(edges[: len(counts)], 0.5)
     above = np.append(edges[1:], edges[-1] * 2**0.25)[: len(counts)]
-    within = (np.arange(edges_per_bin) + 0.5) / edges_per_bin
+    within = (np.arange(_POINTS_PER_BIN) + 0.5) / _POINTS_PER_BIN
     log_low, log_high = portable_log(low), portable_log(np.maximum(above, low))
     length_s = portable_exp(log_low[:, None] + (log_high - log_low)[:, None] * within)
-    weight = np.repeat(counts / edges_per_bin, edges_per_bin)
+    weight = np.repeat(counts / _POINTS_PER_BIN, _POINTS_PER_BIN)
     some = weight > 0
-    unknown = np.full(int(some.sum()), -1, dtype=np.int64)
-    return AvailableSpans(length_s.ravel()[some], unknown, (), weight[some])
+    return length_s.ravel()[some], weight[some]
 
 
 @dataclass(frozen=True)

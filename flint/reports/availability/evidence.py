@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simulation.availability.completion import Completion
+from simulation.availability.completion import Completion, share_outlasting
 from simulation.availability.criteria_file import category_of
 from simulation.availability.fairness import ALL_CRITERIA, GroupShift
 from simulation.availability.kept_facts import KeptFacts
@@ -50,6 +50,14 @@ class AvailabilityEvidence:
     task: str = ""
     shifts: tuple[GroupShift, ...] = ()
     not_told: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sessions_outlasting(self) -> float | None:
+        """Share of all sessions of the log that last as long as the task; None without one."""
+        lengths = self.facts.criteria.lengths
+        if self.completion is None or not sum(lengths.sessions):
+            return None
+        return share_outlasting(lengths, self.completion.duration_s)
 
     @property
     def warned(self) -> tuple[GroupShift, ...]:

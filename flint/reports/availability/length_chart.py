@@ -78,7 +78,8 @@ def _reading(evidence: AvailabilityEvidence) -> str:
         f"The task: {evidence.task}. It takes {said_duration(task['duration_s']['p50'])} at the "
         f"median and more than {said_duration(task['duration_s']['p95'])} one time in twenty; "
         f"{said_share(found.train_share)} of that is training, the rest transfers. "
-        f"{said_share(found.share_from_start)} of the spans outlast a task that starts when they "
+        f"{said_share(evidence.sessions_outlasting)} of all sessions of the log, eligible or not, "
+        f"last as long. {said_share(found.share_from_start)} of the spans outlast a task that starts when they "
         f"begin. A device does not check in just then: from a moment at which it is available, "
         f"{said_share(found.share_from_check_in)} of tasks finish before the span ends."
     )

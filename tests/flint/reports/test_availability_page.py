@@ -91,6 +91,7 @@ def test_a_task_is_set_against_the_spans(page, gathered):
     # fast: 5000 * 0.01 s and 1.52 s of transfers.
     assert found.duration_s.min() == pytest.approx(50 + 1.52)
     assert f"{100 * found.share_from_start:.1f} % of the spans outlast a task" in page.text
+    assert f"{100 * gathered.sessions_outlasting:.1f} % of all sessions of the log" in page.text
     assert "5,000 records a device, 1 epoch, 760 kB down and 760 kB up" in page.text
     rows = page.data("lengths")
     shares = [float(row["share of tasks done"]) for row in rows]

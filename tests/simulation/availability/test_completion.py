@@ -9,6 +9,7 @@ from simulation.availability.completion import (
     NoDeviceToMeasure,
     completion,
     population_of_clients,
+    share_outlasting,
     spans_of_histogram,
     spans_of_trace,
 )
@@ -103,6 +104,16 @@ def test_a_histogram_gives_back_the_lengths_it_was_made_of():
     for limit_s in (20.0, 60.0, 600.0, 3600.0):
         share = found.weight[found.length_s >= limit_s].sum() / found.weight.sum()
         assert share == pytest.approx((lengths >= limit_s).mean(), abs=0.01)
+
+
+def test_sessions_of_the_log_are_set_against_the_same_tasks():
+    edges = tuple(length_edges_s())
+    sessions = [0] * len(edges)
+    for length_s, count in ((10.0, 30), (100.0, 70)):
+        sessions[int(np.searchsorted(edges, length_s, side="right")) - 1] = count
+    lengths = LengthHistogram(edges, tuple(sessions), tuple(sessions))
+    assert share_outlasting(lengths, np.array([50.0])) == pytest.approx(0.7)
+    assert share_outlasting(lengths, np.array([1.0, 50.0, 500.0])) == pytest.approx((1 + 0.7) / 3)
 
 
 def test_clients_spans_weigh_their_device_models():
