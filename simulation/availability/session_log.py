@@ -21,7 +21,7 @@ from simulation.availability.criteria_file import (
 )
 from simulation.availability.problems import Problems
 
-BATCH_ROWS = 262_144
+BATCH_ROWS = 131_072
 _CSV_BLOCK_BYTES = 16 * 2**20
 _SUFFIXES = {".parquet", ".pq", ".csv"}
 # Tried in order where the criteria file maps nothing.

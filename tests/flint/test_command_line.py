@@ -64,6 +64,8 @@ COMMANDS = [
     ["dataset", "add"],
     ["dataset", "list"],
     ["dataset", "show"],
+    ["availability", "build"],
+    ["availability", "example"],
     ["trace", "add"],
     ["trace", "list"],
     ["trace", "show"],

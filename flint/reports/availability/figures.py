@@ -19,14 +19,7 @@ def availability_figures(evidence: AvailabilityEvidence) -> dict[str, Any]:
     hourly = evidence.facts.hourly
     return {
         "name": evidence.name,
-        **{key: build.get(key) for key in def _task(evidence: AvailabilityEvidence) -> dict[str, Any] | None:
-    if evidence.completion is None:
-        return None
-    outlasting = {"share_of_all_sessions": evidence.sessions_outlasting}
-    return {"task": evidence.task} | evidence.completion.as_json() | outlasting
-
-
-_BUILD_KEYS},
+        **{key: build.get(key) for key in _BUILD_KEYS},
         "criteria": criteria_rows(evidence),
         "if_independent": if_independent(evidence),
         "hourly": [float(v) if np.isfinite(v) else None for v in hourly],
@@ -38,6 +31,13 @@ _BUILD_KEYS},
         },
         "not_told": dict(evidence.not_told),
     }
+
+
+def _task(evidence: AvailabilityEvidence) -> dict[str, Any] | None:
+    if evidence.completion is None:
+        return None
+    outlasting = {"share_of_all_sessions": evidence.sessions_outlasting}
+    return {"task": evidence.task} | evidence.completion.as_json() | outlasting
 
 
 _BUILD_KEYS = ("sessions_in", "sessions_valid", "sessions_out", "clients", "clients_out",

@@ -79,8 +79,9 @@ def _reading(evidence: AvailabilityEvidence) -> str:
         f"median and more than {said_duration(task['duration_s']['p95'])} one time in twenty; "
         f"{said_share(found.train_share)} of that is training, the rest transfers. "
         f"{said_share(evidence.sessions_outlasting)} of all sessions of the log, eligible or not, "
-        f"last as long. {said_share(found.share_from_start)} of the spans outlast a task that starts when they "
-        f"begin. A device does not check in just then: from a moment at which it is available, "
+        f"last as long. {said_share(found.share_from_start)} of the spans outlast a task that "
+        "starts when they begin. A device does not check in just then: from a moment at which it "
+        "is available, "
         f"{said_share(found.share_from_check_in)} of tasks finish before the span ends."
     )
     if len(found.by_tier) > 1:
