@@ -40,3 +40,22 @@ def test_mistakes_are_one_sentence(tmp_path):
     page = tmp_path / "no" / "page.html"
     result = flint("availability", "report", facts, "--html", page, home=tmp_path)
     assert sentence(result).endswith("[FLN-1742]")
+
+
+def test_relaxed_criteria_are_tuned_on_a_log_and_dropped_ones_on_facts(tmp_path):
+    log, criteria = tmp_path / "log.csv", tmp_path / "criteria.yaml"
+    rows = [f"{device},{3600 * device},{3600 * device + 600},{device / 10}" for device in range(10)]
+    log.write_text("\n".join(["device_id,start,end,battery", *rows]) + "\n")
+    criteria.write_text("times: trace\nstate: {min_battery: 0.8}\n")
+    result = flint("availability", "tune", log, "--criteria", criteria, "--json", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["before"]["client_share"] == pytest.approx(0.2)
+    gains = {each["relaxed"]: each["gain_client_share"] for each in found["relaxations"]}
+    assert gains == pytest.approx({None: 0.8, 0.2: 0.6, 0.5: 0.3})
+    assert list(gains) == [None, 0.2, 0.5]
+
+    facts = write_facts(tmp_path / "facts.parquet", clients=1000)
+    result = flint("availability", "tune", facts, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "without min_battery" in result.stdout

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flint.availability_evidence import FactsOfAnotherBuild, read_facts
 from flint.catalog_session import open_catalog
+from flint.named_inputs import named_inputs
 from tests.flint.reports.availability_facts import write_facts
-from tests.flint.test_command_line import flint, sentence
+from tests.flint.test_command_line import flint
 
 pytestmark = pytest.mark.integration
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
@@ -57,7 +59,11 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
             "--profiles", "speeds", "--bandwidth", "links", home=flint_home,
         )  # fmt: skip
         other = write_facts(tmp_path / "other.parquet", clients=100)
-        wrong = flint("availability", "report", "app", "--facts", other, home=flint_home)
+        with (
+            named_inputs(flint_home) as inputs,
+            pytest.raises(FactsOfAnotherBuild, match="is of another build than app@1"),
+        ):
+            read_facts("app", inputs, facts_file=other)
         environment = tmp_path / "environment.yaml"
         environment.write_text(
             f"dataset: {{source: {QUICKSTART / 'quickstart_clicks.parquet'}, "
@@ -68,7 +74,6 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
         )
         run = done("simulate", QUICKSTART / "job.yaml", "-e", environment, "--system-only",
                    home=flint_home)  # fmt: skip
-    assert sentence(wrong).endswith("[FLN-2724]")
     assert {row["criterion"]: row["sessions"] for row in report["criteria"]} == build[
         "share_by_criterion"
     ] | {"all": build["share_all"]}
@@ -78,20 +83,3 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
         "device tier", "OS release", "activity", "device model",
     }  # fmt: skip
     assert run["outcomes"]["succeeded"] > 0
-
-
-def test_tuning_on_the_log_and_on_the_facts_of_its_build_agree(logs, tmp_path):
-    log, criteria = logs / "sessions.parquet", logs / "criteria.yaml"
-    facts = tmp_path / "facts.parquet"
-    build = done("availability", "build", log, "-c", criteria, "-o", tmp_path / "trace.parquet",
-                 "--facts", facts, home=tmp_path)  # fmt: skip
-    exact = done("availability", "tune", facts, home=tmp_path)
-    tuned = done("availability", "tune", log, "--criteria", criteria, home=tmp_path)
-    assert tuned["before"]["eligible_mean_share"] == pytest.approx(build["eligible_mean_share"])
-    kept = {each["criterion"]: each["client_share"] for each in exact["relaxations"]}
-    dropped = {
-        each["criterion"]: each["client_share"]
-        for each in tuned["relaxations"]
-        if each["relaxed"] is None
-    }
-    assert dropped == pytest.approx(kept)
