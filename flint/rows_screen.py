@@ -53,4 +53,4 @@ class RowsScreen:
         if not self._console.is_terminal and now_s - self._shown_s >= _LINE_EVERY_S:
             self._shown_s = now_s
             of = "" if total is None else f" of {total}"
-            self._console.print(f"{stage}: {done}{of} rows", markup=False)
+            self._console.print(f"{stage}: {done}{of}", markup=False)

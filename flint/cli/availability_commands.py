@@ -113,32 +113,21 @@ def example(
     Example: flint availability example demo && flint availability build demo/sessions.parquet -c
     demo/criteria.yaml
     """
-    import pyarrow.csv
-
     from flint.rows_screen import RowsScreen
-    from simulation.availability.generated_log import (
-        EXAMPLE_CRITERIA,
-        GeneratedLog,
-        example_measurements,
-        write_session_log,
-    )
+    from simulation.availability.generated_log import GeneratedLog, write_example
 
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "sessions.parquet"
     with RowsScreen() as screen:
-        rows = write_session_log(
-            log,
+        rows = write_example(
+            folder,
             GeneratedLog(clients=clients, days=days),
             seed=seed,
-            progress=lambda done, total: screen.progress("clients", done, total),
+            progress=lambda done, total: screen.progress("devices", done, total),
         )
-    measurements, criteria = folder / "measurements.csv", folder / "criteria.yaml"
-    pyarrow.csv.write_csv(example_measurements(), measurements)
-    criteria.write_text(EXAMPLE_CRITERIA)
+    log, criteria = folder / "sessions.parquet", folder / "criteria.yaml"
     written = {
         "sessions": str(log),
         "rows": rows,
-        "measurements": str(measurements),
+        "measurements": str(folder / "measurements.csv"),
         "criteria": str(criteria),
     }
     if as_json:

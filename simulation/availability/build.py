@@ -5,6 +5,7 @@ parts on disk by device. Second pass: each part, some million sessions, is put i
 undecided sessions get their coins, and what passes becomes spans.
 """
 
+import errno
 import json
 import math
 import tempfile
@@ -46,12 +47,20 @@ from simulation.availability.trace_output import (
 )
 
 _GRID_S = 2.0**-20
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BYTES_PER_ROW = 60
 
 
 class BadInputRefused(FlintError):
     """The log has bad input, and ``--strict`` was asked for."""
 
     code = "FLN-2608"
+
+
+class NoRoomForSessions(FlintError):
+    """The disk is full."""
+
+    code = "FLN-2615"
 
 
 class NobodyAvailable(FlintError):
@@ -98,15 +107,25 @@ def build_availability(
         NobodyAvailable: If no session passes, and ``output`` is given.
         BadInputRefused: If ``strict`` and something in the log is bad.
         UnwritableOutput: If a file cannot be written.
+        NoRoomForSessions: If the disk is full.
     """
     for path in (output, facts):
         if path is not None:
             require_writable(path)
     log, opened = _open(files, criteria, source, time.time() if now_s is None else now_s)
-    with tempfile.TemporaryDirectory(prefix="flint-availability-") as folder:
-        first = FirstPass(log, opened, Path(folder), progress)
-        first.run()
-        return _second_pass(first, output, facts, seed=seed, strict=strict, progress=progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="flint-availability-") as folder:
+            first = FirstPass(log, opened, Path(folder), progress)
+            first.run()
+            return _second_pass(first, output, facts, seed=seed, strict=strict, progress=progress)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise NoRoomForSessions(
+            f"there is no room left for some {_BYTES_PER_ROW} bytes a row of the log in "
+            f"{tempfile.gettempdir()}, or for the trace; free some, or set TMPDIR to a folder on "
+            "another disk"
+        ) from error
 
 
 def _open(
@@ -172,7 +191,7 @@ def _second_pass(
                 tally.models_out.update(np.unique(clients.model[clients.spans > 0]).tolist())
             if facts_file:
                 facts_file.write(facts_columns(clients, models, zones))
-            progress("building", tally.sessions, first.valid)
+            progress("sessions laid out", tally.sessions, first.valid)
         statistics = _statistics(
             first, tally, layout, repeat_every_s, seed, device_models=has_models
         )

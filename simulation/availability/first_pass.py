@@ -118,7 +118,7 @@ class FirstPass:
                     read += batch.num_rows
                     if rows is not None:
                         self._add(rows)
-                    self.progress("reading", read, total)
+                    self.progress("rows read", read, total)
         if not self.valid:
             where = called([file.path for file in self.files])
             if not self.rows:

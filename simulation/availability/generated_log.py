@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from simulation.availability.time_zones import TimeZones
+from simulation.availability.trace_output import UnwritableOutput
 from simulation.traces.criteria import DAY_S
 
 Floats = NDArray[np.float64]
@@ -124,6 +126,36 @@ def write_session_log(
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+    return rows
+
+
+def write_example(
+    folder: Path,
+    settings: GeneratedLog,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write ``sessions.parquet``, ``measurements.csv`` and ``criteria.yaml`` that go together.
+
+    Returns:
+        Rows of the log.
+
+    Raises:
+        InvalidGeneratedLog: If a parameter is out of range.
+        UnwritableOutput: If the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = write_session_log(
+            folder / "sessions.parquet", settings, seed=seed, progress=progress
+        )
+        pyarrow.csv.write_csv(example_measurements(), folder / "measurements.csv")
+        (folder / "criteria.yaml").write_text(EXAMPLE_CRITERIA)
+    except OSError as error:
+        raise UnwritableOutput(
+            f"{folder} cannot be written ({error.strerror}); give a folder of yours"
+        ) from error
     return rows
 
 

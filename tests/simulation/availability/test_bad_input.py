@@ -1,6 +1,10 @@
 """Bad rows are counted by kind with their first example, never passed over."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +236,35 @@ def test_no_files_and_no_place_to_write_are_said(tmp_path, write_log, build):
     for output in (tmp_path / "t.csv", tmp_path / "nowhere" / "t.parquet"):
         with pytest.raises(UnwritableOutput):
             build_availability([log], parse_criteria("time_zone: UTC"), output)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, write_log):
+    log = write_log([session(f"d{n}", n, n + 60) for n in range(20_000)])
+    (tmp_path / "temporary").mkdir()
+    script = f"""
+import pathlib, resource, sys
+from simulation.availability.build import NoRoomForSessions, build_availability
+from simulation.availability.criteria_file import parse_criteria
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    build_availability(
+        [pathlib.Path({str(log)!r})], parse_criteria("time_zone: UTC"), pathlib.Path("t.parquet")
+    )
+except NoRoomForSessions as error:
+    sys.exit(str(error))
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(Path.cwd())},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.stderr.startswith("there is no room left"), finished.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sessions.parquet", "temporary"]
 
 
 def test_infinite_and_huge_times_are_no_times(write_log, build):

@@ -254,3 +254,7 @@ def test_the_order_of_rows_files_and_batches_changes_nothing(tmp_path, write_log
     assert one.hourly == pytest.approx(two.hourly)
     other = build_availability([whole], criteria, tmp_path / "other.parquet", seed=3)
     assert other.shares() != one.shares()
+    monkeypatch.undo()
+    build_availability([whole], criteria, tmp_path / "one-again.parquet", seed=2)
+    first = (tmp_path / "one.parquet").read_bytes()
+    assert (tmp_path / "one-again.parquet").read_bytes() == first
