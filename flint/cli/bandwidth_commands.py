@@ -99,8 +99,8 @@ def fit(
     said = _describe(measured, fitted) | {"distribution": family, "output": str(output.absolute())}
     if measured.unusable_rows:
         note(
-            f"{measured.unusable_rows:,} of {measured.rows:,} rows have no speed and are left out "
-            f"(the first: {measured.first_unusable})"
+            f"{measured.unusable_rows:,} of {measured.rows:,} rows are of no use and left out (the "
+            f"first: {measured.first_unusable})"
         )
     if add:
         said["trace"] = _add(output, name, said, home)

@@ -145,7 +145,7 @@ def _fit(links: MeasuredLinks, direction: Direction, seed: int) -> DirectionFit:
     count = len(links)
     if count < LEAST_LINKS:
         raise UnusableMeasurements(
-            f"{count} links were measured {direction}, too few to tell a distribution; give "
+            f"too few links were measured {direction} to tell a distribution: {count}; give "
             f"measurements of at least {LEAST_LINKS}"
         )
     log_kbps = np.sort(links.log_kbps)

@@ -103,7 +103,8 @@ class Measurements:
         up: Device to server.
         has_directions: False if the files name none, so that the same links stand for both.
         rows: Rows read.
-        unusable_rows: Rows whose speed is missing, not finite or not above 0; left out.
+        unusable_rows: Rows whose speed is missing, not finite or not above 0, or that do not say
+            whose or which way; left out.
         first_unusable: One of them, in words; empty if there is none.
     """
 
@@ -145,7 +146,7 @@ def read_measurements(
         up: Files of transfers from devices alone.
 
     Raises:
-        UnusableMeasurements: If more than half of the rows have no speed, or a direction has no
+        UnusableMeasurements: If more than half of the rows are of no use, or a direction has no
             measurement.
         AmbiguousMeasurementColumns: If a file has no column of speeds.
         UnreadableDataFile: Or another error of `feature_catalog.table_files`.
@@ -158,8 +159,8 @@ def read_measurements(
     first = next((r.first_unusable for r in read if r.first_unusable), "")
     if unusable > _MOST_UNUSABLE * rows:
         raise UnusableMeasurements(
-            f"{unusable:,} of {rows:,} rows have no speed above 0 (the first: {first}); name the "
-            "columns that hold speeds, or bytes and seconds"
+            f"{unusable:,} of {rows:,} rows have no speed above 0, or do not say whose or which "
+            f"way (the first: {first}); name the columns that do"
         )
     by_direction = {
         direction: [r.links[key] for r in read for key in (None, direction) if key in r.links]
@@ -203,11 +204,14 @@ def _read(path: Path, columns: MeasurementColumns, direction: Direction | None) 
         [columns.transferred_bytes, columns.transfer_s] if columns.transferred_bytes else [kbps]
     )
     wanted = [*speed_columns, direction_column if direction is None else None, columns.client]
-    table = read_trace_table(path, [name for name in wanted if name is not None])
+    table, found = _named_rows(
+        read_trace_table(path, [name for name in wanted if name is not None]),
+        [name for name in wanted[len(speed_columns) :] if name is not None],
+    )
     kbps_values, described = _speeds(table, columns, kbps)
     usable = np.isfinite(kbps_values) & (kbps_values > 0)
-    found = _Rows({}, len(usable), int((~usable).sum()))
-    if found.unusable_rows:
+    found.unusable_rows += int((~usable).sum())
+    if not usable.all() and not found.first_unusable:
         row = int(np.argmin(usable))
         found.first_unusable = f"{path}: row {table.rows[row]}: {described(row)}"
     clients = _clients(table, columns.client, path)
@@ -221,6 +225,25 @@ def _read(path: Path, columns: MeasurementColumns, direction: Direction | None) 
             of_direction = clients.filter(pa.array(chosen))
             found.links[key] = _links(of_direction, portable_log(kbps_values[chosen]))
     return found
+
+
+def _named_rows(table: TraceTable, columns: Sequence[str]) -> tuple[TraceTable, _Rows]:
+    """Rows that say what these columns are for; the others are counted."""
+    found = _Rows({}, table.table.num_rows)
+    for column in columns:
+        values = table.table.column(column).combine_chunks()
+        is_named = values.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            filled = pc.fill_null(pc.greater(pc.utf8_length(values), 0), False)
+            is_named = is_named & filled.to_numpy(zero_copy_only=False)
+        if not is_named.all():
+            if not found.first_unusable:
+                row = table.rows[int(np.argmin(is_named))]
+                found.first_unusable = f"{table.source}: row {row}: {column} is empty"
+            found.unusable_rows += int((~is_named).sum())
+            kept = table.table.filter(pa.array(is_named))
+            table = TraceTable(table.source, kept, table.rows[is_named])
+    return table, found
 
 
 def _read_pairs(path: Path, direction: Direction | None) -> _Rows:

@@ -36,7 +36,7 @@ def test_bandwidth_is_fitted_and_written(transfers, tmp_path):
     result = flint("bandwidth", "fit", transfers, *COLUMNS, "-o", output, "--links", 500,
                    "--no-add", "--json", home=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "1 of 601 rows have no speed" in result.stderr
+    assert "1 of 601 rows are of no use and left out" in result.stderr
     found = json.loads(result.stdout)
     assert found["down"]["median_kbps"] == pytest.approx(8000, rel=0.15)
     assert found["up"]["median_kbps"] == pytest.approx(3000, rel=0.15)

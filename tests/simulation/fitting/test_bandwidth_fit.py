@@ -133,5 +133,7 @@ def test_links_of_one_speed_are_fitted_as_that_speed(write_table):
 
 
 def test_too_few_links_are_refused(write_table):
-    with pytest.raises(UnusableMeasurements, match="9 links were measured down, too few"):
+    with pytest.raises(
+        UnusableMeasurements, match="too few links were measured down to tell a distribution: 9"
+    ):
         fit_bandwidth(read_measurements([write_table(kbps=np.arange(1.0, 10.0))]))

@@ -86,6 +86,19 @@ def test_stalled_transfers_are_counted_and_left_out(write_table):
         read_measurements([path])
 
 
+def test_transfers_that_do_not_say_whose_or_which_way_are_counted_and_left_out(write_table):
+    path = write_table(
+        kbps=[1.0, 2.0, 3.0, 4.0, 0.0, 6.0, 7.0, 8.0],
+        direction=["down", None, "up", "down", "up", "", "up", "down"],
+        client=["a", "a", "a", None, "b", "b", "b", "b"],
+    )
+    found = read_measurements([path], MeasurementColumns(client="client"))
+    assert (found.rows, found.unusable_rows) == (8, 4)
+    assert found.first_unusable == f"{path}: row 2: direction is empty"
+    assert np.exp(found.down.log_kbps) == pytest.approx([1.0, 8.0])
+    assert np.exp(found.up.log_kbps) == pytest.approx([3.0, 7.0])
+
+
 def test_a_file_without_a_known_column_of_speeds_asks_which_it_is(write_table):
     path = write_table("m.csv", rate=[1, 2])
     with pytest.raises(AmbiguousMeasurementColumns, match=r"--kbps-column.*columns are rate"):
