@@ -169,7 +169,7 @@ def _second_pass(
         repeat_every_s = min(first.reader.repeats_s)
     tally = Tally(tuple(log.thresholds))
     chances = {name: sample.probabilities() for name, sample in first.samples.items()}
-    builder = PartBuilder(log, layout, tally, chances, seed)
+    builder = PartBuilder(log, layout, tally, chances, seed, first.earliest_s)
     as_numbers = first.texts_to_numbers
     id_type = pa.int64() if as_numbers or first.number_ids else pa.large_string()
     has_models = any("device_model" in file.columns for file in first.files)
@@ -183,7 +183,10 @@ def _second_pass(
         trace_file = output and drafts.enter_context(DraftFile(output, kind))
         facts_file = facts and drafts.enter_context(DraftFile(facts, facts_schema(id_type)))
         for part in first.spilled.parts(as_numbers=as_numbers):
-            spans, clients = builder.build(part)
+            built = builder.build(part)
+            if built is None:
+                continue
+            spans, clients = built
             if trace_file and len(spans.client):
                 columns = trace_columns(spans, clients, models, repeat_every_s, kind)
                 trace_file.write(columns)

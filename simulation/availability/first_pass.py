@@ -25,6 +25,8 @@ from simulation.availability.spill import SpilledSessions, parts_for
 
 # A line of a CSV log is seldom shorter; for the number of parts only.
 _BYTES_PER_CSV_ROW = 60
+# What is logged before is logged by clocks that were never set: 1970, 1980, 2000.
+CLOCKS_SET_S = 1_104_537_600.0
 _WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 # Ten years: no trace begins so late, and in 1980 nobody logged sessions.
 _TRACE_BEFORE_S = 315_576_000.0
@@ -57,9 +59,7 @@ class FirstPass:
         rows: Rows read so far.
         valid: Those that are sessions.
         samples: By criterion that a coin may have to decide.
-        first_s: First start, an instant.
-        last_s: Last end.
-        first_local_s: First start on a local clock.
+        last_s: Last end, an instant.
         whole_seconds: Whether all times are whole seconds.
         number_ids: Whether the log's ids are ``int64`` by its format.
     """
@@ -71,9 +71,9 @@ class FirstPass:
     rows: int = 0
     valid: int = 0
     samples: dict[str, HourlySample] = field(default_factory=dict)
-    first_s: float = math.inf
     last_s: float = -math.inf
-    first_local_s: float = math.inf
+    # First start, as an instant and on a local clock, of clocks that were not set and that were.
+    _firsts_s: dict[bool, tuple[float, float]] = field(default_factory=dict)
     whole_seconds: bool = True
     ids_are_numbers: bool = True
     reader: RowReader = field(init=False)
@@ -148,9 +148,8 @@ class FirstPass:
     def _add(self, rows: SessionRows) -> None:
         self.valid += len(rows)
         local_s = rows.start_s + self.log.zones.offset_s(rows.zone, rows.start_s)
-        self.first_s = min(self.first_s, float(rows.start_s.min()))
         self.last_s = max(self.last_s, float(rows.end_s.max()))
-        self.first_local_s = min(self.first_local_s, float(local_s.min()))
+        self._note_firsts(rows.start_s, local_s)
         if self.whole_seconds:
             times = [rows.start_s, rows.end_s]
             if rows.foreground is not None:
@@ -166,6 +165,37 @@ class FirstPass:
                 bit = np.uint16(1 << names.index(name))
                 sample.add(hour, rows.unknown & bit != 0, rows.passes & bit != 0)
         self.spilled.add(rows)
+
+    def _note_firsts(self, start_s: NDArray[np.float64], local_s: NDArray[np.float64]) -> None:
+        early = start_s < CLOCKS_SET_S
+        for is_early in (False, True):
+            some = early == is_early
+            if some.any():
+                first_s, first_local_s = self._firsts_s.get(is_early, (math.inf, math.inf))
+                self._firsts_s[is_early] = (
+                    min(first_s, float(start_s[some].min())),
+                    min(first_local_s, float(local_s[some].min())),
+                )
+
+    @property
+    def earliest_s(self) -> float:
+        """Sessions that start before are of clocks that were not set; minus infinity if none is."""
+        real = self.log.form != "trace" and False in self._firsts_s
+        return CLOCKS_SET_S if real else -math.inf
+
+    @property
+    def first_s(self) -> float:
+        """First start, an instant; of clocks that were set."""
+        return self._first(0)
+
+    @property
+    def first_local_s(self) -> float:
+        """First start on a local clock; of clocks that were set."""
+        return self._first(1)
+
+    def _first(self, which: int) -> float:
+        early_too = math.isinf(self.earliest_s)
+        return min(f[which] for early, f in self._firsts_s.items() if early_too or not early)
 
     def layout(self) -> CalendarLayout:
         """How local time is laid out, as far as the log has been read."""

@@ -47,6 +47,7 @@ sessions:
   min_length_s: 60
   max_length_s: 14400
   longer: cut
+fold: week                          # the log is of a week; so the trace repeats
 """
 
 

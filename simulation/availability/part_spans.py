@@ -63,6 +63,7 @@ class PartBuilder:
 
     Attributes:
         chances: Probability by hour of the week of each criterion that is left to coins.
+        earliest_s: Sessions that start before are of clocks that were not set.
     """
 
     log: LogContext
@@ -70,9 +71,17 @@ class PartBuilder:
     tally: Tally
     chances: Mapping[str, NDArray[np.float64]]
     seed: int
+    earliest_s: float
 
-    def build(self, part: PartSessions) -> tuple[Spans, ClientFacts]:
-        """Spans of the trace, by client and start, and facts of the clients."""
+    def build(self, part: PartSessions) -> tuple[Spans, ClientFacts] | None:
+        """Spans of the trace, by client and start, and facts of the clients; None if none is left.
+
+        Args:
+            part: All sessions of some devices.
+        """
+        part = self._without_unset_clocks(part)
+        if not len(part.client):
+            return None
         part = self._without_duplicates(part)
         self._count_overlaps(part)
         passes = self._decided(part)
@@ -109,30 +118,23 @@ class PartBuilder:
         if not same.any():
             return part
         self.log.problems.add_rows("duplicate", same, part.row, lambda at: self._pair(part, at))
-        kept = ~same
-        foreground = part.foreground
-        if foreground is not None:
-            number = np.cumsum(kept) - 1
-            stays = kept[foreground.session]
-            foreground = ForegroundSpans(
-                number[foreground.session[stays]],
-                foreground.start_s[stays],
-                foreground.end_s[stays],
-                foreground.known[kept],
-                foreground.not_understood[kept],
-                foreground.outside[kept],
-            )
-        return replace(
-            part,
-            foreground=foreground,
-            **{
-                name: getattr(part, name)[kept]
-                for name in (
-                    *("client", "start_s", "end_s", "zone", "passes", "unknown", "model"),
-                    *("os_month", "row"),
-                )
-            },
+        return _sessions_kept(part, ~same)
+
+    def _without_unset_clocks(self, part: PartSessions) -> PartSessions:
+        early = part.start_s < self.earliest_s
+        if not early.any():
+            return part
+        self.log.problems.add_rows(
+            "clock_not_set",
+            early,
+            part.row,
+            lambda at: (
+                f"{self.log.clock(part.start_s[at])} of device "
+                f"{part.client_ids[int(part.client[at])].as_py()} in "
+                f"{self.log.places(int(part.row[at]))}"
+            ),
         )
+        return _sessions_kept(part, ~early)
 
     def _count_overlaps(self, part: PartSessions) -> None:
         overlaps = overlaps_one_before(Spans(part.client, part.start_s, part.end_s))
@@ -289,6 +291,31 @@ class PartBuilder:
                 spans.client, weights=spans.end_s - spans.start_s, minlength=clients
             ).astype(np.float64),
         )
+
+
+def _sessions_kept(part: PartSessions, kept: NDArray[np.bool_]) -> PartSessions:
+    """A part without some sessions, and without devices that have none left."""
+    foreground = part.foreground
+    if foreground is not None:
+        number = np.cumsum(kept) - 1
+        stays = kept[foreground.session]
+        foreground = ForegroundSpans(
+            number[foreground.session[stays]],
+            foreground.start_s[stays],
+            foreground.end_s[stays],
+            foreground.known[kept],
+            foreground.not_understood[kept],
+            foreground.outside[kept],
+        )
+    left, client = np.unique(part.client[kept], return_inverse=True)
+    columns = ("start_s", "end_s", "zone", "passes", "unknown", "model", "os_month", "row")
+    return replace(
+        part,
+        client_ids=part.client_ids.take(pa.array(left)),
+        client=client,
+        foreground=foreground,
+        **{name: getattr(part, name)[kept] for name in columns},
+    )
 
 
 def _first_with(there: NDArray[np.bool_], first: Index) -> Index:

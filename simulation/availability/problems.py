@@ -9,33 +9,34 @@ from numpy.typing import NDArray
 
 from simulation.availability.statistics import ProblemCount
 
-# Kind of problem: what is wrong, as it follows a count, and whether the rows are left out.
+# Kind of problem: what has it, and whether that is left out.
 KINDS: dict[str, tuple[str, bool]] = {
-    "empty_file": ("files hold no rows", True),
-    "malformed_row": ("lines have another number of fields than the header", True),
-    "no_device_id": ("rows name no device", True),
-    "not_a_time": ("rows have a start or end that is no time", True),
-    "no_time_zone": ("rows have no time zone", True),
-    "unknown_time_zone": ("rows name a time zone that the IANA database does not have", True),
-    "ends_before_start": ("sessions end before they start", True),
-    "before_trace": ("sessions start before the trace begins", True),
-    "empty_session": ("sessions end when they start", True),
-    "in_future": ("sessions end in the future", True),
-    "duplicate": ("sessions are in the log twice", True),
-    "overlapping": ("sessions overlap one before of the same device; they are merged", False),
-    "model_not_measured": ("sessions are of a device model without benchmark result", False),
-    "no_device_model": ("sessions name no device model", False),
-    "several_device_models": ("devices have several models; the first is taken", False),
-    "os_release_unknown": ("sessions have no usable date of OS release", False),
-    "battery_out_of_range": ("sessions have a battery charge outside 0 to 1", False),
-    "battery_not_understood": ("sessions have a battery charge that is no number", False),
-    "wifi_not_understood": ("sessions have a WiFi value that is neither true nor false", False),
-    "foreground_unknown": ("sessions do not say when they were in the foreground", False),
-    "foreground_not_understood": ("sessions have foreground spans that cannot be read", False),
-    "foreground_outside": ("foreground spans lie outside their session; they are cut", False),
-    "account_age_unknown": ("sessions have no usable account age", False),
-    "reputation_unknown": ("sessions have no usable reputation", False),
-    "last_participation_not_a_time": ("sessions have a last participation that is no time", False),
+    "empty_file": ("files without rows", True),
+    "malformed_row": ("lines with another number of fields than the header", True),
+    "no_device_id": ("rows that name no device", True),
+    "not_a_time": ("rows whose start or end is no time", True),
+    "no_time_zone": ("rows without time zone", True),
+    "unknown_time_zone": ("rows with a time zone that the IANA database does not have", True),
+    "ends_before_start": ("sessions that end before they start", True),
+    "before_trace": ("sessions that start before the trace begins", True),
+    "empty_session": ("sessions that end when they start", True),
+    "in_future": ("sessions that end in the future", True),
+    "clock_not_set": ("sessions that start before 2005, when others do not", True),
+    "duplicate": ("sessions that are in the log twice", True),
+    "overlapping": ("sessions that overlap one before of the same device, united", False),
+    "model_not_measured": ("sessions of a device model without benchmark result", False),
+    "no_device_model": ("sessions that name no device model", False),
+    "several_device_models": ("devices with several models, of which the first is taken", False),
+    "os_release_unknown": ("sessions without usable date of OS release", False),
+    "battery_out_of_range": ("sessions with a battery charge outside 0 to 1", False),
+    "battery_not_understood": ("sessions with a battery charge that is no number", False),
+    "wifi_not_understood": ("sessions with a WiFi value that is neither true nor false", False),
+    "foreground_unknown": ("sessions that do not say when they were in the foreground", False),
+    "foreground_not_understood": ("sessions with foreground spans that cannot be read", False),
+    "foreground_outside": ("sessions with foreground spans outside them, cut", False),
+    "account_age_unknown": ("sessions without usable account age", False),
+    "reputation_unknown": ("sessions without usable reputation", False),
+    "last_participation_not_a_time": ("sessions whose last participation is no time", False),
 }
 
 
@@ -110,4 +111,4 @@ def in_words(kind: str, problem: ProblemCount) -> str:
     """One line for the user: how many, what, and the first of them."""
     what, _ = KINDS[kind]
     left_out = " (left out)" if problem.dropped else ""
-    return f"{problem.count} {what}{left_out}, e.g. {problem.example}"
+    return f"{what}: {problem.count}{left_out}, e.g. {problem.example}"

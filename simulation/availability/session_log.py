@@ -80,10 +80,11 @@ def find_session_files(sessions: str) -> list[Path]:
     if path.is_file():
         found = [path]
     elif path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _is_table(p))
+        inside = ((p, p.relative_to(path).parts) for p in path.rglob("*"))
+        found = sorted(p for p, parts in inside if _is_table(p) and not _hidden(parts))
     else:
         matches = sorted(Path(p) for p in glob.glob(sessions, recursive=True))  # noqa: PTH207 - absolute ones too
-        found = [p for p in matches if p.is_file() and _is_table(p)]
+        found = [p for p in matches if _is_table(p) and not _hidden([p.name])]
     if not found:
         raise NoSessionFiles(
             f"{sessions}: there is no .parquet or .csv file; give a file, a folder of files, or a "
@@ -99,7 +100,12 @@ def find_session_files(sessions: str) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith((".", "_"))
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
+
+
+def _hidden(parts: Sequence[str]) -> bool:
+    """Whether other tools would pass over it: checkpoints, what is not finished."""
+    return any(part.startswith((".", "_")) for part in parts)
 
 
 def open_session_log(

@@ -42,7 +42,7 @@ def test_a_log_becomes_a_trace_and_figures(example, tmp_path):
     assert 0 < found["eligible_mean_share"] < found["eligible_peak_share"] < 1
     assert len(found["hourly"]) == 168
     assert (found["trace"], found["output"]) == (None, str(tmp_path / "trace.parquet"))
-    assert "of a device model without benchmark result, e.g. 'model-20'" in result.stderr
+    assert "sessions of a device model without benchmark result: " in result.stderr
     assert "decided by coins of seed 0" in result.stderr
 
 
@@ -62,7 +62,7 @@ def test_a_dry_run_names_the_trace_that_was_built(example):
     home = Path(tempfile.mkdtemp(prefix="flint-availability-"))
     home.chmod(0o755)  # the embedded Postgres's user may enter
     try:
-        (home / "c.yaml").write_text("sessions: {max_background_gap_s: 600}\n")
+        (home / "c.yaml").write_text("sessions: {max_background_gap_s: 600}\nfold: week\n")
         built = flint(
             *("availability", "build", example / "sessions.parquet", "-c", home / "c.yaml"),
             *("--name", "app_sessions", "--json"),
@@ -78,7 +78,7 @@ def test_a_dry_run_names_the_trace_that_was_built(example):
         environment = home / "quickstart" / "environment.yaml"
         text = environment.read_text()
         (line,) = [line for line in text.splitlines() if line.startswith("availability:")]
-        text = text.replace(line, "availability: {source: app_sessions@1, repeat_every_s: 691200}")
+        text = text.replace(line, "availability: app_sessions@1")
         # The trace names each client's device model.
         text = text.replace("device_population: device_population.parquet\n", "")
         environment.write_text(text.replace("random,", "random, resample: {availability: true},"))
