@@ -71,20 +71,23 @@ def build(
     kept_as = _checked_name(sessions, name) if name is not None or output is None else None
     with tempfile.TemporaryDirectory(prefix="flint-availability-") as folder:
         trace_file = output or Path(folder) / f"{kept_as}.parquet"
+        # A report needs what is known of each client: the catalog keeps it beside the trace.
+        facts_file = facts or (Path(folder) / "facts.parquet" if kept_as is not None else None)
         with RowsScreen() as screen:
             statistics = build_availability(
                 files,
                 wanted,
                 trace_file,
-                facts=facts,
+                facts=facts_file,
                 seed=seed,
                 strict=strict,
                 source=criteria.name,
                 progress=screen.progress,
             )
         reference = None
-        if kept_as is not None:
-            reference = _keep(trace_file, kept_as, sessions, criteria, statistics, home)
+        if kept_as is not None and facts_file is not None:
+            source = f"{sessions} by {criteria.name}"
+            reference = _keep(trace_file, facts_file, kept_as, source, statistics, home)
     found = statistics.to_json() | {
         "trace": reference,
         "output": None if output is None else str(output),
@@ -144,21 +147,26 @@ def _checked_name(sessions: str, name: str | None) -> str:
 
 def _keep(
     trace_file: Path,
+    facts_file: Path,
     name: str,
-    sessions: str,
-    criteria: Path,
+    source: str,
     statistics: "AvailabilityStatistics",
     home: Path | None,
 ) -> str:
     from flint.catalog_session import open_catalog
+    from simulation.availability.kept_facts import FACTS_KEY, STATISTICS_KEY
 
     with open_catalog(resolve_home(home)) as catalog:
+        kept = {
+            STATISTICS_KEY: statistics.to_json(),
+            FACTS_KEY: catalog.blobs.put_file(facts_file).hex(),
+        }
         row = catalog.environment_inputs.add(
             trace_file.absolute(),
             "availability",
             name=name,
-            statistics=statistics.of_trace() | {"build": statistics.to_json()},
-            source=f"{sessions} by {criteria.name}",
+            statistics=statistics.of_trace() | kept,
+            source=source,
         )
     return row.reference
 
