@@ -47,6 +47,7 @@ from device_runtime.engine import LiteRtEngine
 from device_runtime.errors import FlintError
 from device_runtime.examples import Records
 from device_runtime.manifest import ArtifactManifest
+from device_runtime.this_machine import host_device_model, processor_name
 from device_runtime.training import peak_memory_bytes
 from device_runtime.training_plan import epoch_order
 
@@ -337,11 +338,10 @@ def _write_update(path: Path, update: Sequence[NDArray[np.float32]]) -> int:
 def describe_host() -> DeviceInfo:
     """This machine as a device; the back end says what it stands for."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processor = _processor() or platform.machine()
     return DeviceInfo(
         id=platform.node()[:200] or "host",
-        device_model=f"host {processor}"[:100].rstrip(),
-        soc=processor[:200],
+        device_model=host_device_model(),
+        soc=(processor_name() or platform.machine())[:200],
         os_version=f"{platform.system()} {platform.release()}"[:200],
         os_release=None,
         cores=os.cpu_count() or 1,
@@ -351,16 +351,6 @@ def describe_host() -> DeviceInfo:
         emulated=False,
         timing_valid=True,
     )
-
-
-def _processor() -> str:
-    """Model name of the first core, as Linux says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
-    return " ".join(next(names, "").split())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def run(
         str,
         typer.Option(
             help="Back ends parted by commas, each with names after a colon: host (this machine), "
-            "emulated[:tier-01,...] (27 phones' speeds imitated here)."
+            "emulated[:tier-01,...] (27 phones' speeds imitated here), adb[:SERIAL,...] (Android "
+            "devices on a cable), device-farm:POOL_ARN (phones of AWS Device Farm)."
         ),
     ] = "host",
     records: Annotated[int, typer.Option(help="Of one pass.")] = 5000,
@@ -57,16 +58,33 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in --output: only what is missing is run.")
     ] = False,
+    app_apk: Annotated[
+        Path | None, typer.Option(help="With adb or device-farm: APK of the benchmark's app.")
+    ] = None,
+    test_apk: Annotated[
+        Path | None, typer.Option(help="With adb or device-farm: APK of its instrumentation.")
+    ] = None,
+    farm_project: Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Device Farm project, for a pool that names none."),
+    ] = None,
+    resume_run: Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Take up this Device Farm run, schedule none."),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on devices and keep what was found.
 
     Raw results go into a folder, figures into the catalog. A device that fails is reported and
-    costs no other its result. Exit code 2 if none gave figures.
+    costs no other its result. Exit code 2 if none gave figures. docs/run-on-devices.md has what
+    real phones need.
 
     Example: flint bench run --model sparse_mlp --devices host,emulated --repeats 3
     """
+    from android_bench.devices.adb import AndroidApp
+    from android_bench.devices.phones import PhoneOptions
     from android_bench.devices.select import SelectContext, select_groups
     from android_bench.harness import run_benchmark
     from android_bench.measured import store_results
@@ -80,7 +98,8 @@ def run(
     if resume and output is None:
         raise typer.BadParameter("--resume needs --output, the folder to go on in")
     require("tensorflow", purpose="a benchmark")
-    groups = select_groups(devices, SelectContext(timeout_s=timeout_s))
+    phones = PhoneOptions(AndroidApp(app_apk, test_apk), farm_project, resume_run, note)
+    groups = select_groups(devices, SelectContext(timeout_s=timeout_s, phones=phones))
     loaded = load_model(model, seed)
     home = resolve_home(home)
     name = f"{loaded.spec.name}-{task}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
