@@ -164,6 +164,7 @@ def report(
     from flint.catalog_session import open_catalog
     from flint.extras import require
     from flint.reports.output_file import check_writable, write_page
+    from server.device_criteria import BENCHMARK_RECORDS
 
     if html is not None:
         require("matplotlib", purpose="a page")
@@ -184,7 +185,7 @@ def report(
     if as_json:
         rows = [row_as_json(row) for row in table.rows]
         page = {} if html is None else {"report": str(html.absolute())}
-        print_json({"records": 5000, "rows": rows, **page})
+        print_json({"records": BENCHMARK_RECORDS, "rows": rows, **page})
         return
     print_table(COLUMNS, [shown_row(row) for row in table.rows], empty="nothing was measured")
     if any(row.train_s and row.fleet == FLEETS["emulated"] for row in table.rows):
