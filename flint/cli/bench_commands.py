@@ -44,7 +44,7 @@ def run(
         float, typer.Option(help="Short passes are repeated until this many seconds are measured.")
     ] = 2.0,
     timeout_s: Annotated[
-        float, typer.Option(help="A run on this machine that takes longer is stopped.")
+        float, typer.Option(min=0, help="A run on this machine that takes longer is stopped.")
     ] = 900.0,
     output: Annotated[
         Path | None,
