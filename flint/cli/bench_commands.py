@@ -225,12 +225,14 @@ def export(
     """
     import tempfile
 
+    from feature_catalog.environment_inputs import checked_input_name
     from flint.bench_export import measured_profiles, write_measurements, write_profiles
     from flint.bench_table import left_out_sentence
     from flint.catalog_session import open_catalog
-    from flint.reports.output_file import check_writable
     from flint.trace_statistics import read_statistics
+    from simulation.fitting.input_file import check_writable
 
+    checked_input_name(Path(f"{name}.csv"), name)
     for path in filter(None, (output, measurements)):
         check_writable(path)
     with open_catalog(resolve_home(home)) as catalog, tempfile.TemporaryDirectory() as folder:

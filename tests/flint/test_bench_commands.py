@@ -129,6 +129,11 @@ def test_from_a_model_to_a_page_and_to_the_profiles_of_a_dry_run(
     )
     assert exported["device_profiles"] == "tiny_bench@1"
     assert (exported["device_models"], exported["samples"], exported["emulated"]) == (3, 6, 2)
+    refused = flint(
+        *("bench", "export", "Bad Name", "--model", "tiny_mlp", "--output", tmp_path / "bad.csv")
+    )
+    assert (refused.returncode, "FLN-1116" in refused.stderr) == (2, True)
+    assert not (tmp_path / "bad.csv").exists()
     inputs = EnvironmentInputs(flint.engine, flint.blobs)
     row = inputs.get("tiny_bench@1")
     assert row.kind == "device_profiles"
