@@ -165,7 +165,8 @@ class FeatureCache:
 
         Returns:
             How many are stored. One that is alone too large, too old or of a view that is never
-            cached is not, and what was there of it is gone.
+            cached is not, and what was there of it is gone. What the cloud says anew takes what
+            was made of the old with it.
         """
         rules = self._views[view]
         with self._database.transaction():
@@ -215,11 +216,13 @@ class FeatureCache:
 
     def _put(self, rules: CachedView, entry: EntryKey, body: bytes, kept_at_ms: int) -> bool:
         connection = self._database.connection
-        connection.execute(
-            "DELETE FROM entries WHERE view = ? AND version = ? AND key = ? AND transform = ? "
-            "AND assets = ? AND app = ?",
-            (rules.name, rules.version, entry.key, entry.transform, entry.assets, self._app),
-        )
+        what = "DELETE FROM entries WHERE view = ? AND version = ? AND key = ? AND app = ?"
+        of_key = (rules.name, rules.version, entry.key, self._app)
+        if entry.transform:
+            made = (*of_key, entry.transform, entry.assets)
+            connection.execute(f"{what} AND transform = ? AND assets = ?", made)
+        else:
+            connection.execute(what, of_key)
         size = entry_bytes(self._app, rules.name, entry, body)
         if (
             rules.policy.mode is CacheMode.NEVER

@@ -101,10 +101,10 @@ class RetainedRecords:
         return self._sound(rows)
 
     def older_than(self, age_s: float, max_records: int) -> list[RetainedRecord]:
-        """Records kept for at least ``age_s``, at most ``max_records``, oldest first."""
+        """Records kept for longer than ``age_s``, at most ``max_records``, oldest first."""
         query = (
             "SELECT id, name, at_ms, kept_at_ms, checksum, body FROM records "
-            "WHERE stream = ? AND kept_at_ms > ? AND kept_at_ms <= ? ORDER BY id LIMIT ?"
+            "WHERE stream = ? AND kept_at_ms > ? AND kept_at_ms < ? ORDER BY id LIMIT ?"
         )
         until_ms = self._database.now_ms() - int(age_s * 1000)
         with self._database.reading() as connection:
