@@ -171,15 +171,15 @@ def test_no_limit_is_ever_exceeded_and_what_is_kept_is_what_a_list_would_keep(
 def test_what_records_count_as_is_what_the_file_spends_on_them(path, time):
     database = FeatureDatabase(path, read_time=time)
     empty = path.stat().st_size
-    records = RetainedRecords(database, "event/click", Retention(max_bytes=2**20))
-    for number in range(9000):
-        with database.transaction():
+    records = RetainedRecords(database, "event/click", Retention(max_bytes=2**18))
+    with database.transaction():
+        for number in range(1500):
             records.append(bytes(150), name=f"name {number}")
     counted = records.totals()[1]
     database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     spent = path.stat().st_size - empty
     database.close()
-    assert 2**20 - 400 < counted <= 2**20
+    assert 2**18 - 400 < counted <= 2**18
     assert 0.6 * counted < spent < 1.2 * counted
 
 
