@@ -29,6 +29,7 @@ from device_runtime.transform_assets import Assets
 from device_runtime.transform_chain import TransformChain
 
 _FETCH_KEYS = 256
+_DIGEST_BYTES = 16
 
 
 class FetchFailed(Exception):
@@ -334,13 +335,13 @@ def may_fetch(policy: CachePolicy, unmetered: bool | None) -> bool:
 
 def transform_digest(field_name: str, chain: TransformChain) -> bytes:
     """What tells processed values of one field and chain from all others."""
-    return hashlib.sha256(field_name.encode() + b"\x00" + chain.sha256()).digest()
+    return hashlib.sha256(field_name.encode() + b"\x00" + chain.sha256()).digest()[:_DIGEST_BYTES]
 
 
 def assets_digest(chain: TransformChain, assets: Assets) -> bytes:
     """What tells processed values made with these versions of assets; empty without any."""
     held = [assets[name].sha256 for name in chain.asset_names if name in assets]
-    return hashlib.sha256(b"".join(held)).digest() if held else b""
+    return hashlib.sha256(b"".join(held)).digest()[:_DIGEST_BYTES] if held else b""
 
 
 def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -9,7 +9,7 @@ from device_runtime.event_store import EventSchema, EventStore
 from device_runtime.examples import UnreadableExamples
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_policies import Retention
-from device_runtime.training import TrainingSession
+from device_runtime.training import train
 from device_runtime.training_examples import (
     ClosedWindows,
     InferenceLog,
@@ -166,10 +166,15 @@ def test_a_model_trains_on_what_the_device_made(log, examples, ready, spec, time
     log.close_windows()
     found_x, found_y = examples.load(examples.count())
     assert sorted(found_y.ravel().tolist()) == sorted(y.ravel().tolist())
-    plan = TrainingPlan(5, 20, 100, 0.1, 3, 0.0)
-    session = TrainingSession(ready, plan, spec.initial_parameters(seed=2), found_x, found_y)
-    assert session.run()
-    result = session.result()
+    plan = TrainingPlan(
+        local_epochs=5,
+        batch_size=20,
+        max_records=100,
+        learning_rate=0.1,
+        proximal_mu=0.0,
+        shuffle_seed=3,
+    )
+    result = train(ready, plan, spec.initial_parameters(seed=2), found_x, found_y)
     assert result.num_examples == 40
     assert result.loss_after < result.loss_before
 
