@@ -21,8 +21,10 @@ held at the end of the day; milliseconds of a read (measured, without network) a
 would add to a read that fetches (modelled: 100 ms and 5 Mbit/s, the median of FedScale's clients).
 Cross-task reuse: the same day on_demand with one cache for both tasks and with one cache each.
 
-The limit of a read is SQLite: one look-up takes 10 to 20 microseconds of Python and C here, and a
-key of this view needs three, for three processed fields; a change is one transaction of 0.1 ms.
+The limit of a read is SQLite and Python around it: a look-up of 100 keys is one statement, its rows
+take some 20 microseconds each to find, check (SHA-256) and decode, and a key of this view has three
+processed fields. A change is one transaction, and one insert with its indexes, totals and eviction
+some 150 microseconds.
 
     python benchmarks/feature_cache.py --steps 100000 --sessions FILE
 """

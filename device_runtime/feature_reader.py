@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from device_runtime.columns import Column, Kind
-from device_runtime.feature_cache import CachedValue, CachedView, EntryKey, FeatureCache
+from device_runtime.feature_cache import CachedView, EntryKey, FeatureCache
 from device_runtime.feature_policies import CacheMode, CachePolicy, Network, OnMiss
 from device_runtime.feature_values import (
     Value,
@@ -153,7 +153,7 @@ class FeatureReader:
         """
         view = self._views[view_name]
         found = _Found()
-        wanted = [key for key in dict.fromkeys(keys) if not self._find(view, key, found)]
+        wanted = self._find(view, list(dict.fromkeys(keys)), found)
         if wanted and view.policy.on_miss is OnMiss.FETCH and may_fetch(view.policy, unmetered):
             self._fetch_into(view, wanted, found)
         self._settle(view, wanted, found)
@@ -174,7 +174,7 @@ class FeatureReader:
         view = self._views[view_name]
         if not may_fetch(view.policy, unmetered) or view.policy.mode is CacheMode.NEVER:
             return 0, 0
-        stale = [key for key in dict.fromkeys(keys) if self._is_stale(view, key)]
+        stale = self._stale(view, list(dict.fromkeys(keys)))
         count = total_bytes = 0
         for part in _batches(stale):
             try:
@@ -199,25 +199,27 @@ class FeatureReader:
             kept_at_ms=database.now_ms() - age_ms,
         )
 
-    def _find(self, view: DeviceView, key: bytes, found: _Found) -> bool:
-        """Whether the cache has what every field needs: processed, or else raw."""
+    def _find(self, view: DeviceView, keys: Sequence[bytes], found: _Found) -> list[bytes]:
+        """Take from the cache what every field needs, processed or else raw; gives the rest."""
         if view.policy.mode is CacheMode.NEVER:
-            return False
-        processed: dict[str, CachedValue | None] = {}
+            return list(keys)
+        processed: dict[bytes, dict[str, bytes]] = {key: {} for key in keys}
         for f in view.fields:
             if f.chain.steps:
                 digests = self._digests[view.name, f.name]
-                processed[f.name] = self._cache.get(view.name, EntryKey(key, *digests))
-        ready = {name: value.body for name, value in processed.items() if value is not None}
-        if len(ready) < len(view.fields):
-            raw = self._cache.get(view.name, EntryKey(key))
-            if raw is None:
-                return False
-            found.raw[key] = decode_row(raw.body)
-            found.kept_at_ms[key] = raw.kept_at_ms
-        found.processed[key] = ready
-        found.statuses[key] = KeyStatus.CACHED
-        return True
+                entries = [EntryKey(key, *digests) for key in keys]
+                for entry, value in self._cache.get_all(view.name, entries).items():
+                    processed[entry.key][f.name] = value.body
+        unfinished = [key for key in keys if len(processed[key]) < len(view.fields)]
+        raw = self._cache.get_all(view.name, [EntryKey(key) for key in unfinished])
+        for entry, value in raw.items():
+            found.raw[entry.key] = decode_row(value.body)
+            found.kept_at_ms[entry.key] = value.kept_at_ms
+        wanted = [key for key in unfinished if key not in found.raw]
+        for key in set(keys).difference(wanted):
+            found.processed[key] = processed[key]
+            found.statuses[key] = KeyStatus.CACHED
+        return wanted
 
     def _fetch_into(self, view: DeviceView, wanted: Sequence[bytes], found: _Found) -> None:
         for part in _batches(wanted):
@@ -314,13 +316,16 @@ class FeatureReader:
         for kept_at_ms, bodies in by_age.items():
             self._cache.put_all(view.name, bodies, kept_at_ms=kept_at_ms)
 
-    def _is_stale(self, view: DeviceView, key: bytes) -> bool:
-        held = self._cache.get(view.name, EntryKey(key))
-        if held is None:
-            return True
-        max_age_s = view.policy.max_age_s
-        age_ms = self._cache.database.now_ms() - held.kept_at_ms
-        return max_age_s is not None and age_ms >= max_age_s * 500
+    def _stale(self, view: DeviceView, keys: Sequence[bytes]) -> list[bytes]:
+        """Keys whose raw row is not there, or past half of its greatest age."""
+        held = self._cache.get_all(view.name, [EntryKey(key) for key in keys])
+        max_age_s, now_ms = view.policy.max_age_s, self._cache.database.now_ms()
+        fresh = {
+            entry.key
+            for entry, value in held.items()
+            if max_age_s is None or now_ms - value.kept_at_ms < max_age_s * 500
+        }
+        return [key for key in keys if key not in fresh]
 
     def _digests_of(self, f: ViewField) -> tuple[bytes, bytes]:
         return transform_digest(f.name, f.chain), assets_digest(f.chain, self._assets)

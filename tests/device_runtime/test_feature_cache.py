@@ -75,6 +75,27 @@ def test_bytes_are_counted_exactly_and_a_value_too_large_alone_takes_nobodys_pla
     assert cache.totals("user") == (0, 0), "the old value of that key was out of date"
 
 
+def test_many_keys_are_looked_up_at_once_and_each_counts_once(database):
+    cache = FeatureCache(database, APP, [view()])
+    entries = [EntryKey(bytes([n, m])) for n in range(3) for m in range(200)]
+    cache.put_all("user", {entry: entry.key for entry in entries})
+    wanted = [*entries, entries[0], EntryKey(b"unknown"), EntryKey(entries[0].key, b"chain")]
+    found = cache.get_all("user", wanted)
+    assert {entry: value.body for entry, value in found.items()} == {e: e.key for e in entries}
+    assert (cache.counts.hits, cache.counts.misses) == (600, 2)
+
+
+@pytest.mark.parametrize("size", [30, 1000])
+def test_what_entries_count_as_is_about_what_the_file_spends_on_them(database, tmp_path, size):
+    cache = FeatureCache(database, APP, [view()])
+    empty = (tmp_path / "features.sqlite").stat().st_size
+    entries = [EntryKey(b"key %d" % n, b"t" * 16 * (n % 2)) for n in range(600)]
+    cache.put_all("user", {entry: bytes(size) for entry in entries})
+    database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spent = (tmp_path / "features.sqlite").stat().st_size - empty
+    assert 0.6 < spent / cache.totals()[1] < 1.25
+
+
 def test_a_value_is_served_until_it_is_too_old_and_not_a_moment_longer(database, time):
     cache = FeatureCache(database, APP, [view(max_age_s=HOUR_S)])
     cache.put("user", EntryKey(b"a"), b"1")
