@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from android_bench.assembled_results import one_line
 from android_bench.devices.base import DeviceGroup
-from android_bench.protocol import BenchResult, one_line
+from android_bench.protocol import (
+    BenchResult,
+)
 from android_bench.run_folder import RunFolder
 from device_runtime.errors import FlintError
 

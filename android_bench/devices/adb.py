@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from android_bench.assembled_results import failed_result
 from android_bench.devices.adb_connection import (
     AdbCallFailed,
     AdbConnection,
@@ -28,7 +29,6 @@ from android_bench.protocol import (
     DeviceInfo,
     InvalidBenchResult,
     MismatchedBenchResult,
-    failed_result,
 )
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from android_bench.assembled_results import one_line
 from android_bench.devices.adb import AndroidApp
 from android_bench.devices.base import Answer, DeviceUnavailable
 from android_bench.devices.farm_artifacts import (
@@ -33,7 +34,6 @@ from android_bench.protocol import (
     BenchSpec,
     InvalidBenchResult,
     MismatchedBenchResult,
-    one_line,
 )
 from device_runtime.errors import FlintError
 

@@ -83,7 +83,7 @@ def select_host(names: tuple[str, ...], context: SelectContext) -> Sequence[Devi
 
 
 def select_emulated(names: tuple[str, ...], context: SelectContext) -> Sequence[DeviceGroup]:
-    """Emulated profiles by name; all of them without one."""
+    """Emulated profiles by name; without one all of them, those that take longest first."""
     profiles = shipped_profiles()
     for name in names:
         if name not in profiles:
@@ -96,7 +96,7 @@ def select_emulated(names: tuple[str, ...], context: SelectContext) -> Sequence[
             f"emulated:{name}",
             EmulatedDevice(profiles[name], context.cores, LocalWorker(timeout_s=context.timeout_s)),
         )
-        for name in names or profiles
+        for name in names or reversed(list(profiles))
     ]
 
 

@@ -237,6 +237,7 @@ def _statistics(
         clients_out=tally.clients_out,
         hourly=tuple(means),
         begins=layout.begins,
+        has_weekdays=layout.has_weekdays,
         horizon_s=tally.horizon_s,
         available_share=tally.available_s / available_s if tally.clients_out else 0.0,
         median_span_s=tally.median_span_s(),

@@ -32,12 +32,14 @@ class CalendarLayout:
             for a trace without date).
         fold_s: Length of what is folded; None if nothing is.
         begins: Local date of the trace's 0; None if it has none.
+        has_weekdays: Whether weeks begin with a Monday: the log's dates are known.
     """
 
     begins_s: float
     week_s: float
     fold_s: float | None
     begins: str | None
+    has_weekdays: bool
 
     @classmethod
     def of_log(
@@ -50,11 +52,13 @@ class CalendarLayout:
             if criteria.begins is not None:
                 weekday = dt.date.fromisoformat(criteria.begins).weekday()
             begins = criteria.begins if fold_s is None else None
-            return cls(0.0, weekday * DAY_S, fold_s, begins)
+            return cls(
+                0.0, weekday * DAY_S, fold_s, begins, has_weekdays=criteria.begins is not None
+            )
         begins_s = float(np.floor(first_local_s / DAY_S) * DAY_S)
         date = dt.date(1970, 1, 1) + dt.timedelta(days=begins_s / DAY_S)
         begins = date.isoformat() if fold_s is None else None
-        return cls(begins_s, _EPOCH_WEEKDAY * DAY_S, fold_s, begins)
+        return cls(begins_s, _EPOCH_WEEKDAY * DAY_S, fold_s, begins, has_weekdays=True)
 
     def hour_of_week(self, local_s: Floats) -> NDArray[np.int64]:
         """From 0, Monday 00:00, to 167; shape of ``local_s``."""

@@ -148,10 +148,11 @@ class AvailabilityCriteria(_Block):
 
     @field_validator("only", mode="before")
     @classmethod
-    def _whole_numbers_as_text(cls, value: object) -> object:
+    def _plain_values_as_text(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        return {k: str(v) if type(v) is int else v for k, v in value.items()}
+        # As pyarrow spells what a column holds: true, 7.
+        return {k: str(v).lower() if isinstance(v, int) else v for k, v in value.items()}
 
     @field_validator("time_zone")
     @classmethod

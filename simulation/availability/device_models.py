@@ -1,6 +1,7 @@
 """Device models of a log, numbered as they are met and judged by benchmark results."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +35,13 @@ class DeviceModels:
     _fast_enough: list[bool] = field(default_factory=list)
     _small_enough: list[bool] = field(default_factory=list)
 
-    def of_column(self, values: pa.Array) -> NDArray[np.int32]:
-        """Code of each session's device model, shape ``(sessions,)``; -1 where none is named."""
-        codes, _, _ = codes_of(values, self._code, missing=NO_MODEL)
+    def of_column(self, values: pa.Array, *, column: str, path: Path) -> NDArray[np.int32]:
+        """Code of each session's device model, shape ``(sessions,)``; -1 where none is named.
+
+        Raises:
+            UnusableLogColumn: If the column cannot be one of device models.
+        """
+        codes, _, _ = codes_of(values, self._code, missing=NO_MODEL, column=column, path=path)
         return codes.astype(np.int32)
 
     def is_measured(self, model: NDArray[np.int32]) -> Mask:

@@ -27,7 +27,7 @@ def encoded(values: pa.Array) -> pa.DictionaryArray:
 
 
 def codes_of(
-    values: pa.Array, code: Callable[[str], int], *, missing: int
+    values: pa.Array, code: Callable[[str], int], *, missing: int, column: str, path: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str | None]]:
     """Code of each text: each distinct one is asked for once.
 
@@ -38,7 +38,13 @@ def codes_of(
     Returns:
         Codes, shape ``(rows,)``; and the index of each row in the list of distinct texts, which
         follows (with None at its end).
+
+    Raises:
+        UnusableLogColumn: If the column holds neither texts nor whole numbers.
     """
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise UnusableLogColumn(f"{path}: column {column} holds {kind}, not names; give text")
     few = encoded(values)
     texts: list[str | None] = few.dictionary.cast(pa.string()).to_pylist()
     known = np.array([code(text) if text else missing for text in texts] + [missing])

@@ -19,6 +19,8 @@ KINDS: dict[str, tuple[str, bool]] = {
     "unknown_time_zone": ("rows with a time zone that the IANA database does not have", True),
     "ends_before_start": ("sessions that end before they start", True),
     "before_trace": ("sessions that start before the trace begins", True),
+    "beyond_trace": ("sessions that end 136 years after the trace begins, or later", True),
+    "before_1970": ("sessions that start before 1970", True),
     "empty_session": ("sessions that end when they start", True),
     "in_future": ("sessions that end in the future", True),
     "clock_not_set": ("sessions that start before 2005, when others do not", True),

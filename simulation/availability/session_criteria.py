@@ -66,7 +66,9 @@ class JudgedSessions:
         self.unknown = np.zeros(count, dtype=np.uint16)
         self.model = np.full(count, NO_MODEL, dtype=np.int32)
         if "device_model" in columns:
-            self.model = log.models.of_column(columns["device_model"])
+            self.model = log.models.of_column(
+                columns["device_model"], **self._where("device_model")
+            )
         self.os_month = np.full(count, UNKNOWN_MONTH, dtype=np.int32)
         if "os_release" in columns:
             self.os_month = read_months(columns["os_release"], **self._where("os_release"))

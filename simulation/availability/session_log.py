@@ -1,9 +1,13 @@
 """Files of a session log: found, checked against the criteria, and streamed as record batches."""
 
+import csv
 import difflib
 import glob
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +27,7 @@ from simulation.availability.problems import Problems
 
 BATCH_ROWS = 131_072
 _CSV_BLOCK_BYTES = 16 * 2**20
+_LONGEST_LINE = 2**20
 _SUFFIXES = {".parquet", ".pq", ".csv"}
 # Tried in order where the criteria file maps nothing.
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -200,9 +205,30 @@ def _csv_batches(
         convert_options=convert,
     )
     with reader:
-        for batch in reader:
+        while True:
+            try:
+                with _quiet_about_undecodable_lines():
+                    batch = reader.read_next_batch()
+            except StopIteration:
+                return
             for first in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(first, BATCH_ROWS)
+
+
+@contextmanager
+def _quiet_about_undecodable_lines() -> Iterator[None]:
+    """Before a line that is malformed and no UTF-8 is refused, pyarrow would print a traceback."""
+    before = sys.unraisablehook
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(ignored.exc_value, UnicodeDecodeError):
+            before(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _header(path: Path) -> tuple[list[str], int | None]:
@@ -211,15 +237,11 @@ def _header(path: Path) -> tuple[list[str], int | None]:
         if path.suffix.lower() != ".csv":
             with pq.ParquetFile(path) as parquet:
                 return list(parquet.schema_arrow.names), parquet.metadata.num_rows
-        first_lines = pyarrow.csv.open_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
-            parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=lambda _: "skip"),
-        )
-        with first_lines as reader:
-            names = list(reader.schema.names)
-            return names, None if any(batch.num_rows for batch in reader) else 0
-    except (pa.ArrowException, OSError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            names = next(csv.reader([lines.readline(_LONGEST_LINE)]), [])
+            filled = any(line.strip() for line in iter(partial(lines.readline, _LONGEST_LINE), ""))
+            return names, None if filled else 0
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableDataFile(_damaged(path, error)) from error
 
 

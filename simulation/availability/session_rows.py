@@ -174,7 +174,13 @@ class RowReader:
                     f"{self.log.source} (e.g. time_zone: Europe/Berlin, or UTC if all are on it)"
                 )
             return np.full(len(row), self._default_zone, dtype=np.int16)
-        codes, index, names = codes_of(values, self.log.zones.code, missing=self._default_zone)
+        codes, index, names = codes_of(
+            values,
+            self.log.zones.code,
+            missing=self._default_zone,
+            column=file.columns["time_zone"],
+            path=file.path,
+        )
         zone = codes.astype(np.int16)
         if (zone < 0).any():
             blank = np.array([not name for name in names])[index]
@@ -243,7 +249,9 @@ class RowReader:
             "in_future": end_s > self.log.now_s,
         }
         if self.log.form == "trace":
-            checks["before_trace"] = start_s < 0
+            checks |= {"before_trace": start_s < 0, "beyond_trace": end_s > MAX_TIME_S}
+        else:
+            checks["before_1970"] = start_s < 0
         fine = good.copy()
         for kind, wrong in checks.items():
             bad = fine & wrong

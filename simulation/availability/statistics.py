@@ -103,7 +103,8 @@ class AvailabilityStatistics:
         hourly: Mean number of available devices in each hour of the local week, from Monday 00:00
             (from the trace's beginning where its date is not known); None: not observed in every
             time zone. Shape ``(168,)``.
-        begins: Local date of second 0; None if it is not known.
+        begins: Local date of second 0; None if it is not known, or days lie over one another.
+        has_weekdays: Whether hour 0 of ``hourly`` is a Monday's.
         horizon_s: End of the last span.
         available_share: Mean share of the horizon (or of a repeat) that devices of the trace are
             available.
@@ -125,6 +126,7 @@ class AvailabilityStatistics:
     clients_out: int
     hourly: tuple[float | None, ...]
     begins: str | None
+    has_weekdays: bool
     horizon_s: float
     available_share: float
     median_span_s: float | None
@@ -187,6 +189,7 @@ class AvailabilityStatistics:
             "trough_peak_ratio": self.trough_peak_ratio,
             "hourly": list(self.hourly),
             "begins": self.begins,
+            "has_weekdays": self.has_weekdays,
             "horizon_s": self.horizon_s,
             "available_share": self.available_share,
             "median_span_s": self.median_span_s,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from android_bench.assembled_results import failed_result
 from android_bench.devices.base import Answer, DeviceUnavailable
 from android_bench.devices.cores import Cores
 from android_bench.devices.host import HostDevice
@@ -15,7 +16,10 @@ from android_bench.devices.select import SelectContext, UnknownBenchDevice, sele
 from android_bench.harness import DeviceOutcome, run_benchmark
 from android_bench.package import BenchPackage
 from android_bench.packing import load_model, pack, random_records
-from android_bench.protocol import BenchResult, BenchSpec, failed_result
+from android_bench.protocol import (
+    BenchResult,
+    BenchSpec,
+)
 from android_bench.run_folder import BenchFolderConflict, RunFolder, open_run_folder
 from modeling.zoo import MODELS
 from tests.android_bench.results import DEVICE, SPEC, result

@@ -305,6 +305,12 @@ def test_a_core_is_lent_whole_or_to_several_slow_workers():
         thread.join(10)
 
 
+def test_slow_workers_are_put_together_so_that_a_core_stays_whole():
+    cores = Cores([3, 5])
+    with cores.lent(0.1) as one, cores.lent(0.2) as other, cores.lent(1.0) as whole:
+        assert one == other != whole
+
+
 def test_no_worker_outlives_the_process_that_started_it(packed, tmp_path):
     """Also one that its parent had stopped when it was killed."""
     import signal

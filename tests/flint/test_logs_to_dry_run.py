@@ -69,7 +69,7 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
             f"dataset: {{source: {QUICKSTART / 'quickstart_clicks.parquet'}, "
             "label_field: clicked}\n"
             "population: {clients: 300, resample: {availability: true}}\n"
-            "availability: {source: app@1, repeat_every_s: 691200}\n"
+            "availability: app@1\n"
             "device_profiles: speeds@1\nbandwidth: links@1\n"
         )
         run = done("simulate", QUICKSTART / "job.yaml", "-e", environment, "--system-only",

@@ -80,9 +80,9 @@ class AvailabilityEvidence:
     def hour_names(self) -> list[str]:
         """The 168 hours of the week; by weekday where the trace's date is known."""
         days: Sequence[str] = (
-            [f"day {n}" for n in range(1, 8)]
-            if self.facts.build.get("begins") is None
-            else ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+            ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+            if self.facts.build.get("has_weekdays")
+            else [f"day {n}" for n in range(1, 8)]
         )
         return [f"{day}, {hour:02d}:00" for day in days for hour in range(24)]
 

@@ -42,7 +42,7 @@ def _task(evidence: AvailabilityEvidence) -> dict[str, Any] | None:
 
 _BUILD_KEYS = ("sessions_in", "sessions_valid", "sessions_out", "clients", "clients_out",
                "eligible_peak_share", "eligible_mean_share", "trough_peak_ratio", "begins",
-               "estimated", "problems", "seed")  # fmt: skip
+               "has_weekdays", "estimated", "problems", "seed")  # fmt: skip
 
 
 def warning_sentence(evidence: AvailabilityEvidence, shift: GroupShift) -> str:

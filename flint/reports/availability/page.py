@@ -110,7 +110,7 @@ def _record(evidence: AvailabilityEvidence) -> Html:
         ("Rows read", said_number(build["sessions_in"])),
         ("Sessions", said_number(build["sessions_valid"])),
         ("Spans of the trace", said_number(build["sessions_out"])),
-        ("Begins", build.get("begins") or "not known"),
+        ("Begins", build.get("begins") or "no single day"),
         ("Seed of estimates", build.get("seed")),
     ]
     problems = build.get("problems") or {}

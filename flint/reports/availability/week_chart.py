@@ -58,6 +58,6 @@ def _reading(evidence: AvailabilityEvidence) -> str:
         told += f" {missing} of the 168 hours were not observed and are left out."
     if build.get("repeat_every_s") == _DAY_S:
         told += " Days are laid over one another, so all are alike."
-    elif build.get("begins") is None:
+    elif not build.get("has_weekdays"):
         told += " The log does not say on which weekday it began: days count from its beginning."
     return told

@@ -1,15 +1,19 @@
 """The adb back end against a scripted adb: SYNTHETIC transcripts, none recorded from a device."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 
 from android_bench.derived import derive
 from android_bench.devices.adb import AdbDevice, AndroidApp, MissingApk
@@ -24,6 +28,8 @@ from android_bench.devices.adb_connection import (
 )
 from android_bench.devices.android_facts import RELEASE_MONTHS, UndescribedDevice
 from android_bench.devices.base import DeviceUnavailable
+from android_bench.devices.device_farm import TEST_SPEC
+from android_bench.devices.farm_artifacts import RESULT_NAME
 from android_bench.devices.instrumentation import read_instrumentation
 from android_bench.devices.phones import PhoneOptions
 from android_bench.devices.select import SelectContext, select_groups
@@ -311,3 +317,67 @@ def test_whatever_is_printed_is_read_without_a_result(output):
     outcome = read_instrumentation(output)
     assert outcome.result_path is None
     assert 0 < len(outcome.complaint) <= 400
+
+
+class TestSpecHost:
+    """What Device Farm's host does with the test spec, on the scripted adb."""
+
+    __test__ = False
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.logs, self.extra = lab, folder / "logs", folder / "extra"
+        self.logs.mkdir()
+        self.extra.mkdir()
+
+    def run(self, **environment: str) -> dict[str, int]:
+        """Last exit status of each phase."""
+        text = resources.files("android_bench.devices").joinpath(TEST_SPEC).read_text()
+        variables = {"DEVICEFARM_DEVICE_UDID": "one", "DEVICEFARM_LOG_DIR": str(self.logs)}
+        codes = {}
+        for name, phase in yaml.safe_load(text)["phases"].items():
+            for command in phase["commands"]:
+                codes[name] = subprocess.run(
+                    ["bash", "-c", command],
+                    env={**os.environ, **variables, **environment},
+                    capture_output=True,
+                    check=False,
+                    timeout=60,
+                ).returncode
+        return codes
+
+
+@pytest.fixture
+def host(lab, tmp_path) -> TestSpecHost:
+    return TestSpecHost(lab, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["host", "shared storage"])
+def test_the_test_spec_of_device_farm_brings_the_result_into_the_log_folder(
+    host, lab, package, place
+):
+    folder = host.extra if place == "host" else lab.folder / "disk" / "one" / "sdcard"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in package.paths:
+        shutil.copy(path, folder)
+    (folder / "spec.json").write_text(SPEC.to_json())
+    told = {"DEVICEFARM_EXTRA_DATA_PATH": str(host.extra)} if place == "host" else {}
+    assert host.run(**told) == {"install": 0, "pre_test": 0, "test": 0, "post_test": 0}
+    found = (host.logs / RESULT_NAME).read_bytes()
+    assert BenchResult.from_json(found) == result()
+    assert len(json.loads((lab.folder / "pushed.json").read_text())) == 5
+    assert not (lab.folder / "disk/one/data/local/tmp/flint-bench").exists()
+
+
+def test_the_test_spec_of_device_farm_keeps_what_a_crashed_app_said(host, lab, package):
+    lab.connect(one={"app": "crash"})
+    for path in package.paths:
+        shutil.copy(path, host.extra)
+    (host.extra / "spec.json").write_text(SPEC.to_json())
+    codes = host.run(DEVICEFARM_EXTRA_DATA_PATH=str(host.extra))
+    assert codes["test"] == 0
+    assert not (host.logs / RESULT_NAME).exists()
+    assert "OutOfMemoryError" in (host.logs / "instrumentation.txt").read_text()
+
+
+def test_the_test_spec_of_device_farm_stops_where_its_files_are_missing(host):
+    assert host.run()["pre_test"] != 0

@@ -20,7 +20,7 @@ def build_of(
     clients_by_combination=None,
     hourly=None,
     spans=None,
-    begins="2026-05-04",
+    has_weekdays=True,
     **changed,
 ):
     """Statistics of a build in which each session is a client's only one, ten minutes long."""
@@ -45,7 +45,8 @@ def build_of(
         "eligible_peak_share": max(observed) / clients,
         "eligible_mean_share": sum(observed) / len(observed) / clients,
         "trough_peak_ratio": min(observed) / max(observed),
-        "begins": begins,
+        "begins": "2026-05-04" if has_weekdays else None,
+        "has_weekdays": has_weekdays,
         "problems": {"overlapping": {"count": 3, "dropped": False, "example": "log.csv: row 7"}},
         "estimated": {},
         "seed": 7,

@@ -79,7 +79,7 @@ def test_the_week_has_its_peak_trough_and_all_168_hours(page, gathered):
 def test_hours_that_were_not_observed_stay_gaps_and_days_without_a_date_are_numbered():
     hourly = [100.0] * 24 + [None] * 144
     text = Page(
-        availability_page(evidence_of(build_of({7: 1000}, hourly=hourly, begins=None)))
+        availability_page(evidence_of(build_of({7: 1000}, hourly=hourly, has_weekdays=False)))
     ).text
     assert "144 of the 168 hours were not observed" in text
     assert "day 1, 00:00" in text

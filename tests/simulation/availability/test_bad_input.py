@@ -43,6 +43,7 @@ FUTURE = 10**10 - MONDAY_S
         (session("x", 600, 0), "ends_before_start", "2025-03-24T00:10:00Z to 2025-03-24T00:00:00Z"),
         (session("x", 60, 60), "empty_session", "of device x in sessions.csv, row 3"),
         (session("x", 0, FUTURE), "in_future", "2286"),
+        (session("x", -2 * MONDAY_S, 0), "before_1970", "1914-10-11T00:00:00Z"),
         (session("good", 0, 600), "duplicate", "sessions.csv, row 3 (after sessions.csv, row 1)"),
         (session("good", 300, 900), "overlapping", "of device good in sessions.csv, row 3"),
         (session("", 0, 600), "no_device_id", "sessions.csv, row 3"),
@@ -67,6 +68,20 @@ def test_a_bad_row_among_good_ones_is_counted_with_its_place(write_log, build, b
     assert {row["client_id"] for row in trace} >= {"good", "other"}
     with pytest.raises(BadInputRefused, match=r"as --strict asks: .*: 1[ ,]"):
         build(log, criteria, strict=True)
+
+
+def test_spans_of_a_trace_before_its_beginning_or_beyond_belief_are_left_out(write_log, build):
+    rows = [
+        {"client_id": "a", "start_s": -5, "end_s": 5},
+        {"client_id": "a", "start_s": 7, "end_s": 2**33},
+        {"client_id": "a", "start_s": 8, "end_s": 9},
+    ]
+    found, trace = build(write_log(rows), "")
+    assert {name: problem.example for name, problem in found.problems.items()} == {
+        "before_trace": "-5 s to 5 s of device a in sessions.parquet, row 1",
+        "beyond_trace": "7 s to 8.58993e+09 s of device a in sessions.parquet, row 2",
+    }
+    assert [row["start_s"] for row in trace] == [8]
 
 
 def test_overlaps_are_united(write_log, build):
@@ -150,6 +165,21 @@ def test_a_damaged_file_is_refused(tmp_path, build):
         build(tmp_path / "log.parquet")
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"device_id,\xb9start,end\na,1,2\n",
+        b"device_id,start,end\na,1,2\n\xce,3\n",
+        b"\x00\x01\x02",
+    ],
+)
+def test_a_csv_that_is_no_text_is_refused_without_a_traceback(tmp_path, build, capfd, damaged):
+    (tmp_path / "log.csv").write_bytes(damaged)
+    with pytest.raises((UnreadableDataFile, MissingLogColumn, NoValidSession)):
+        build(tmp_path / "log.csv")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_strict_build_writes_nothing(tmp_path, write_log):
     log = write_log([*GOOD, session("x", 60, 0)])
     output, facts = tmp_path / "t.parquet", tmp_path / "f.parquet"
@@ -187,6 +217,14 @@ def test_ids_in_the_place_of_time_zones_or_models_are_refused(write_log, build, 
     monkeypatch.setattr("simulation.availability.device_models._MOST_MODELS", 2000)
     with pytest.raises(UnusableLogColumn, match="more than 2000 different values, such as 'm2000'"):
         build(write_log([row | {"time_zone": "UTC"} for row in rows]), "")
+
+
+@pytest.mark.parametrize("role", ["device_model", "time_zone"])
+def test_a_column_of_names_that_holds_lists_or_bytes_is_refused(write_log, build, role):
+    for value in ([1], b"\xff", 1.5):
+        rows = [row | {role: value} for row in GOOD]
+        with pytest.raises(UnusableLogColumn, match=f"column {role} holds"):
+            build(write_log(rows))
 
 
 def test_a_criterion_that_no_session_tells_is_refused(write_log, build):

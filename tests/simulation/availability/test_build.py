@@ -247,6 +247,12 @@ def test_columns_are_mapped_and_rows_chosen(write_log, build):
         build(write_log(rows), criteria.replace("app: 2", "app: 9"))
 
 
+def test_rows_are_chosen_by_truth_values_too(write_log, build):
+    log = write_log([session("a", beta=True), session("b", beta=False), session("c", beta=None)])
+    _, trace = build(log, "time_zone: UTC\nonly: {beta: true}")
+    assert [row["client_id"] for row in trace] == ["a"]
+
+
 def test_a_folder_and_a_pattern_are_logs_of_many_files(tmp_path, write_log, build):
     for number in range(3):
         write_log([session(f"d{number}", 0, 60 + number)], f"logs/day={number}/part.parquet")
