@@ -90,6 +90,7 @@ class FeatureDatabase:
         with self._named_errors(OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.connection = _open(path)
+            self._anchor = Anchor(0, read_time())
             self._anchor = self._load_anchor()
 
     def close(self) -> None:
@@ -180,8 +181,6 @@ class FeatureDatabase:
 
     def _move_anchor(self) -> None:
         """Keep the anchor near, so that little is lost when the clock is set before a boot."""
-        if not hasattr(self, "_anchor"):
-            return
         now = self._read_time()
         age_ms = self._anchor.age_at(now, same_boot=True)
         if age_ms - self._anchor.age_ms >= _ANCHOR_EVERY_MS:
