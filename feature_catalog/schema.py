@@ -333,3 +333,48 @@ class ReleaseBudgetRecord(Base):
     state: Mapped[bytes]
     release_id: Mapped[str]
     advanced_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class MeasurementRecord(Base):
+    """One benchmark of a model on a device; columns as in `measurements.Measurement`.
+
+    Attributes:
+        raw_sha256: The worker's result file.
+    """
+
+    __tablename__ = "measurements"
+    __table_args__ = (
+        CheckConstraint("task IN ('train', 'infer')", name="task"),
+        CheckConstraint("NOT ok OR pass_s_mean IS NOT NULL", name="ok_has_figures"),
+        Index("measurements_of_model", "model", "task", "device_model"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    raw_sha256: Mapped[bytes] = mapped_column(unique=True)
+    model: Mapped[str]
+    model_sha256: Mapped[bytes]
+    task: Mapped[str]
+    device_id: Mapped[str]
+    device_model: Mapped[str]
+    backend: Mapped[str]
+    emulated: Mapped[bool]
+    timing_valid: Mapped[bool]
+    ok: Mapped[bool]
+    reasons: Mapped[list[Any]]
+    records: Mapped[int]
+    batch_size: Mapped[int]
+    repeats: Mapped[int]
+    os_version: Mapped[str]
+    os_release: Mapped[str | None]
+    cores: Mapped[int]
+    device_memory_mb: Mapped[float]
+    pass_s: Mapped[list[Any]]
+    pass_s_mean: Mapped[float | None]
+    pass_s_stdev: Mapped[float | None]
+    memory_mb: Mapped[float | None]
+    cpu_percent: Mapped[float | None]
+    storage_mb: Mapped[float | None]
+    network_mb: Mapped[float | None]
+    latency_p50_ms: Mapped[float | None]
+    latency_p95_ms: Mapped[float | None]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())

@@ -14,6 +14,7 @@ from feature_catalog.database import connect, upgrade
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
+from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
 from server.operations.home_claim import AlreadyRunning, no_server_runs, running_server
@@ -42,6 +43,11 @@ class CatalogSession:
     def simulation_runs(self) -> SimulationRuns:
         """Dry-runs and their results."""
         return SimulationRuns(self.engine, self.blobs)
+
+    @property
+    def measurements(self) -> Measurements:
+        """What models were measured to cost on devices."""
+        return Measurements(self.engine, self.blobs)
 
     @cached_property
     def environment_inputs(self) -> EnvironmentInputs:

@@ -21,7 +21,10 @@ NUMBERED = {
     f"FLN-{int(reason)}"
     for reason in (*RejectionReason, *HeldBackReason, *AttestationRefusal, *ReleaseRefusal)
 }
-PACKAGES = ("device_runtime", "modeling", "feature_catalog", "server", "simulation", "flint")
+PACKAGES = (
+    *("device_runtime", "modeling", "feature_catalog", "server", "simulation", "android_bench"),
+    "flint",
+)
 NOT_IMPORTED = re.compile(r"(^|\.)(__main__|.*_pb2(_grpc)?)$")
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from flint.reports.chart import Chart, drawing
 from flint.reports.comparison import Comparison, Incomparable, compare
-from flint.reports.data_beside import data_beside
 from flint.reports.fleet_charts import availability_chart, bytes_chart, tiers_chart
+from flint.reports.frame import card, contents, drawn, framed
 from flint.reports.learning_charts import loss_chart, metric_chart
 from flint.reports.markup import Html, element, joined
 from flint.reports.round_chart import round_chart
 from flint.reports.run_data import RunData
 from flint.reports.shown_run import ShownRun, shown_runs
-from flint.reports.style_sheet import style_sheet
 from flint.reports.tables import (
     Said,
     client_errors,
@@ -48,8 +47,6 @@ _CHARTS = (
     bytes_chart,
 )
 _RUNS_IN_WORDS = 4
-# Nothing is fetched, and nothing in a name could be: browsers hold the page to it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +87,7 @@ def make_report(runs: Sequence[RunData]) -> Report:
         ),
     )
     title = f"Dry-run of {said_list([run.label for run in shown])}"
-    page = element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", name="color-scheme", content="light dark"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("title", title),
-            element("style", Html(style_sheet())),
-        ),
-        element("body", element("main", body)),
-        lang="en",
-    )
-    return Report(f"<!DOCTYPE html>\n{page}\n", _figures(shown, found))
+    return Report(framed(title, body), _figures(shown, found))
 
 
 # -- head ------------------------------------------------------------------------------------------
@@ -205,13 +188,7 @@ def _cards(run: ShownRun) -> Html:
 def _card(name: str, spread: Spread | None, said: Said, more: str) -> Html:
     mean, span = spread_texts(spread, said)
     beside = " · ".join(part for part in (span, more) if part)
-    return element(
-        "div",
-        element("dt", name),
-        element("dd", mean),
-        element("dd", beside, class_="more") if beside else "",
-        class_="card",
-    )
+    return card(name, mean, beside)
 
 
 def _succeeded(run: ShownRun) -> str:
@@ -226,9 +203,7 @@ def _contents(charts: Sequence[Chart], *, several: bool) -> Html:
     links = [("compare", "Side by side")] if several else []
     links += [(chart.key, chart.title) for chart in charts]
     links.append(("record", "What was run"))
-    return element(
-        "nav", *(element("a", name, href=f"#{key}") for key, name in links), aria_label="Contents"
-    )
+    return contents(links)
 
 
 def _side_by_side(runs: Sequence[ShownRun], found: Comparison | Incomparable) -> Html:
@@ -253,10 +228,7 @@ def _section(chart: Chart) -> Html:
             each = element("details", element("summary", "Each run in words"), each)
         content.append(each)
         content.append(element("p", chart.reading) if chart.reading else "")
-    if chart.svg is not None:
-        content.append(element("figure", element("div", chart.svg, class_="drawing")))
-        content.append(data_beside(chart.key, chart.data))
-    return element("section", *content, id=chart.key)
+    return element("section", *content, drawn(chart), id=chart.key)
 
 
 def _each(told: Sequence[tuple[str, str]]) -> Html:

@@ -53,9 +53,8 @@ def said_hours(value: float | None) -> str:
     return said_duration(value * 3600.0 if value is not None else None)
 
 
-def _table(
-    head: Sequence[object], rows: Sequence[Sequence[object]], *, words: bool = False
-) -> Html:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, words: bool = False) -> Html:
+    """A table whose first column names the rows; ``words``: its cells are text, not numbers."""
     top = element("tr", *(element("th", name, scope="col") for name in head))
     body = [
         element(
@@ -63,10 +62,10 @@ def _table(
         )
         for row in rows
     ]
-    table = element(
+    whole = element(
         "table", element("thead", top), element("tbody", *body), class_="words" if words else None
     )
-    return element("div", table, class_="scroll")
+    return element("div", whole, class_="scroll")
 
 
 def _named(run: ShownRun) -> Html:
@@ -96,7 +95,7 @@ def figures_table(runs: Sequence[ShownRun]) -> Html:
     body.append(["Metric", *(said_metric_name(run.run.metric_name) for run in runs)])
     body.append(["Trials", *(len(run.trials) for run in runs)])
     body.append(["Ended by", *(", ".join(dict.fromkeys(run.figures.stop_reasons)) for run in runs)])
-    return _table(head, body)
+    return table(head, body)
 
 
 def comparison_table(runs: Sequence[ShownRun], found: Comparison | Incomparable) -> Html:
@@ -136,7 +135,7 @@ def comparison_table(runs: Sequence[ShownRun], found: Comparison | Incomparable)
         f"of the run over those of {runs[0].label}. Time is that of the evaluation, so it is as "
         "exact as evaluations are frequent.",
     )
-    return joined(told, _table(head, rows))
+    return joined(told, table(head, rows))
 
 
 def _times(ratio: float | None) -> str:
@@ -170,7 +169,7 @@ def trials_table(run: ShownRun) -> Html:
                 ),
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def client_errors(run: ShownRun) -> Html:
@@ -184,7 +183,7 @@ def client_errors(run: ShownRun) -> Html:
     rows = [(error, f"{tasks:,}") for error, tasks in counts.most_common(_MOST_ERRORS)]
     return joined(
         element("h3", "Errors of the app's clients"),
-        _table(("Error", "Tasks"), rows, words=True),
+        table(("Error", "Tasks"), rows, words=True),
     )
 
 
@@ -215,13 +214,13 @@ def what_it_was(shown: ShownRun) -> Html:
     ]
     files = [(name, element("code", digest)) for name, digest in sorted(run.files.items())]
     return joined(
-        _table(("", ""), fields, words=True),
+        table(("", ""), fields, words=True),
         element("h3", "Inputs"),
-        _table(("Key", "Reference", "Version", "SHA-256"), inputs, words=True)
+        table(("Key", "Reference", "Version", "SHA-256"), inputs, words=True)
         if inputs
         else element("p", "The record names no inputs."),
         element("h3", "Files of the run (Parquet)"),
-        _table(("File", "SHA-256"), files, words=True)
+        table(("File", "SHA-256"), files, words=True)
         if files
         else element("p", "The record names no files."),
         element("h3", "Job"),

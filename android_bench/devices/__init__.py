@@ -1,0 +1,1 @@
+"""Back ends that run one benchmark on one kind of device."""

@@ -1,0 +1,79 @@
+"""Measured seconds per record as the device profiles of an environment."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.errors import FlintError
+from feature_catalog.measurements import MeasurementRow, Measurements
+from flint.bench_table import newest_file
+
+
+class NoMeasurements(FlintError):
+    """There is nothing valid to report or to export."""
+
+    code = "FLN-2509"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredProfiles:
+    """What goes into the file.
+
+    Attributes:
+        samples_s: Seconds per record of each run, by device model.
+        emulated: Device models that are emulated.
+        left_out: Device models measured with another file of the model only.
+    """
+
+    samples_s: Mapping[str, Sequence[float]]
+    emulated: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def measured_profiles(
+    measurements: Measurements, model: str, *, with_emulated: bool = True
+) -> MeasuredProfiles:
+    """Samples of each device model's newest valid training measurement.
+
+    Raises:
+        NoMeasurements: If there is none; says how to measure.
+    """
+    found, left_out = newest_file(measurements, model)
+    kept = {name: row for name, row in found.items() if with_emulated or not _is_emulated(row)}
+    if not kept:
+        raise NoMeasurements(_none_of(measurements, model, emulated_only=bool(found)))
+    return MeasuredProfiles(
+        samples_s={name: row.measurement.per_example_samples_s for name, row in kept.items()},
+        emulated=tuple(name for name, row in kept.items() if _is_emulated(row)),
+        left_out=left_out,
+    )
+
+
+def write_profiles(path: Path, profiles: MeasuredProfiles) -> None:
+    """Write ``device_model, per_example_s``, a row a sample, as environments read it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("device_model", "per_example_s"))
+        for name, samples_s in profiles.samples_s.items():
+            writer.writerows((name, repr(seconds)) for seconds in samples_s)
+
+
+def _is_emulated(row: MeasurementRow) -> bool:
+    return row.measurement.emulated
+
+
+def _none_of(measurements: Measurements, model: str, *, emulated_only: bool) -> str:
+    if emulated_only:
+        return (
+            f"all measurements of {model} are of emulated devices; measure real ones with `flint "
+            "bench run`, or leave --without-emulated out"
+        )
+    rows = measurements.list(model=model)
+    if rows:
+        reasons = [row.measurement.reasons[0] for row in rows if row.measurement.reasons]
+        why = f"; the last failed: {reasons[-1]}" if reasons else ""
+        return f"{model} has no valid training time among {len(rows)} measurements{why}"
+    models = sorted({row.measurement.model for row in measurements.list()})
+    others = f"; measured are {', '.join(models)}" if models else ""
+    return f"{model} has not been measured{others}; run `flint bench run --model {model}`"
