@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from device_runtime.errors import FlintError
+from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from modeling.zoo import MODELS
 from server.job import Job
 from server.strict_blocks import (
@@ -18,7 +19,6 @@ from server.strict_blocks import (
     shown,
     value_at,
 )
-from server.strict_yaml import StrictYamlError, load_mapping, read_text
 
 
 class JobFileError(FlintError):
