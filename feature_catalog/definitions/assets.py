@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import ClassVar
 
 from feature_catalog.definitions.bounds import (
@@ -14,7 +13,7 @@ from feature_catalog.definitions.bounds import (
     checked_whole,
 )
 from feature_catalog.definitions.errors import InvalidDefinition, refuse
-from feature_catalog.definitions.fields import check_documentation
+from feature_catalog.definitions.fields import checked_documentation
 from feature_catalog.definitions.quantities import checked_bytes
 
 MAX_VERSION = 10**9
@@ -63,7 +62,7 @@ class Asset:
     fallback: str | None = None
     description: str = ""
     owner: str = ""
-    tags: Mapping[str, str] = MappingProxyType({})
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_name(self.name)
@@ -82,7 +81,8 @@ class Asset:
         if fallback is not None:
             checked_name(fallback, "fallback")
         object.__setattr__(self, "fallback", fallback)
-        check_documentation(self)
+        documented = checked_documentation(self.owner, self.description, self.tags)
+        object.__setattr__(self, "tags", documented)
 
     def _check_dimension(self) -> None:
         if self.type is AssetType.EMBEDDING:

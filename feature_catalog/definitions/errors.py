@@ -27,9 +27,7 @@ class DefinitionError(FlintError):
     def within(self, key: str, source: str = "") -> Self:
         """The same mistake, its key seen from further out."""
         gap = "." if key and self.key and not self.key.startswith("[") else ""
-        return type(self)(
-            self.problem, key=f"{key}{gap}{self.key}", source=self.source or source
-        )
+        return type(self)(self.problem, key=f"{key}{gap}{self.key}", source=self.source or source)
 
 
 class UnreadableDefinitions(DefinitionError):
@@ -101,7 +99,12 @@ def refuse(key: str, value: object, wanted: str) -> NoReturn:
     Args:
         wanted: What it must be, to be read after "it must be".
     """
-    raise InvalidDefinition(f"= {shown(value)} is not possible; it must be {wanted}", key=key)
+    raise refusal(key, value, wanted)
+
+
+def refusal(key: str, value: object, wanted: str) -> InvalidDefinition:
+    """What `refuse` raises."""
+    return InvalidDefinition(f"= {shown(value)} is not possible; it must be {wanted}", key=key)
 
 
 def shown(value: object) -> str:

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from device_runtime.columns import Kind
 from feature_catalog.definitions.bounds import (
@@ -19,7 +18,7 @@ from feature_catalog.definitions.bounds import (
     checked_whole,
     distinct,
 )
-from feature_catalog.definitions.errors import refuse, within
+from feature_catalog.definitions.errors import refusal, refuse, within
 
 MAX_FIELDS = 500
 MAX_JOIN_KEYS = 8
@@ -103,7 +102,7 @@ class Entity:
     dtype: Dtype = Dtype.STRING
     description: str = ""
     owner: str = ""
-    tags: Mapping[str, str] = MappingProxyType({})
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_name(self.name)
@@ -115,7 +114,8 @@ class Entity:
         if dtype not in {Dtype.STRING, Dtype.INT32, Dtype.INT64}:
             refuse("dtype", str(dtype), "string, int32 or int64: keys are compared exactly")
         object.__setattr__(self, "dtype", dtype)
-        check_documentation(self)
+        documented = checked_documentation(self.owner, self.description, self.tags)
+        object.__setattr__(self, "tags", documented)
 
     def __hash__(self) -> int:
         return hash((self.kind, self.name))
@@ -133,13 +133,11 @@ def checked_fields(value: object, key: str = "schema") -> tuple[Field, ...]:
     return tuple(sorted(fields, key=lambda field: field.name))
 
 
-def check_documentation(definition: object) -> None:
-    """Check owner, description and tags of a definition, and fix its tags' order."""
-    checked_text(getattr(definition, "owner"), "owner")  # noqa: B009 - of every kind
-    checked_text(
-        getattr(definition, "description"), "description", MAX_DESCRIPTION_CHARACTERS  # noqa: B009
-    )
-    object.__setattr__(definition, "tags", checked_tags(getattr(definition, "tags")))  # noqa: B009
+def checked_documentation(owner: object, description: object, tags: object) -> Mapping[str, str]:
+    """Check what people read of a definition; its tags, in order."""
+    checked_text(owner, "owner")
+    checked_text(description, "description", MAX_DESCRIPTION_CHARACTERS)
+    return checked_tags(tags)
 
 
 def _checked_default(value: object, dtype: Dtype) -> Value:
@@ -155,10 +153,12 @@ def _checked_default(value: object, dtype: Dtype) -> Value:
             return number
     if dtype is Dtype.STRING and isinstance(value, str):
         return checked_text(value, "default", MAX_DEFAULT_CHARACTERS)
-    refuse("default", value, f"a value of type {dtype}")
+    raise refusal("default", value, f"a value of type {dtype}")
 
 
-def names_of(value: object, key: str, most: int, kind: type, *, least: int = 0) -> tuple[str, ...]:
+def names_of(
+    value: object, key: str, most: int, kind: type[Any], *, least: int = 0
+) -> tuple[str, ...]:
     """Names of definitions, each given as itself or by its name; their order means nothing."""
     names = []
     for index, item in enumerate(checked_list(value, key, most, least=least)):

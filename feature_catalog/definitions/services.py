@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import ClassVar, Union
 
 from feature_catalog.definitions.bounds import checked_list, checked_name
-from feature_catalog.definitions.errors import DuplicateDefinition, refuse, within
+from feature_catalog.definitions.errors import DuplicateDefinition, refusal, refuse, within
 from feature_catalog.definitions.features import Feature
-from feature_catalog.definitions.fields import check_documentation, names_of
+from feature_catalog.definitions.fields import checked_documentation, names_of
 from feature_catalog.definitions.views import FeatureView
 
 MAX_FEATURES = 1_000
@@ -56,7 +56,8 @@ class FeatureService:
         fixed(self, "description", description)
         fixed(self, "owner", owner)
         fixed(self, "tags", tags)
-        check_documentation(self)
+        documented = checked_documentation(self.owner, self.description, self.tags)
+        object.__setattr__(self, "tags", documented)
 
     def __hash__(self) -> int:
         return hash((self.kind, self.name))
@@ -90,4 +91,4 @@ def _served(item: object) -> Iterable[Feature]:
         return item[[field.name for field in item.schema]]
     if isinstance(item, tuple | list) and all(isinstance(part, Feature) for part in item):
         return item
-    refuse("", item, "view:field, a Feature or a FeatureView")
+    raise refusal("", item, "view:field, a Feature or a FeatureView")

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from device_runtime.columns import Kind
 from device_runtime.transform_parameters import InvalidTransform as InvalidParameters
@@ -51,7 +52,7 @@ class Transform:
 
     op: str
     run_at: RunAt
-    parameters: Mapping[str, object] = MappingProxyType({})
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.op, str) or self.op not in OPS:
@@ -62,7 +63,7 @@ class Transform:
             )
         object.__setattr__(self, "run_at", checked_choice(self.run_at, "run_at", RunAt))
         operation = _operation(self.op, self.parameters)
-        given = {field.name: getattr(operation, field.name) for field in fields(operation)}
+        given = {each.name: getattr(operation, each.name) for each in fields(operation)}
         known = {name: value for name, value in sorted(given.items()) if value is not None}
         object.__setattr__(self, "parameters", MappingProxyType(known))
 
@@ -102,8 +103,8 @@ def _operation(op: str, parameters: object) -> Operation:
     cls = OPS[op]
     if not isinstance(parameters, Mapping):
         raise InvalidTransform(f"= {shown(parameters)} is no block of keys", key="parameters")
-    known = [field.name for field in fields(cls)]
-    needed = [f.name for f in fields(cls) if f.default is MISSING]
+    known = [each.name for each in fields(cls)]
+    needed = [each.name for each in fields(cls) if each.default is MISSING]
     for name in parameters:
         if name not in known:
             raise InvalidTransform(
@@ -119,7 +120,7 @@ def _operation(op: str, parameters: object) -> Operation:
     if "asset" in known:
         with within("parameters"):
             checked_name(parameters["asset"], "asset")
-    given = {
+    given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in parameters.items()
     }

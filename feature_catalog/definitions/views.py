@@ -19,15 +19,15 @@ from feature_catalog.definitions.errors import (
     did_you_mean,
     refuse,
 )
+from feature_catalog.definitions.features import Feature
 from feature_catalog.definitions.fields import (
     MAX_JOIN_KEYS,
     Entity,
     Field,
-    check_documentation,
+    checked_documentation,
     checked_fields,
     names_of,
 )
-from feature_catalog.definitions.features import Feature
 from feature_catalog.definitions.policies import CachePolicy, Retention
 from feature_catalog.definitions.quantities import checked_duration, format_duration
 from feature_catalog.definitions.sources import CloudSource, DeviceSource
@@ -105,7 +105,8 @@ class FeatureView:
         fixed(self, "description", description)
         fixed(self, "owner", owner)
         fixed(self, "tags", tags)
-        check_documentation(self)
+        documented = checked_documentation(self.owner, self.description, self.tags)
+        object.__setattr__(self, "tags", documented)
         self._check_policies()
 
     @property
