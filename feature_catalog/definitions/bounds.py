@@ -47,7 +47,7 @@ def checked_text(value: object, key: str, most: int = MAX_SHORT_CHARACTERS) -> s
 def checked_choice(value: object, key: str, choices: type[Choice]) -> Choice:
     """One of a few words."""
     try:
-        return choices(value)
+        return choices(str(value) if isinstance(value, str) else "")
     except ValueError:
         words = [str(choice) for choice in choices]
         near = did_you_mean(value, words) if isinstance(value, str) else ""
