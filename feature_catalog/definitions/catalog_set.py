@@ -175,7 +175,7 @@ def _refuse_missing(given: DefinitionSet, key: DefinitionKey, needed: Dependency
     known = given.names(kind)
     there = f"; there are {listed(known)}" if known else "; there are none yet"
     raise MissingDefinition(
-        f"names the {kind} {name}, which there is not{did_you_mean(name, known)}{there}. Define "
+        f"names the {kind} {name}, which there is not{did_you_mean(name, known)}{there}; define "
         f"it under {plural(kind)}, or correct the name",
         key=key_path(key, needed.at),
         source=given.source(key),

@@ -21,6 +21,7 @@ from flint.cli import (
     audit_command,
     backup_commands,
     bench_commands,
+    catalog_commands,
     dataset_commands,
     demo_command,
     device_commands,
@@ -61,6 +62,7 @@ app.add_typer(model_commands.app, name="models")
 app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(trace_commands.app, name="trace")
+app.add_typer(catalog_commands.app, name="catalog")
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
