@@ -7,7 +7,7 @@ YAML 1.2 (section 10.3) and everything that lets a small file grow (aliases, nes
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,31 @@ for _name, _pattern, _first in _CORE_SCALARS:
     )
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+class _CoreDumper(yaml.SafeDumper):
+    """SafeDumper whose texts `load_mapping` reads back as texts."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+        """Write every value out."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    rules = _CoreLoader.yaml_implicit_resolvers.get(text[:1], [])
+    is_other = any(pattern.match(text) for _, pattern in rules)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_other else None)
+
+
+_CoreDumper.add_representer(str, _represent_text)
+
+
+def dump_mapping(value: Mapping[str, Any]) -> str:
+    """Write a mapping of plain values so that `load_mapping` reads it back."""
+    text: str = yaml.dump(
+        dict(value), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    return text
 
 
 def read_text(path: Path, *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -14,6 +14,7 @@ from feature_catalog.definitions.catalog_set import (
 from feature_catalog.definitions.plain import Definition, to_plain
 from feature_catalog.feature_plan import Action, Plan, ValueChange, reaches
 from feature_catalog.feature_registry import Applied, DefinitionVersion, StoredContract
+from feature_catalog.strict_yaml import dump_mapping
 
 _SIGN = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
 _SHOWN_CHARACTERS = 80
@@ -126,15 +127,7 @@ def apply_in_words(applied: Applied) -> str:
 
 def as_yaml(definition: Definition) -> str:
     """A definition as a file would hold it."""
-    import yaml
-
-    text: str = yaml.safe_dump(
-        {plural(definition.kind): [to_plain(definition)]},
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    )
-    return text.rstrip()
+    return dump_mapping({plural(definition.kind): [to_plain(definition)]}).rstrip()
 
 
 def in_short(definition: Definition) -> str:
