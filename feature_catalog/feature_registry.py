@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import Connection, Engine, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from device_runtime.errors import FlintError
@@ -164,24 +164,24 @@ class FeatureRegistry:
         Raises:
             UnknownDefinition: If there is none, or several kinds have one of that name.
         """
-        kind, slash, name = reference.rpartition("/")
+        wanted, slash, name = reference.rpartition("/")
         record = FeatureDefinitionRecord
         with self._engine.connect() as connection:
-            pairs = connection.execute(select(record.kind, record.name).distinct()).tuples()
-            keys = sorted(DefinitionKey(*pair) for pair in pairs)
-        found = [key for key in keys if key.name == name and (not slash or key.kind == kind)]
+            pairs = connection.execute(select(record.kind, record.name).distinct())
+            keys = sorted(DefinitionKey(kind, name) for kind, name in pairs)
+        found = [key for key in keys if key.name == name and (not slash or key.kind == wanted)]
         if len(found) == 1:
             return found[0]
         if found:
             which = " or ".join(f"{key.kind}/{key.name}" for key in found)
             raise UnknownDefinition(f"{name} is the name of several definitions; say {which}")
-        if slash and kind not in DEFINITIONS:
+        if slash and wanted not in DEFINITIONS:
             raise UnknownDefinition(
-                f"{kind!r} is no kind of definition; kinds are {', '.join(DEFINITIONS)}"
+                f"{wanted!r} is no kind of definition; kinds are {', '.join(DEFINITIONS)}"
             )
-        names = sorted({key.name for key in keys if not slash or key.kind == kind})
+        names = sorted({key.name for key in keys if not slash or key.kind == wanted})
         first = "apply some with `flint catalog apply FILE`"
-        what = kind if slash else "definition"
+        what = wanted if slash else "definition"
         raise UnknownDefinition(
             f"there is no {what} {name!r}{near_matches(name, names, first=first)}"
         )
@@ -206,7 +206,7 @@ class FeatureRegistry:
                     actor=by.actor,
                     applied_at=by.applied_at,
                 )
-                for found, by in session.execute(statement).tuples()
+                for found, by in session.execute(statement)
             )
 
     def version(self, reference: str) -> DefinitionVersion:
@@ -258,16 +258,24 @@ class FeatureRegistry:
                     found.apply_id,
                     applied_at,
                 )
-                for found, applied_at in session.execute(statement).tuples()
+                for found, applied_at in session.execute(statement)
             )
 
 
 def _read_state(connection: Connection) -> RegistryState:
     record = FeatureDefinitionRecord
-    newest = (
-        select(record.kind, record.name, record.version, record.definition_json, record.sha256)
-        .distinct(record.kind, record.name)
-        .order_by(record.kind, record.name, record.version.desc())
+    last = (
+        select(record.kind, record.name, func.max(record.version).label("version"))
+        .group_by(record.kind, record.name)
+        .subquery()
+    )
+    newest = select(
+        record.kind, record.name, record.version, record.definition_json, record.sha256
+    ).join(
+        last,
+        (last.c.kind == record.kind)
+        & (last.c.name == record.name)
+        & (last.c.version == record.version),
     )
     definitions, versions, digests = {}, {}, {}
     for kind, name, version, definition_json, sha256 in connection.execute(newest):
@@ -288,11 +296,8 @@ def _read_state(connection: Connection) -> RegistryState:
 def _contract_digests(connection: Connection, defined: DefinitionSet) -> dict[str, str]:
     """Of the services there are; a deleted one's contract counts no more."""
     record = FeatureContractRecord
-    newest = (
-        select(record.service, record.sha256)
-        .distinct(record.service)
-        .order_by(record.service, record.id.desc())
-    )
+    last = select(func.max(record.id)).group_by(record.service)
+    newest = select(record.service, record.sha256).where(record.id.in_(last))
     return {
         service: sha256.hex()
         for service, sha256 in connection.execute(newest)

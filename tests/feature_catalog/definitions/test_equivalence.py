@@ -62,7 +62,7 @@ def without(given: DefinitionSet, key: DefinitionKey) -> dict:
     return {other: each for other, each in given.definitions.items() if other != key}
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(definition_sets())
 def test_yaml_of_what_python_defines_defines_the_same(python: DefinitionSet):
     check_set(python)
@@ -76,7 +76,7 @@ def test_yaml_of_what_python_defines_defines_the_same(python: DefinitionSet):
         )
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(definition_sets(), st.randoms(use_true_random=False))
 def test_digests_do_not_depend_on_order(python: DefinitionSet, shuffle: random.Random):
     again = read(as_yaml(python, shuffle))
@@ -85,7 +85,7 @@ def test_digests_do_not_depend_on_order(python: DefinitionSet, shuffle: random.R
     assert contract(again) == contract(python)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(definition_sets(), st.data())
 def test_unrelated_changes_leave_a_contract_as_it_is(given: DefinitionSet, data):
     before = contract(given)
@@ -101,7 +101,7 @@ def test_unrelated_changes_leave_a_contract_as_it_is(given: DefinitionSet, data)
     assert contract(DefinitionSet({**more, key: documented})) == before
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(definition_sets(), st.data())
 def test_every_change_of_a_member_changes_the_contract(given: DefinitionSet, data):
     """Each of what a service reaches, by one key of it."""
@@ -118,7 +118,7 @@ def test_every_change_of_a_member_changes_the_contract(given: DefinitionSet, dat
     assert contract(DefinitionSet({**given.definitions, key_of(entity): other})) != before
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(definition_sets())
 def test_an_asset_counts_where_it_is_reached_through_fallbacks_too(given: DefinitionSet):
     read_by = {
