@@ -26,7 +26,8 @@ class DerivedFigures:
         pass_s_mean: Their mean.
         pass_s_stdev: Sample standard deviation across repeats; None of a single run.
         cpu_percent: CPU seconds over wall seconds of the measuring windows; 100 is one core.
-        latency_p50_ms: Median of a call of inference, all runs together; None for training.
+        latency_p50_ms: Median of a call of inference, all runs together; None for training, and
+            under a throttle, whose slices are longer than a call: only a pass is slowed down.
         latency_p95_ms: 95th percentile.
     """
 
@@ -49,7 +50,8 @@ def derive(result: BenchResult) -> DerivedFigures | None:
         return None
     runs = result.runs
     pass_s = tuple(run.wall_s / run.passes for run in runs)
-    latencies_ns = [latency for run in runs for latency in run.latencies_ns]
+    is_throttled = any(run.requested_duty is not None and run.requested_duty < 1 for run in runs)
+    latencies_ns = [ns for run in runs for ns in run.latencies_ns if not is_throttled]
     return DerivedFigures(
         storage_mb=_largest_mb(run.model_file_bytes for run in runs),
         checkpoint_mb=_largest_mb(run.parameters_bytes + run.update_bytes for run in runs),

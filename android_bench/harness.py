@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from android_bench.assembled_results import one_line
 from android_bench.devices.base import DeviceGroup
-from android_bench.protocol import BenchResult, one_line
+from android_bench.protocol import (
+    BenchResult,
+)
 from android_bench.run_folder import RunFolder
 from device_runtime.errors import FlintError
 
@@ -78,15 +81,15 @@ def run_benchmark(
     """
     outcomes = BenchOutcomes()
     arrived: list[DeviceOutcome] = []
-    has_arrived = threading.Condition()
+    lock = threading.Lock()
     stopping = threading.Event()
 
     def hand_over(outcome: DeviceOutcome) -> None:
-        with has_arrived:
+        with lock:
             arrived.append(outcome)
 
     def tell() -> None:
-        with has_arrived:
+        with lock:
             new, arrived[:] = list(arrived), []
         for outcome in new:
             outcomes.devices.append(outcome)

@@ -1,6 +1,7 @@
 """From a model to what devices are sent: artefact, records and parameters, all from one seed."""
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from modeling.model_file import load_model_file
 from modeling.model_reading import Arrays
 from modeling.spec import ModelSpec
 from modeling.zoo import MODELS, get_model
+
+_PACKED = "packed.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +72,8 @@ def pack(
 ) -> tuple[BenchSpec, BenchPackage]:
     """Write what a benchmark needs into a folder; takes a second or two, for the conversion.
 
-    The same arguments give the same bytes.
+    The same arguments give the same bytes. A folder that holds just that already, as when a run is
+    resumed, is left as it is.
 
     Args:
         folder: Made where there is none.
@@ -89,27 +93,56 @@ def pack(
         seed=seed,
         min_pass_s=min_pass_s,
     ).checked()  # before the conversion
+    package = BenchPackage(folder)
+    source = _digest_of(draft, model)
+    if not _is_packed(package, source):
+        _write(package, draft, model)
+        content = {"source": source, "files": _digests(package)}
+        (folder / _PACKED).write_text(json.dumps(content))
+    files = _digests(package)
+    spec = replace(
+        draft,
+        model_sha256=files[package.model_path.name],
+        manifest_sha256=files[package.manifest_path.name],
+    )
+    return spec, package
+
+
+def _write(package: BenchPackage, spec: BenchSpec, model: BenchModel) -> None:
     from modeling.tflite import build_artifact
 
-    artifact = build_artifact(model.spec, batch_size=batch_size, frozen=model.frozen)
-    manifest = artifact.manifest.to_json().encode()
-    package = BenchPackage(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    x, y = random_records(model.spec, records, seed)
+    artifact = build_artifact(model.spec, batch_size=spec.batch_size, frozen=model.frozen)
+    x, y = random_records(model.spec, spec.records, spec.seed)
+    package.folder.mkdir(parents=True, exist_ok=True)
     package.model_path.write_bytes(artifact.model_bytes)
-    package.manifest_path.write_bytes(manifest)
+    package.manifest_path.write_text(artifact.manifest.to_json())
     package.records_path.write_bytes(
         x.astype(x.dtype.newbyteorder("<")).tobytes() + y.astype("<f4").tobytes()
     )
     package.parameters_path.write_bytes(
         b"".join(array.astype("<f4").tobytes() for array in model.parameters)
     )
-    spec = replace(
-        draft,
-        model_sha256=artifact.manifest.model_sha256,
-        manifest_sha256=hashlib.sha256(manifest).hexdigest(),
-    )
-    return spec, package
+
+
+def _digest_of(spec: BenchSpec, model: BenchModel) -> str:
+    """Of all that a package is made from."""
+    digest = hashlib.sha256(f"{spec.to_json()}\n{model.spec.to_json()}\n".encode())
+    for array in (*model.parameters, *model.frozen):
+        digest.update(array.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _digests(package: BenchPackage) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in package.paths}
+
+
+def _is_packed(package: BenchPackage, source: str) -> bool:
+    """Whether a folder holds what was made from ``source``, whole."""
+    try:
+        content = json.loads((package.folder / _PACKED).read_bytes())
+        return bool(content == {"source": source, "files": _digests(package)})
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def random_records(

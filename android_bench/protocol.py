@@ -12,48 +12,73 @@ Records and parameters are raw little-endian arrays, so any language reads them:
 * ``update.bin``, written by a training worker: the difference, in the same form.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, cast, get_args
+from dataclasses import asdict, dataclass
+from typing import Literal, Self, cast, get_args
 
+from android_bench.bench_spec import (
+    MANIFEST_FILE,
+    MAX_RECORDS,
+    MAX_REPEATS,
+    MAX_SPEC_BYTES,
+    MODEL_FILE,
+    NAME_PATTERN,
+    PARAMETERS_FILE,
+    RECORDS_FILE,
+    RESULT_FILE,
+    SCHEMA,
+    SHA256_PATTERN,
+    SPEC_FILE,
+    TASKS,
+    UPDATE_FILE,
+    BenchSpec,
+    InvalidBenchSpec,
+    Task,
+    canonical,
+)
 from android_bench.strict_json import Fields, read_object
 from device_runtime.errors import FlintError
 
-SCHEMA = "flint-bench/1"
+__all__ = [
+    "BACKENDS",
+    "MANIFEST_FILE",
+    "MAX_LATENCIES",
+    "MAX_RECORDS",
+    "MAX_REPEATS",
+    "MAX_RESULT_BYTES",
+    "MAX_SPEC_BYTES",
+    "MODEL_FILE",
+    "PARAMETERS_FILE",
+    "RECORDS_FILE",
+    "RESULT_FILE",
+    "SCHEMA",
+    "SPEC_FILE",
+    "TASKS",
+    "UPDATE_FILE",
+    "Backend",
+    "BenchResult",
+    "BenchSpec",
+    "BuildInfo",
+    "DeviceInfo",
+    "FailedRun",
+    "InvalidBenchResult",
+    "InvalidBenchSpec",
+    "MismatchedBenchResult",
+    "RawRun",
+    "Task",
+    "Validity",
+]
 
-SPEC_FILE = "spec.json"
-RESULT_FILE = "result.json"
-MODEL_FILE = "model.tflite"
-MANIFEST_FILE = "manifest.json"
-RECORDS_FILE = "records.bin"
-PARAMETERS_FILE = "parameters.bin"
-UPDATE_FILE = "update.bin"
-
-Task = Literal["train", "infer"]
 Backend = Literal["host", "emulated", "adb", "device-farm", "qemu"]
-TASKS: tuple[Task, ...] = get_args(Task)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-MAX_SPEC_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 16 * 2**20
-MAX_RECORDS = 1_000_000
-MAX_REPEATS = 100
 MAX_LATENCIES = 10_000
 """Of one run; calls beyond are made and counted in its passes, and their latency is not kept."""
 
 _MAX_BYTES = 2**40
 _MAX_S = 1e6
 _MAX_LOSS = 1e30
-_SHA256 = "[0-9a-f]{64}"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _MONTH = r"20[0-9]{2}-(0[1-9]|1[0-2])"
-
-
-class InvalidBenchSpec(FlintError):
-    """A benchmark was asked for that no worker can run."""
-
-    code = "FLN-2501"
 
 
 class InvalidBenchResult(FlintError):
@@ -66,82 +91,6 @@ class MismatchedBenchResult(FlintError):
     """A result answers another spec, or was measured with another model file."""
 
     code = "FLN-2503"
-
-
-@dataclass(frozen=True, slots=True)
-class BenchSpec:
-    """What a worker is to run and measure.
-
-    Attributes:
-        model: Name of the model.
-        model_sha256: Of ``model.tflite``, hexadecimal.
-        manifest_sha256: Of ``manifest.json``, hexadecimal.
-        task: ``train``: one local epoch over the records; ``infer``: their logits, batch by batch.
-        records: Of one pass.
-        batch_size: Records a call; the artefact's.
-        threads: Of the runtime.
-        warmup_batches: Batches run before measuring starts, from the first record on.
-        repeats: Measured runs, each from the same parameters, in a fresh process where the back
-            end can give one.
-        seed: Of records and parameters.
-        learning_rate: Of a training worker's steps.
-        min_pass_s: Passes over the records are repeated until this many seconds have been measured.
-    """
-
-    model: str
-    model_sha256: str
-    manifest_sha256: str
-    task: Task = "train"
-    records: int = 5000
-    batch_size: int = 20
-    threads: int = 1
-    warmup_batches: int = 3
-    repeats: int = 5
-    seed: int = 0
-    learning_rate: float = 0.01
-    min_pass_s: float = 2.0
-
-    def to_json(self) -> str:
-        """Serialise canonically: sorted keys, no spaces, so equal specs have equal bytes."""
-        return canonical({"schema": SCHEMA, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, data: bytes, *, source: str = "the benchmark's spec") -> Self:
-        """Parse `to_json` output.
-
-        Raises:
-            InvalidBenchSpec: Naming the first key that is wrong.
-        """
-        fields = read_object(data, max_bytes=MAX_SPEC_BYTES, error=InvalidBenchSpec, source=source)
-        fields.choice("schema", (SCHEMA,))
-        return cls._read(fields)
-
-    def checked(self) -> Self:
-        """The spec itself, if a worker would take it.
-
-        Raises:
-            InvalidBenchSpec: Naming the first value that is out of bounds.
-        """
-        return self.from_json(self.to_json().encode())
-
-    @classmethod
-    def _read(cls, fields: Fields) -> Self:
-        spec = cls(
-            model=fields.text("model", pattern=_NAME),
-            model_sha256=fields.text("model_sha256", pattern=_SHA256),
-            manifest_sha256=fields.text("manifest_sha256", pattern=_SHA256),
-            task=cast(Task, fields.choice("task", TASKS)),
-            records=fields.integer("records", low=1, high=MAX_RECORDS),
-            batch_size=fields.integer("batch_size", low=1, high=100_000),
-            threads=fields.integer("threads", low=1, high=64),
-            warmup_batches=fields.integer("warmup_batches", high=10_000),
-            repeats=fields.integer("repeats", low=1, high=MAX_REPEATS),
-            seed=fields.integer("seed", high=2**63 - 1),
-            learning_rate=fields.number("learning_rate", high=100.0),
-            min_pass_s=fields.number("min_pass_s", high=3600.0),
-        )
-        fields.finish()
-        return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +138,9 @@ class DeviceInfo:
             backend=cast(Backend, fields.choice("backend", BACKENDS)),
             emulated=fields.boolean("emulated"),
             timing_valid=fields.boolean("timing_valid"),
-            profile=fields.optional("profile", lambda: fields.text("profile", pattern=_NAME)),
+            profile=fields.optional(
+                "profile", lambda: fields.text("profile", pattern=NAME_PATTERN)
+            ),
         )
         fields.finish()
         return info
@@ -213,9 +164,9 @@ class BuildInfo:
     @classmethod
     def _read(cls, fields: Fields) -> Self:
         build = cls(
-            model=fields.text("model", pattern=_NAME),
-            model_sha256=fields.text("model_sha256", pattern=_SHA256),
-            manifest_sha256=fields.text("manifest_sha256", pattern=_SHA256),
+            model=fields.text("model", pattern=NAME_PATTERN),
+            model_sha256=fields.text("model_sha256", pattern=SHA256_PATTERN),
+            manifest_sha256=fields.text("manifest_sha256", pattern=SHA256_PATTERN),
             runtime=fields.text("runtime", max_length=80),
             worker=fields.text("worker", max_length=80),
         )
@@ -237,7 +188,7 @@ class RawRun:
         memory_imported_bytes: Largest resident size (``VmHWM``) once everything was imported and
             nothing loaded.
         memory_peak_bytes: Largest resident size at the end.
-        loss_first: Mean loss over the records at the start; None for inference.
+        loss_first: Mean loss over records (the first 1,000 do) at the start; None for inference.
         loss_last: The same after the first pass.
         largest_change: Of any parameter by the first pass, absolute; None for inference.
         latencies_ns: Of the first `MAX_LATENCIES` calls of inference within the window.
@@ -374,7 +325,7 @@ class BenchResult:
         result = cls(
             device=DeviceInfo._read(fields.nested("device")),
             build=None if build is None else BuildInfo._read(build),
-            spec=BenchSpec._read(fields.nested("spec")),
+            spec=BenchSpec.read(fields.nested("spec")),
             runs=tuple(RawRun._read(run) for run in fields.nested_list("runs", most=MAX_REPEATS)),
             failed=tuple(
                 FailedRun._read(failed) for failed in fields.nested_list("failed", most=MAX_REPEATS)
@@ -423,54 +374,3 @@ class BenchResult:
                 fields.refuse(f"runs[{index}]", "is of training; give its losses, no latencies")
             if self.spec.task == "infer" and (training != (None,) * 3 or not run.latencies_ns):
                 fields.refuse(f"runs[{index}]", "is of inference; give its latencies, no losses")
-
-
-def failed_result(device: DeviceInfo, spec: BenchSpec, reason: str) -> BenchResult:
-    """The result of a device that gave nothing: not ok, for this reason, without a number."""
-    return BenchResult(device, None, spec, (), (), Validity(False, (one_line(reason),)))
-
-
-def joined(
-    device: DeviceInfo,
-    spec: BenchSpec,
-    results: Sequence[BenchResult],
-    failed: Sequence[FailedRun],
-) -> BenchResult:
-    """One result of several single runs, in the order of their repeats.
-
-    Args:
-        device: What the back end says of the device; workers need not know.
-        spec: What was asked, with all its repeats.
-        results: Of workers that were asked for one repeat each, numbered as they are to be.
-        failed: The repeats that gave nothing.
-    """
-    builds = {result.build for result in results if result.build is not None}
-    runs = sorted((run for result in results for run in result.runs), key=lambda run: run.repeat)
-    reasons = [reason for result in results for reason in result.validity.reasons]
-    if len(builds) > 1:
-        reasons.append("repeats ran on different builds of model or runtime")
-    if not runs:
-        reasons += [f"no repeat gave a result; the first: {f.reason}" for f in failed[:1]]
-        reasons += ["nothing was run"] if not reasons else []
-    lines = tuple(dict.fromkeys(one_line(reason) for reason in reasons))[:20]
-    return BenchResult(
-        device=device,
-        build=next(iter(builds), None),
-        spec=spec,
-        runs=tuple(runs),
-        failed=tuple(
-            replace(f, reason=one_line(f.reason)) for f in sorted(failed, key=lambda f: f.repeat)
-        ),
-        validity=Validity(not lines, lines),
-    )
-
-
-def one_line(text: str, max_length: int = 500) -> str:
-    """Any text as a reason: printable, on one line, cut to a length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= max_length else f"{line[: max_length - 3]}..."
-
-
-def canonical(value: dict[str, Any]) -> str:
-    """JSON with sorted keys and no spaces; refuses numbers that are not finite."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

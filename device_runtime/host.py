@@ -25,6 +25,7 @@ from device_runtime.loaded_models import LoadedModels
 from device_runtime.pacing import Pacing
 from device_runtime.request_signer import DeviceDescription
 from device_runtime.runner import DeviceRunner
+from device_runtime.this_machine import host_device_model
 
 EXAMPLES_FILE = "examples.sqlite"
 """Name of the example store in a device's folder."""
@@ -147,8 +148,15 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of fetched models")
     parser.add_argument("--cache-mb", type=int, default=256, metavar="MB")
     parser.add_argument("--app-id", default="host", help="host app told at enrolment")
-    parser.add_argument("--device-model", default=f"host-{platform.machine()}")
-    parser.add_argument("--os-release", default=platform.release())
+    parser.add_argument(
+        "--device-model", default=host_device_model(), help="told at enrolment, e.g. 'Pixel 8'"
+    )
+    parser.add_argument(
+        "--os-release",
+        default=platform.release(),
+        metavar="YYYY-MM",
+        help="told at enrolment: the month of its OS release",
+    )
     parser.add_argument(
         "--slice-s", type=float, default=0.5, help="training between two looks at the device"
     )

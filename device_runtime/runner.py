@@ -171,6 +171,9 @@ class DeviceRunner:
         self._credential_renewed = False
         self._counts["check_ins"] += 1
         self._settle(response, pending)
+        if response.held_back_code:
+            self._counts[f"held_back_{response.held_back_code}"] += 1
+            _log.info("no task for now: docs/errors/FLN-%d.md", response.held_back_code)
         if response.HasField("task"):
             return self._accept(response.task, satisfied)
         return self._after_check_in(response, satisfied, willing=willing)

@@ -140,6 +140,16 @@ class DeviceRegistry:
         with self._engine.connect() as connection:
             return connection.execute(statement).scalar_one_or_none()
 
+    def hardware(self, device_id: str) -> tuple[str, str] | None:
+        """Device model and OS release, as it said when it enrolled; None if it is not enrolled."""
+        record = DeviceRecord
+        statement = select(record.device_model, record.os_release).where(
+            record.device_id == device_id
+        )
+        with self._engine.connect() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else (row.device_model, row.os_release)
+
     def count(self) -> int:
         """Number of enrolled devices."""
         with self._engine.connect() as connection:

@@ -85,6 +85,7 @@ class EnvironmentInputs:
         name: str | None = None,
         *,
         statistics: Mapping[str, Any],
+        source: str | None = None,
     ) -> EnvironmentInputRow:
         """Store a file that its reader has accepted as the next version of a name.
 
@@ -93,6 +94,7 @@ class EnvironmentInputs:
         Args:
             name: Defaults to the file's name without its ending.
             statistics: What the reader found; JSON.
+            source: What it was made of, where that is not the file itself.
 
         Raises:
             InvalidEnvironmentInputName: If an environment could not name it so.
@@ -100,9 +102,9 @@ class EnvironmentInputs:
             BlobStoreUnreachable: If the file cannot be stored.
         """
         record = EnvironmentInputRecord(
-            name=_checked_name(path, name),
+            name=checked_input_name(path, name),
             kind=kind,
-            source=str(path),
+            source=str(path) if source is None else source,
             suffix=path.suffix.lower(),
             statistics=dict(statistics),
         )
@@ -193,7 +195,12 @@ def _newest(name: str) -> Select[EnvironmentInputRecord]:
     )
 
 
-def _checked_name(path: Path, name: str | None) -> str:
+def checked_input_name(path: Path, name: str | None) -> str:
+    """The name an input gets: the one given, else the file's without its ending.
+
+    Raises:
+        InvalidEnvironmentInputName: If an environment could not name it so.
+    """
     wanted = path.stem if name is None else name
     if _NAME.fullmatch(wanted) is None:
         raise InvalidEnvironmentInputName(

@@ -1,7 +1,7 @@
 """FLINT's Table 5 from measurements: what each model costs on which devices, beside the paper's."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,11 @@ def measured_table(measurements: Measurements, models: Sequence[str] = ()) -> Me
         if others:
             left_out[model] = others
         infer = measurements.latest_by_device_model(model, "infer")
-        rows += _rows_of(model, train, infer)
+        rows += rows_of(
+            model,
+            [row.measurement for row in train.values()],
+            [row.measurement for row in infer.values()],
+        )
     return MeasuredTable(tuple(rows), left_out)
 
 
@@ -93,14 +97,15 @@ def newest_file(
     return same, tuple(sorted(set(every) - set(same)))
 
 
-def _rows_of(
-    model: str, train: Mapping[str, MeasurementRow], infer: Mapping[str, MeasurementRow]
+def rows_of(
+    model: str, trained: Iterable[Measurement], inferred: Iterable[Measurement] = ()
 ) -> list[TableRow]:
+    """A row for each kind of devices that a model was measured on."""
     found: defaultdict[str, tuple[list[Measurement], list[Measurement]]]
     found = defaultdict(lambda: ([], []))
-    for place, rows in enumerate((train, infer)):
-        for row in rows.values():
-            found[FLEETS[row.measurement.backend]][place].append(row.measurement)
+    for place, measured in enumerate((trained, inferred)):
+        for measurement in measured:
+            found[FLEETS[measurement.backend]][place].append(measurement)
     fleets = list(dict.fromkeys(FLEETS.values()))
     return [_row(model, fleet, *found[fleet]) for fleet in sorted(found, key=fleets.index)]
 
@@ -129,6 +134,18 @@ def _row(
 def _across(measured: list[Measurement], name: str) -> FleetFigures | None:
     values = {m.device_model: getattr(m, name) for m in measured}
     return across_device_models({k: [v] for k, v in values.items() if v is not None})
+
+
+def left_out_sentence(model: str, names: Sequence[str]) -> str:
+    """What of a model's measurements is not shown.
+
+    >>> left_out_sentence("tiny_mlp", ["Pixel 6"])
+    'left out, since measured with another file of tiny_mlp: Pixel 6'
+    >>> left_out_sentence("tiny_mlp", ["a", "b", "c"])
+    'left out, since measured with another file of tiny_mlp: a and 2 more device models'
+    """
+    more = f" and {len(names) - 1} more device models" if len(names) > 1 else ""
+    return f"left out, since measured with another file of {model}: {names[0]}{more}"
 
 
 def _place(model: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.devices import DeviceRegistry
 from feature_catalog.jobs import JobQueue
+from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import read_status
@@ -58,6 +59,11 @@ class Deployment:
     def datasets(self) -> DatasetCatalog:
         """Data sets by name and version."""
         return DatasetCatalog(self.engine, self.blobs)
+
+    @property
+    def measurements(self) -> Measurements:
+        """What models were measured to cost on devices."""
+        return Measurements(self.engine, self.blobs)
 
     @property
     def devices(self) -> DeviceRegistry:

@@ -7,6 +7,7 @@ from pathlib import Path
 from device_runtime.errors import FlintError
 from feature_catalog.simulation_runs import SimulationRunRow
 from flint.catalog_session import CatalogSession
+from flint.measured_devices import measured_memory_mb
 from server.job import Job
 from server.job_file import load_job
 from simulation.catalog_inputs import CatalogInputs
@@ -127,7 +128,15 @@ def _prepared(
         catalog.datasets,
         catalog.models,
         seed,
+        _memory_mb(catalog, job),
     )
+
+
+def _memory_mb(catalog: CatalogSession, job: Job) -> dict[str, float]:
+    asked = job.participation.device
+    if asked is None or asked.max_memory_mb is None:
+        return {}
+    return measured_memory_mb(catalog.measurements, job.model)
 
 
 def _training(prepared: Preparation, executor: Executor) -> Training:

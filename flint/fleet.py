@@ -136,6 +136,8 @@ class LocalFleet:
         processes: At least this many; more where one may not open files for its share.
         conditions: What each identity is imposed; nobody asks for work then before `begin`. None:
             all run as fast as the host, and begin at once.
+        device_model: Told at enrolment; None: this machine's name.
+        os_release: Told at enrolment, a month; None: this machine's, which is none.
     """
 
     def __init__(
@@ -146,7 +148,11 @@ class LocalFleet:
         *,
         processes: int = 2,
         conditions: Sequence[ImposedConditions] | None = None,
+        device_model: str | None = None,
+        os_release: str | None = None,
     ) -> None:
+        told = {"--device-model": device_model, "--os-release": os_release}
+        self._description = [w for key, text in told.items() if text for w in (key, text)]
         self._settings = deployment.settings
         self._folder = folder
         self._count = count
@@ -302,6 +308,7 @@ class LocalFleet:
             *("--devices", str(self._folder)),
             *("--cache", str(self._folder / ".cache")),
             *("--app-id", "flint.fleet", "--report-every-s", "1"),
+            *self._description,
             *self._attestation_trust(),
             *imposed,
         ]

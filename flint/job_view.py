@@ -19,6 +19,7 @@ _MAX_REASONS = 12
 
 def describe(row: JobRow) -> dict[str, Any]:
     """A job as JSON; its progress's keys lie beside its own."""
+    devices = _devices(row)
     return {
         "job_id": row.job_id,
         "name": row.name,
@@ -30,6 +31,7 @@ def describe(row: JobRow) -> dict[str, Any]:
         "submitted_at": _iso(row.submitted_at),
         "started_at": _iso(row.started_at),
         "finished_at": _iso(row.finished_at),
+        **({} if devices is None else {"devices": devices}),
         **row.progress,
     }
 
@@ -95,7 +97,9 @@ def render(row: JobRow) -> "RenderableType":
     reasons = sorted(progress.get("reasons", {}).items(), key=lambda item: -item[1])
     for name, count in reasons[:_MAX_REASONS]:
         counts.add_row(f"  [dim]{name}[/]", f"[dim]{count:,}[/]")
-    tables = [table for table in (counts, _sessions(progress)) if table.row_count]
+    tables = [
+        table for table in (counts, _sessions(progress), _device_models(row)) if table.row_count
+    ]
     body = Group(facts, *tables)
     return Panel(body, title=f"{row.name} [dim]{row.job_id}[/]", title_align="left", expand=False)
 
@@ -115,6 +119,42 @@ def _sessions(progress: Mapping[str, Any]) -> "Table":
     by_count = sorted(sessions.items(), key=lambda item: (-item[1], item[0]))
     for shape, count in by_count[:_MAX_REASONS]:
         table.add_row(Text(shape), f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _devices(row: JobRow) -> dict[str, Any] | None:
+    """Which devices a job admits; only a job that says so is parsed for it."""
+    if json.loads(row.job_json).get("participation", {}).get("device") is None:
+        return None
+    from flint.measured_devices import describe_devices
+    from server.job import Job
+
+    return describe_devices(Job.model_validate_json(row.job_json))
+
+
+def _device_models(row: JobRow) -> "Table":
+    """What the device models a job knows of were measured to cost, the cheapest first."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("device model")
+    for name in ("train s", "memory MB"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    measured = (_devices(row) or {}).get("measured", {})
+    by_cost = sorted(measured.items(), key=lambda item: (item[1]["train_s"], item[0]))
+    for name, found in by_cost[:_MAX_REASONS]:
+        memory_mb = found["memory_mb"]
+        table.add_row(
+            Text(name + (" (emulated)" if found["emulated"] else "")),
+            f"{found['train_s']:.3g}",
+            "-" if memory_mb is None else f"{memory_mb:.1f}",
+            "admitted" if found["refused"] is None else found["refused"].replace("_", " "),
+        )
+    if len(by_cost) > _MAX_REASONS:
+        table.add_row(f"[dim]{len(by_cost) - _MAX_REASONS} more: --json lists them[/]", "", "", "")
     return table
 
 

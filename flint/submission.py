@@ -9,6 +9,7 @@ from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
 from flint.deployment import Deployment
 from flint.extras import require
+from flint.measured_devices import with_measured_devices
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from server.initial_version import resolve_initial_version
@@ -43,8 +44,9 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         note: Told what takes long.
 
     Raises:
-        FlintError: If data set or initial version do not exist or do not fit, the artefact cannot
-            be built, or the SuperLink does not take the run.
+        FlintError: If data set or initial version do not exist or do not fit, no device was
+            measured that the job admits, the artefact cannot be built, or the SuperLink does not
+            take the run.
     """
     from server.flower.adapter import stop_run, submit_run
 
@@ -58,6 +60,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         with named_in("evaluation.dataset"):
             check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
     resolve_initial_version(job, deployment.models)
+    job = with_measured_devices(job, deployment.measurements, note)
     _note_small_rounds(deployment.settings, job, note)
     ensure_artifact(
         deployment,

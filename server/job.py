@@ -3,23 +3,19 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from device_runtime.compression import MAX_FRACTION, UpdateCodec
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.release_policy import ReleasePolicy
+from server.device_criteria import DeviceCriteria
+from server.job_block import Block
 
 STALENESS_STEPS = 64
 """Masked mode: staleness factors are rounded to multiples of one in so many."""
 
 
-class _Block(BaseModel):
-    """A block of the job file: immutable, no unknown keys, no silent coercion of types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ExponentialSchedule(_Block):
+class ExponentialSchedule(Block):
     """Learning rate times ``decay ** (base version // every)``."""
 
     name: Literal["exponential"]
@@ -27,7 +23,7 @@ class ExponentialSchedule(_Block):
     every: int = Field(ge=1)
 
 
-class ClientOptimizer(_Block):
+class ClientOptimizer(Block):
     """What runs inside the ``train`` signature on the device."""
 
     name: Literal["sgd"] = "sgd"
@@ -41,7 +37,7 @@ class ClientOptimizer(_Block):
         return self.learning_rate * self.schedule.decay ** (base_version // self.schedule.every)
 
 
-class NoCompression(_Block):
+class NoCompression(Block):
     """Updates are sent as plain float32."""
 
     name: Literal["none"] = "none"
@@ -52,7 +48,7 @@ class NoCompression(_Block):
         return None
 
 
-class QuantisedUpdates(_Block):
+class QuantisedUpdates(Block):
     """Every value of an update in 16 or 8 bits (`device_runtime.compression`)."""
 
     name: Literal["float16", "int8"]
@@ -63,7 +59,7 @@ class QuantisedUpdates(_Block):
         return UpdateCodec(self.name)
 
 
-class TopKUpdates(_Block):
+class TopKUpdates(Block):
     """Only the values of an update that are largest in magnitude (`device_runtime.compression`).
 
     Attributes:
@@ -86,7 +82,7 @@ class TopKUpdates(_Block):
 Compression = Annotated[NoCompression | QuantisedUpdates | TopKUpdates, Field(discriminator="name")]
 
 
-class ClientTraining(_Block):
+class ClientTraining(Block):
     """What one task does on one device.
 
     Attributes:
@@ -104,7 +100,7 @@ class ClientTraining(_Block):
     task_timeout_s: float = Field(default=600.0, gt=0)
 
 
-class ServerSgd(_Block):
+class ServerSgd(Block):
     """``w += learning_rate * d``, with optional momentum (FedAvgM)."""
 
     name: Literal["sgd"] = "sgd"
@@ -112,7 +108,7 @@ class ServerSgd(_Block):
     momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
-class ServerAdaptive(_Block):
+class ServerAdaptive(Block):
     """FedAdam, FedYogi or FedAdagrad (Reddi et al., ICLR 2021, Algorithm 2)."""
 
     name: Literal["adam", "yogi", "adagrad"]
@@ -125,14 +121,14 @@ class ServerAdaptive(_Block):
 ServerOptimizer = Annotated[ServerSgd | ServerAdaptive, Field(discriminator="name")]
 
 
-class PolynomialStaleness(_Block):
+class PolynomialStaleness(Block):
     """``(1 + staleness) ** -exponent`` (FedBuff, section 4)."""
 
     name: Literal["polynomial"] = "polynomial"
     exponent: float = Field(default=0.5, ge=0)
 
 
-class _Strategy(_Block):
+class _Strategy(Block):
     weighting: Literal["uniform", "examples"]
     max_examples: int | None = Field(default=None, ge=1)
     server_optimizer: ServerOptimizer = ServerSgd()
@@ -180,7 +176,7 @@ class FedBuffSettings(_Strategy):
 StrategySettings = Annotated[FedAvgSettings | FedBuffSettings, Field(discriminator="name")]
 
 
-class Robustness(_Block):
+class Robustness(Block):
     """Limits on one update; beyond them it is refused.
 
     Attributes:
@@ -195,7 +191,7 @@ class Robustness(_Block):
     max_share_per_host_app: float | None = Field(default=None, gt=0, le=1)
 
 
-class SecureAggregation(_Block):
+class SecureAggregation(Block):
     """Updates leave devices only sealed to an enclave, which lets out sums alone.
 
     Attributes:
@@ -219,14 +215,14 @@ class SecureAggregation(_Block):
     clip_value: float = Field(default=1.0, gt=0)
 
 
-class Privacy(_Block):
+class Privacy(Block):
     """Protection of users against the server, and of the model against users."""
 
     robustness: Robustness = Robustness()
     secure_aggregation: SecureAggregation | None = None
 
 
-class Budget(_Block):
+class Budget(Block):
     """What a job may cost.
 
     Attributes:
@@ -237,7 +233,7 @@ class Budget(_Block):
     enclave_mb_per_s: float | None = Field(default=None, gt=0)
 
 
-class StateCriteria(_Block):
+class StateCriteria(Block):
     """What the device must be like at the moment of taking part (FLINT, Table 1)."""
 
     wifi: bool | None = None
@@ -248,25 +244,30 @@ class StateCriteria(_Block):
     )
 
 
-class UserCriteria(_Block):
+class UserCriteria(Block):
     """What the user must be like."""
 
     min_account_age_days: int | None = Field(default=None, ge=0)
     min_hours_between_participations: float | None = Field(default=None, ge=0)
 
 
-class Participation(_Block):
-    """The same criteria build traces, select clients and gate the device."""
+class Participation(Block):
+    """The same criteria build traces, select clients and gate the device.
 
+    Attributes:
+        device: None: devices of any model and release.
+    """
+
+    device: DeviceCriteria | None = None
     state: StateCriteria = StateCriteria()
     user: UserCriteria = UserCriteria()
 
     def policy(self) -> ParticipationPolicy:
-        """The form in which devices get, evaluate and acknowledge it."""
+        """What devices judge by themselves: the form in which they get and acknowledge it."""
         return ParticipationPolicy(**self.state.model_dump(), **self.user.model_dump())
 
 
-class Evaluation(_Block):
+class Evaluation(Block):
     """Central evaluation of every ``every``-th version on a held-out data set.
 
     Attributes:
@@ -279,7 +280,7 @@ class Evaluation(_Block):
     dataset: str
 
 
-class Stop(_Block):
+class Stop(Block):
     """When the job ends; whichever comes first.
 
     Attributes:
@@ -302,13 +303,13 @@ class Stop(_Block):
         return self
 
 
-class Selection(_Block):
+class Selection(Block):
     """Which of the devices that check in are given a task."""
 
     name: Literal["arrival", "uniform"] = "arrival"
 
 
-class Job(_Block):
+class Job(Block):
     """A whole job file, checked."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")

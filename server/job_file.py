@@ -49,9 +49,6 @@ class JobFeatureNotBuilt(JobFileError):
 # that asks for one is refused, never run without it.
 _NOT_BUILT: Mapping[tuple[str, ...], str] = {
     ("feature_service",): "remove it; the evaluation data set's own features are used",
-    ("participation", "device"): (
-        "remove it; participation.state and participation.user are checked on the device"
-    ),
     ("privacy", "differential_privacy"): (
         "remove it only if the model may be trained without differential privacy"
     ),
@@ -73,8 +70,10 @@ _ENVIRONMENT_KEYS = (
     "executors",
     "trials",
 )
+_MEASURED = ("participation", "device", "measured")
 _FORMS = {
     "name": 'a short name such as "ads-ctr": lower-case letters, digits, - and _, a letter first',
+    "participation.device.min_os_release": 'a month such as "2019-09"',
     "participation.state.allowed_hours": 'local hours such as "22:00-06:00"',
 }
 
@@ -111,7 +110,7 @@ def parse_job(text: str, *, source: str = "job.yaml") -> Job:
         raw = load_mapping(text)
     except StrictYamlError as error:
         raise JobFileError(f"{source}: {error}; mend the YAML") from error
-    problems = [*_not_built(raw), *_unknown_model(raw)]
+    problems = [*_not_built(raw), *_unknown_model(raw), *_measured_by_hand(raw)]
     job = None
     try:
         job = Job.model_validate(_without_not_built(raw), strict=True)
@@ -175,6 +174,18 @@ def _unknown_model(raw: Mapping[str, Any]) -> list[_Problem]:
         f"Registered models: {', '.join(sorted(MODELS))}."
     )
     return [_Problem(InvalidJobValue, BlockProblem("model", sentence))]
+
+
+def _measured_by_hand(raw: Mapping[str, Any]) -> list[_Problem]:
+    found, _ = value_at(raw, _MEASURED)
+    if not found:
+        return []
+    key = ".".join(_MEASURED)
+    sentence = (
+        f"{key} is written by FLINT from the catalog's benchmarks when the job is submitted; "
+        "remove it, and measure devices with `flint bench run`."
+    )
+    return [_Problem(UnknownJobKey, BlockProblem(key, sentence, unknown_key=True))]
 
 
 def _foreign_key(keys: Sequence[str]) -> str | None:

@@ -5,7 +5,7 @@ complaints. A block of several kinds is told by its key ``name``.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -142,8 +142,16 @@ def _wanted(kind: str, message: str, context: Mapping[str, Any]) -> str:
     return message.removeprefix("Input should be ").removeprefix("Value error, ")
 
 
+def _keys_of(block: type[BaseModel]) -> Iterator[str]:
+    """What a user may write in a block; some values are filled in later."""
+    for key, field in block.model_fields.items():
+        extra = field.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get("written_at_submission")):
+            yield key
+
+
 def _unknown_key(key: str, keys: Sequence[str], block: type[BaseModel] | None) -> str:
-    known = sorted(block.model_fields) if block is not None else []
+    known = sorted(_keys_of(block)) if block is not None else []
     listed = f" Known keys: {', '.join(known)}." if known else ""
     return f"{key} is not a known key{did_you_mean(keys[-1], known)}.{listed}"
 

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
+from server.device_criteria import BENCHMARK_RECORDS, DeviceRefusal
 from server.job import FedAvgSettings, Job
+from simulation.device_admission import clients_passing
 from simulation.durations import TaskWork
 from simulation.population import PopulationMapping
 from simulation.traces.criteria import DAY_S, DailyHours
@@ -60,6 +62,9 @@ def count_eligible(
     allowed_hours, max_hours = job.participation.state.allowed_hours, job.stop.max_hours
     first_s = _first_allowed_s(world.trace, DailyHours.parse(allowed_hours))[devices.device]
     ever_open = (world.trace.window_counts() > 0)[devices.device]
+    asked = job.participation.device
+    max_train_s = None if asked is None else asked.max_train_s
+    max_memory_mb = None if asked is None else asked.max_memory_mb
     criteria = [
         ("dataset", held > 0, "hold records", "give a data set whose clients have records"),
         (
@@ -67,6 +72,22 @@ def count_eligible(
             ever_open,
             "have a device that is ever available",
             "give a trace with spans for the devices, or less strict limits on spans",
+        ),
+        (
+            "participation.device.max_train_s",
+            clients_passing(DeviceRefusal.TRAINS_TOO_LONG, asked, world, devices)
+            if max_train_s is not None
+            else None,
+            f"train on {BENCHMARK_RECORDS:,} records within {max_train_s or 0:g} s",
+            "raise max_train_s, take a smaller model, or give faster devices",
+        ),
+        (
+            "participation.device.max_memory_mb",
+            clients_passing(DeviceRefusal.NEEDS_TOO_MUCH_MEMORY, asked, world, devices)
+            if max_memory_mb is not None
+            else None,
+            f"train within {max_memory_mb or 0:g} MB",
+            "raise max_memory_mb, or take a smaller model or client.batch_size",
         ),
         (
             "participation.state.allowed_hours",

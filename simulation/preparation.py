@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from modeling.zoo import get_model
 from server.initial_version import starting_point
 from server.job import Job
 from simulation.client_data import training_records
+from simulation.device_admission import device_notes, with_device_measurements
 from simulation.durations import TaskWork
 from simulation.eligibility import CriterionCount, count_eligible, require_startable
 from simulation.environment import DatasetInput, Environment, is_file_reference
@@ -69,6 +71,7 @@ def prepare(
     datasets: DatasetCatalog,
     models: ModelStore,
     seed: int,
+    memory_mb: Mapping[str, float] = MappingProxyType({}),
 ) -> Preparation:
     """Read all that job and environment name, and check that a task can ever be done.
 
@@ -76,6 +79,7 @@ def prepare(
         folder: What paths of the environment are relative to.
         resolver: Finds the environment's traces.
         seed: Of every draw but those of the population.
+        memory_mb: That training the job's model takes, by device model, as the catalog knows it.
 
     Raises:
         FlintError: If something is missing, does not fit, or excludes everyone; one sentence.
@@ -101,6 +105,7 @@ def prepare(
         )
     counts = dataset.train_record_counts
     mapping, devices = populate(world, environment, counts)
+    job = with_device_measurements(job, world, devices, memory_mb)
     work = _work(job, model, initial)
     criteria = count_eligible(world, mapping, devices, counts, job, work)
     require_startable(criteria, len(mapping), job)
@@ -116,7 +121,11 @@ def prepare(
         flatten(initial),
         seed,
     )
-    notes = [*repairs_in_words(world.trace.repairs), *_notes(job)]
+    notes = [
+        *repairs_in_words(world.trace.repairs),
+        *device_notes(job, world, devices),
+        *_notes(job),
+    ]
     return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, notes)
 
 

@@ -41,7 +41,11 @@ def population_table(population: SimulatedPopulation, data_client_ids: pa.Array)
 
 def tiers(population: SimulatedPopulation) -> NDArray[np.int64]:
     """Index into `TIERS` of each client: terciles of its device's median seconds per example."""
-    median_s = population.median_per_example_s()
+    return speed_tiers(population.median_per_example_s())
+
+
+def speed_tiers(median_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index into `TIERS` by terciles of seconds per example; equal ones stay together."""
     bounds = np.quantile(median_s, [1 / 3, 2 / 3], method="inverted_cdf")
     return np.searchsorted(bounds, median_s, side="left").astype(np.int64)
 

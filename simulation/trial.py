@@ -17,6 +17,7 @@ from server.coordination.versions import StoredVersion
 from server.gateway.pace import PaceSteering
 from server.job import Job
 from server.strategies import make_strategy
+from simulation.device_admission import admitted_clients
 from simulation.durations import TaskWork
 from simulation.environment import Environment
 from simulation.executors.executor import Executor
@@ -144,6 +145,7 @@ class Trial:
             environment.check_in,
             environment.dropout.hazard_per_hour if environment.dropout else 0.0,
             streams,
+            admitted_clients(job, dry_run.world, dry_run.devices),
         )
         self._fleet = VirtualFleet(
             clients,

@@ -49,6 +49,7 @@ class VirtualClients:
         hours: Of the day in which the job lets devices take part.
         dropout_per_hour: Hazard of leaving a task for reasons no trace tells.
         streams: Of the trial.
+        admitted: Clients whose devices the job admits, shape ``(clients,)``; None for all.
     """
 
     world: World
@@ -58,6 +59,7 @@ class VirtualClients:
     check_in: CheckIn
     dropout_per_hour: float
     streams: RandomStreams
+    admitted: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -68,10 +70,13 @@ class VirtualClients:
         """First check-in of each client, infinite where there is none; shape ``(clients,)``.
 
         A window that is open when the run begins counts from then. A client without records never
-        asks.
+        asks, nor one whose device the job does not admit.
         """
         first_s = np.full(len(self), math.inf)
-        for client in np.flatnonzero(self.records > 0).tolist():
+        ask = self.records > 0
+        if self.admitted is not None:
+            ask = ask & self.admitted
+        for client in np.flatnonzero(ask).tolist():
             first_s[client] = self.next_check_in(client, 0.0, 0)
         return first_s
 

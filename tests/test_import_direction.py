@@ -133,11 +133,14 @@ PROCESSES = {
         for name in modules_of("device_runtime")
         if f"{name.rpartition('.')[2]}.py" not in FLOWER_SIDE
     ],
+    "bench worker": ["android_bench.worker"],
     "supervisor": modules_of("server/operations"),
     "command line": modules_of("flint"),
 }
 FORBIDDEN = {
     "device": ("torch", "tensorflow", "keras", "ray", "flwr", "sqlalchemy", "pydantic", "pyarrow"),
+    # Its memory is measured: nothing is loaded that a device would not load.
+    "bench worker": ("torch", "tensorflow", "keras", "flwr", "sqlalchemy", "pydantic", "grpc"),
     "command line": ("torch", "tensorflow", "keras", "ray", "sklearn", "matplotlib", "sqlalchemy"),
 }
 

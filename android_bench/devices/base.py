@@ -30,8 +30,8 @@ class Device(Protocol):
         """Run a benchmark with all its repeats; returns the bytes of its result file, unchecked.
 
         A repeat that hangs, dies or answers rubbish is named in ``failed``; a device on which none
-        gives a result answers `android_bench.protocol.failed_result`. Only what makes the device
-        as a whole unusable is raised.
+        gives a result answers `assembled_results.failed_result`. Only what makes the device as a
+        whole unusable is raised.
 
         Raises:
             DeviceUnavailable: If it cannot be asked at all.

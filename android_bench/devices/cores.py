@@ -53,11 +53,11 @@ class Cores:
                 self._changed.notify_all()
 
     def _free(self, share: float) -> int | None:
-        """The least used core with room."""
+        """The most used core with room, so that others stay whole for who needs them whole."""
         used = {number: sum(shares) for number, shares in self._lent.items()}
         room = [
             number
             for number, already in used.items()
             if not already or already + share <= SHARED_AT_MOST
         ]
-        return min(room, key=lambda number: used[number], default=None)
+        return max(room, key=lambda number: used[number], default=None)

@@ -104,7 +104,7 @@ class LocalWorker:
         with (
             log.open("wb") as errors,
             self._started(options, errors, talks=is_throttled) as process,
-            memory_capped(process.pid, conditions.memory_cap_mb),
+            memory_capped(process.pid, conditions.memory_cap_mb) as is_capped,
         ):
             try:
                 if is_throttled and conditions.duty is not None:
@@ -113,9 +113,17 @@ class LocalWorker:
             except (subprocess.TimeoutExpired, TimeoutError):
                 process.kill()
                 process.wait()
-                raise WorkerFailed(f"the worker hung: killed after {self._timeout_s:g} s") from None
+                raise WorkerFailed(
+                    f"the worker hung: killed after {self._timeout_s:g} s; if it only needs "
+                    "longer, give it more (--timeout-s)"
+                ) from None
         if self._closed:
             raise WorkerFailed("the benchmark was stopped")
+        if is_capped and code == -signal.SIGKILL:
+            raise WorkerFailed(
+                f"the worker was killed by SIGKILL, as one that takes more than the "
+                f"{conditions.memory_cap_mb:g} MB this profile allows an app"
+            )
         if code != 0:
             raise WorkerFailed(_death(code, log))
 

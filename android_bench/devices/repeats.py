@@ -3,8 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from android_bench.assembled_results import joined
 from android_bench.devices.local_worker import WorkerFailed
-from android_bench.protocol import BenchResult, BenchSpec, DeviceInfo, FailedRun, joined
+from android_bench.protocol import (
+    BenchResult,
+    BenchSpec,
+    DeviceInfo,
+    FailedRun,
+)
 
 
 def answer_of_repeats(

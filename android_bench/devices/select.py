@@ -13,6 +13,7 @@ from android_bench.devices.cores import Cores
 from android_bench.devices.emulated import EmulatedDevice, shipped_profiles
 from android_bench.devices.host import HostDevice
 from android_bench.devices.local_worker import TIMEOUT_S, LocalWorker
+from android_bench.devices.phones import PhoneOptions, select_adb, select_device_farm
 from device_runtime.errors import FlintError
 
 
@@ -29,10 +30,12 @@ class SelectContext:
     Attributes:
         cores: Of this machine, shared by all that runs on it.
         timeout_s: Of one run, after which its worker is killed.
+        phones: For real ones.
     """
 
     cores: Cores = field(default_factory=Cores)
     timeout_s: float = TIMEOUT_S
+    phones: PhoneOptions = field(default_factory=PhoneOptions)
 
 
 BackEnd = Callable[[tuple[str, ...], SelectContext], Sequence[DeviceGroup]]
@@ -80,7 +83,7 @@ def select_host(names: tuple[str, ...], context: SelectContext) -> Sequence[Devi
 
 
 def select_emulated(names: tuple[str, ...], context: SelectContext) -> Sequence[DeviceGroup]:
-    """Emulated profiles by name; all of them without one."""
+    """Emulated profiles by name; without one all of them, those that take longest first."""
     profiles = shipped_profiles()
     for name in names:
         if name not in profiles:
@@ -93,13 +96,15 @@ def select_emulated(names: tuple[str, ...], context: SelectContext) -> Sequence[
             f"emulated:{name}",
             EmulatedDevice(profiles[name], context.cores, LocalWorker(timeout_s=context.timeout_s)),
         )
-        for name in names or profiles
+        for name in names or reversed(list(profiles))
     ]
 
 
 BACK_ENDS: Mapping[str, BackEnd] = {
     "host": select_host,
     "emulated": select_emulated,
+    "adb": lambda names, context: select_adb(names, context.phones),
+    "device-farm": lambda names, context: select_device_farm(names, context.phones),
 }
 """By the word before the colon."""
 

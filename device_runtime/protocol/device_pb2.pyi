@@ -92,18 +92,20 @@ class Settlement(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[Settlement.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("settlements", "task", "come_back_after_s", "policy", "server_time_ms")
+    __slots__ = ("settlements", "task", "come_back_after_s", "policy", "server_time_ms", "held_back_code")
     SETTLEMENTS_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     COME_BACK_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BACK_CODE_FIELD_NUMBER: _ClassVar[int]
     settlements: _containers.RepeatedCompositeFieldContainer[Settlement]
     task: Task
     come_back_after_s: float
     policy: ParticipationPolicy
     server_time_ms: int
-    def __init__(self, settlements: _Optional[_Iterable[_Union[Settlement, _Mapping]]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., come_back_after_s: _Optional[float] = ..., policy: _Optional[_Union[ParticipationPolicy, _Mapping]] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
+    held_back_code: int
+    def __init__(self, settlements: _Optional[_Iterable[_Union[Settlement, _Mapping]]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., come_back_after_s: _Optional[float] = ..., policy: _Optional[_Union[ParticipationPolicy, _Mapping]] = ..., server_time_ms: _Optional[int] = ..., held_back_code: _Optional[int] = ...) -> None: ...
 
 class ParticipationPolicy(_message.Message):
     __slots__ = ("policy_sha256", "policy_json")

@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 
 NO_FIGURES = 2
+_EMULATED = "emulated devices imitate how far phones lie apart, not what one phone takes"
 
 
 @app.command("run")
@@ -30,7 +31,8 @@ def run(
         str,
         typer.Option(
             help="Back ends parted by commas, each with names after a colon: host (this machine), "
-            "emulated[:tier-01,...] (27 phones' speeds imitated here)."
+            "emulated[:tier-01,...] (27 phones' speeds imitated here), adb[:SERIAL,...] (Android "
+            "devices on a cable), device-farm:POOL_ARN (phones of AWS Device Farm)."
         ),
     ] = "host",
     records: Annotated[int, typer.Option(help="Of one pass.")] = 5000,
@@ -56,16 +58,33 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in --output: only what is missing is run.")
     ] = False,
+    app_apk: Annotated[
+        Path | None, typer.Option(help="With adb or device-farm: APK of the benchmark's app.")
+    ] = None,
+    test_apk: Annotated[
+        Path | None, typer.Option(help="With adb or device-farm: APK of its instrumentation.")
+    ] = None,
+    farm_project: Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Device Farm project, for a pool that names none."),
+    ] = None,
+    resume_run: Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Take up this Device Farm run, schedule none."),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on devices and keep what was found.
 
     Raw results go into a folder, figures into the catalog. A device that fails is reported and
-    costs no other its result. Exit code 2 if none gave figures.
+    costs no other its result. Exit code 2 if none gave figures. docs/run-on-devices.md has what
+    real phones need.
 
     Example: flint bench run --model sparse_mlp --devices host,emulated --repeats 3
     """
+    from android_bench.devices.adb import AndroidApp
+    from android_bench.devices.phones import PhoneOptions
     from android_bench.devices.select import SelectContext, select_groups
     from android_bench.harness import run_benchmark
     from android_bench.measured import store_results
@@ -79,7 +98,8 @@ def run(
     if resume and output is None:
         raise typer.BadParameter("--resume needs --output, the folder to go on in")
     require("tensorflow", purpose="a benchmark")
-    groups = select_groups(devices, SelectContext(timeout_s=timeout_s))
+    phones = PhoneOptions(AndroidApp(app_apk, test_apk), farm_project, resume_run, note)
+    groups = select_groups(devices, SelectContext(timeout_s=timeout_s, phones=phones))
     loaded = load_model(model, seed)
     home = resolve_home(home)
     name = f"{loaded.spec.name}-{task}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
@@ -97,11 +117,11 @@ def run(
     try:
         with BenchScreen(len(groups)) as screen:
             outcomes = run_benchmark(folder, groups, screen.finished)
+        with open_catalog(home) as catalog:
+            store_results(catalog.measurements, outcomes.results)
     except BaseException:
         note(f"what was measured is in {folder.path}; --resume --output {folder.path} goes on")
         raise
-    with open_catalog(home) as catalog:
-        store_results(catalog.measurements, outcomes.results)
     if as_json:
         print_json(described(folder, outcomes))
     else:
@@ -110,7 +130,7 @@ def run(
     for sentence in sentences(outcomes):
         note(sentence)
     if any(result.device.emulated for result in outcomes.results):
-        note("emulated devices imitate how far phones lie apart, not what one phone takes")
+        note(_EMULATED)
     if not any(outcome.is_ok for outcome in outcomes.devices):
         raise typer.Exit(NO_FIGURES)
 
@@ -133,7 +153,14 @@ def report(
     Example: flint bench report --html devices.html
     """
     from flint.bench_export import NoMeasurements
-    from flint.bench_table import COLUMNS, measured_table, row_as_json, shown_row
+    from flint.bench_table import (
+        COLUMNS,
+        FLEETS,
+        left_out_sentence,
+        measured_table,
+        row_as_json,
+        shown_row,
+    )
     from flint.catalog_session import open_catalog
     from flint.extras import require
     from flint.reports.output_file import check_writable, write_page
@@ -153,13 +180,15 @@ def report(
 
         write_page(html, make_bench_page(table))
     for name, others in table.left_out.items():
-        note(f"{len(others)} device models measured with another file of {name} are left out")
+        note(left_out_sentence(name, others))
     if as_json:
         rows = [row_as_json(row) for row in table.rows]
         page = {} if html is None else {"report": str(html.absolute())}
         print_json({"records": 5000, "rows": rows, **page})
         return
     print_table(COLUMNS, [shown_row(row) for row in table.rows], empty="nothing was measured")
+    if any(row.train_s and row.fleet == FLEETS["emulated"] for row in table.rows):
+        note(_EMULATED)
     print("± is the deviation across device models; in brackets, the paper's figure (27 phones)")
     if html is not None:
         print(f"the page is in {html}")
@@ -188,6 +217,7 @@ def export(
     import tempfile
 
     from flint.bench_export import measured_profiles, write_profiles
+    from flint.bench_table import left_out_sentence
     from flint.catalog_session import open_catalog
     from flint.reports.output_file import check_writable
     from flint.trace_statistics import read_statistics
@@ -208,10 +238,7 @@ def export(
             path.absolute(), "device_profiles", name=name, statistics=statistics
         )
     if profiles.left_out:
-        note(
-            f"{len(profiles.left_out)} device models measured with another file of {model} are "
-            f"left out, such as {profiles.left_out[0]}"
-        )
+        note(left_out_sentence(model, profiles.left_out))
     if profiles.emulated:
         note(
             f"{len(profiles.emulated)} of {len(profiles.samples_s)} device models are emulated: "

@@ -160,6 +160,14 @@ def fleet(
             metavar="UNIX_S", help="When windows begin to count; default: when all are ready."
         ),
     ] = None,
+    device_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What they say they are; default: this machine."),
+    ] = None,
+    os_release: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM", help="Month of the OS release they say they have."),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -170,6 +178,9 @@ def fleet(
 
     They are as fast as this machine and always there, unless speeds, links and windows are imposed
     on them: then they wait as a phone would work, and all begin together.
+
+    For jobs with participation.device, --device-model and --os-release say what they enrol as; a
+    device that has enrolled keeps what it said.
 
     Example: flint device fleet --count 200 --dataset clicks --slowdown 0.05 --bandwidth 2.5
     """
@@ -203,7 +214,13 @@ def fleet(
     note(f"filling the stores of the devices in {folder} ...")
     filled = fill_stores(opened, folder, count, lambda _: None)
     with LocalFleet(
-        deployment, folder, filled, processes=processes, conditions=conditions
+        deployment,
+        folder,
+        filled,
+        processes=processes,
+        conditions=conditions,
+        device_model=device_model,
+        os_release=os_release,
     ) as running:
         shared = "1 process" if running.processes == 1 else f"{running.processes} processes"
         if conditions is not None:

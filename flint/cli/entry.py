@@ -19,7 +19,11 @@ import typer
 from device_runtime.errors import FlintError
 from flint.cli import (
     audit_command,
+    availability_commands,
+    availability_report_command,
+    availability_tune_command,
     backup_commands,
+    bandwidth_commands,
     bench_commands,
     catalog_commands,
     dataset_commands,
@@ -31,6 +35,7 @@ from flint.cli import (
     key_commands,
     model_check_command,
     model_commands,
+    population_commands,
     report_command,
     run_commands,
     server_commands,
@@ -61,9 +66,14 @@ job_commands.register(app)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(model_check_command.app, name="model")
 app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(availability_commands.app, name="availability")
+availability_report_command.register(availability_commands.app)
+availability_tune_command.register(availability_commands.app)
 app.add_typer(trace_commands.app, name="trace")
 app.add_typer(catalog_commands.app, name="catalog")
 app.add_typer(bench_commands.app, name="bench")
+app.add_typer(bandwidth_commands.app, name="bandwidth")
+app.add_typer(population_commands.app, name="population")
 app.add_typer(run_commands.app, name="runs")
 app.add_typer(device_commands.app, name="device")
 app.add_typer(enclave_commands.app, name="enclave")

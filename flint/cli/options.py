@@ -1,8 +1,10 @@
 """Options many commands share, so that they are spelt and explained alike."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 HomeOption = Annotated[
@@ -21,3 +23,13 @@ def resolve_home(home: Path | None) -> Path:
     from server.operations.settings import flint_home
 
     return home.expanduser().absolute() if home is not None else flint_home()
+
+
+def require_some(*given: Sequence[object] | None, sentence: str) -> None:
+    """Refuse a command line on which none of several repeatable arguments stands.
+
+    Raises:
+        UsageError: Saying ``sentence``.
+    """
+    if not any(given):
+        raise click.UsageError(sentence, click.get_current_context())

@@ -94,7 +94,15 @@ def _print(row: "EnvironmentInputRow", *, as_json: bool) -> None:
         print_json(fields)
         return
     statistics = fields.pop("statistics")
-    print_fields(fields | (statistics if isinstance(statistics, dict) else {}))
+    found = dict(statistics) if isinstance(statistics, dict) else {}
+    built = found.pop("build", None)  # long; --json has it whole
+    if isinstance(built, dict):
+        found |= {
+            key: built[key]
+            for key in ("share_all", "eligible_peak_share", "eligible_mean_share")
+            if key in built
+        }
+    print_fields(fields | found)
 
 
 def _describe(row: "EnvironmentInputRow") -> dict[str, object]:

@@ -3,16 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from flint.bench_table import COLUMNS, FLEETS, RECORDS, MeasuredTable, TableRow, shown_row
+from flint.bench_table import (
+    COLUMNS,
+    FLEETS,
+    RECORDS,
+    MeasuredTable,
+    TableRow,
+    left_out_sentence,
+    shown_row,
+)
 from flint.reports.chart import Chart, drawing, finished, legend_above, panels
 from flint.reports.colours import light
 from flint.reports.frame import drawn, framed
 from flint.reports.markup import Html, element, joined
 from flint.reports.tables import table
-from flint.reports.wording import said_duration, said_number
+from flint.reports.wording import said_duration, said_number, sentence
 
 _COLOURS = dict(zip(dict.fromkeys(FLEETS.values()), ("run-1", "run-3", "run-2"), strict=True))
 _MARKERS = dict(zip(dict.fromkeys(FLEETS.values()), ("o", "D", "o"), strict=True))
@@ -38,7 +48,7 @@ def make_bench_page(measured: MeasuredTable) -> str:
         chart = training_time_chart(measured.rows)
     has_emulated = any(row.fleet == FLEETS["emulated"] for row in measured.rows)
     left_out = [
-        f"{len(names)} device models measured with another file of {model} are left out."
+        sentence(f"{left_out_sentence(model, names)}.")
         for model, names in measured.left_out.items()
     ]
     body = joined(
@@ -47,7 +57,7 @@ def make_bench_page(measured: MeasuredTable) -> str:
             element("h1", "What models cost devices"),
             element("p", "FLINT's Table 5 and Fig. 4, measured here.", class_="quiet"),
             element("p", _EMULATED, class_="warning") if has_emulated else "",
-            *(element("p", sentence, class_="warning") for sentence in left_out),
+            *(element("p", told, class_="warning") for told in left_out),
         ),
         element(
             "section",
@@ -74,13 +84,34 @@ def training_time_chart(rows: Sequence[TableRow]) -> Chart:
     timed = [row for row in rows if row.train_s]
     if not timed:
         return Chart(key, title, "No training was measured, so there is nothing to show.")
+    reading = (
+        "Each mark is a device model's mean; the bar is the middle half of them, the line in it "
+        "their median."
+    )
+    return Chart(
+        key,
+        title,
+        reading,
+        description=_description(timed),
+        svg=finished(training_time_figure(timed), key, title, _description(timed)),
+        data={
+            "model": [row.model for row in timed for _ in row.train_s],
+            "measured_on": [row.fleet for row in timed for _ in row.train_s],
+            "device_model": [name for row in timed for name in row.train_s],
+            "train_s": [seconds for row in timed for seconds in row.train_s.values()],
+        },
+    )
+
+
+def training_time_figure(timed: Sequence[TableRow]) -> Figure:
+    """The drawing of `training_time_chart`; every row has times."""
     models = list(dict.fromkeys(row.model for row in timed))
     figure, [axes] = panels(1, 1, height_in=1.4 + 0.62 * len(models))
     for row in timed:
         _draw(axes, row, len(models) - 1 - models.index(row.model))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: said_number(float(value))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"seconds for {RECORDS:,} records")
     axes.set_yticks(range(len(models)), [_label(model, timed) for model in reversed(models)])
@@ -92,26 +123,10 @@ def training_time_chart(rows: Sequence[TableRow]) -> Chart:
         handles.append(Line2D([], [], marker="x", color=light("ink"), linestyle="none"))
         labels.append(_PAPER)
     legend_above(figure, handles, labels)
-    reading = (
-        "Each mark is a device model's mean; the bar is the middle half of them, the line in it "
-        "their median."
-    )
-    return Chart(
-        key,
-        title,
-        reading,
-        description=_description(timed),
-        svg=finished(figure, key, title, _description(timed)),
-        data={
-            "model": [row.model for row in timed for _ in row.train_s],
-            "measured_on": [row.fleet for row in timed for _ in row.train_s],
-            "device_model": [name for row in timed for name in row.train_s],
-            "train_s": [seconds for row in timed for seconds in row.train_s.values()],
-        },
-    )
+    return figure
 
 
-def _draw(axes, row: TableRow, place: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _draw(axes: Axes, row: TableRow, place: int) -> None:
     seconds = np.array(list(row.train_s.values()))
     colour = light(_COLOURS[row.fleet])
     if len(seconds) > 3:

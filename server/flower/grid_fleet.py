@@ -17,6 +17,7 @@ from server.aggregation.process import AggregatorLost
 from server.coordination.events import Event
 from server.coordination.fleet import OpenJob
 from server.coordination.tasks import Grant, Outcome
+from server.device_criteria import DeviceCriteria
 from server.flower.node_fleet import NodeFleet
 from server.flower.node_messages import NodeGrid, NodeReply, RunEnded, SuperLinkBusy
 from server.flower.node_tasks import OpenedJob, RunningTask, challenge, node_task
@@ -28,6 +29,7 @@ from server.update_gate.rejections import Rejection
 
 log = logging.getLogger(__name__)
 
+_ANY_DEVICE = DeviceCriteria()
 _BUSY_S = 2.0
 
 
@@ -67,10 +69,13 @@ class GridFleet(NodeFleet):
 
     def open(self, job: OpenJob) -> None:
         """Start or resume a job, and begin to look for nodes."""
-        takes_part = job.job.participation.policy() == ParticipationPolicy()
+        asked = job.job.participation
+        asks_nothing = asked.policy() == ParticipationPolicy(), asked.device in (None, _ANY_DEVICE)
+        takes_part = all(asks_nothing)
         if not takes_part:
             log.info(
-                "the job asks for device states, which SuperNodes cannot tell; none takes part"
+                "the job asks for device models or states, which SuperNodes cannot tell; none "
+                "takes part"
             )
         artifact = self._blobs.get(job.artifact_sha256)
         manifest = self._blobs.get(job.manifest_sha256).decode()

@@ -85,6 +85,27 @@ class CatalogHistory:
             ) from error
 
 
+class CatalogDevices:
+    """The `DeviceRegister` in Postgres."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._registry = DeviceRegistry(engine)
+
+    def hardware(self, device_id: str) -> tuple[str, str] | None:
+        """Model and OS release of a device; None if it is not enrolled.
+
+        Raises:
+            OutcomesUnreachable: If the database does not answer.
+        """
+        try:
+            return self._registry.hardware(device_id)
+        except SQLAlchemyError as error:
+            raise OutcomesUnreachable(
+                "the database does not answer, so it cannot be told of which model a device is; "
+                "start it again, devices come back by themselves"
+            ) from error
+
+
 class CatalogEnrolment:
     """Enrolment against Postgres."""
 

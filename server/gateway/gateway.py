@@ -20,12 +20,14 @@ from server.aggregation.mean import MeanAggregator
 from server.aggregation.process import RemoteAggregator, aggregator_socket
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
 from server.gateway.catalog import (
+    CatalogDevices,
     CatalogEnrolment,
     CatalogHistory,
     CatalogOutcomes,
     CatalogReleases,
 )
 from server.gateway.daily_cap import DailyCap
+from server.gateway.device_screen import DeviceScreen
 from server.gateway.elsewhere import Elsewhere
 from server.gateway.fleet_link import FleetLink
 from server.gateway.fold_barrier import FoldBarrier
@@ -126,6 +128,7 @@ class Gateway:
                 limits=limits,
                 rates=rates,
                 cap=DailyCap(settings.max_tasks_per_day, CatalogHistory(engine)),
+                screen=DeviceScreen(CatalogDevices(engine)),
                 elsewhere=elsewhere,
                 attest=aggregator.attest if isinstance(aggregator, RemoteEnclave) else None,
             )

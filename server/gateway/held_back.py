@@ -16,6 +16,10 @@ class HeldBackReason(IntEnum):
     UPLOADS_BUSY = 1286
     FETCHES_BUSY = 1287
     RUNTIME_TOO_OLD = 1289
+    DEVICE_UNMEASURED = 1291
+    DEVICE_TRAINS_TOO_LONG = 1292
+    DEVICE_NEEDS_TOO_MUCH_MEMORY = 1293
+    OS_RELEASE_TOO_OLD = 1294
 
     @property
     def code(self) -> str:

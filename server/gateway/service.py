@@ -24,6 +24,7 @@ from server.gateway.answers import OutcomeStore, OutcomesUnreachable
 from server.gateway.authentication import DeviceAuthenticator, NotAuthentic
 from server.gateway.daily_cap import DailyCap
 from server.gateway.device_reasons import DeviceReasons
+from server.gateway.device_screen import DeviceScreen
 from server.gateway.elsewhere import Elsewhere
 from server.gateway.held_back import HeldBack, HeldBackReason
 from server.gateway.intake import UpdateIntake, retry_later
@@ -70,6 +71,7 @@ _UPLOAD_PATIENCE_S = 10.0
 _NOT_AUTHENTIC_COME_BACK_S = 60.0
 _TOO_FREQUENT_S = 5.0
 _UNKNOWN_SHARE_S = 60.0
+_UNKNOWN_DEVICE_S = 60.0
 _MOST_PENDING = 16
 _MOST_CODECS = 16
 _LONGEST_TEXT = 200
@@ -121,6 +123,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         limits: TransferLimits = _DEFAULT_LIMITS,
         rates: DeviceRates = _DEFAULT_RATES,
         cap: DailyCap | None = None,
+        screen: DeviceScreen | None = None,
         elsewhere: Elsewhere | None = None,
         attest: Attest | None = None,
     ) -> None:
@@ -132,6 +135,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             limits: Transfers at once.
             rates: How often a device may call.
             cap: Tasks a device and day; None for any number.
+            screen: Knows what devices are; None where no job asks.
             elsewhere: Asks the other gateways what became of updates; None where there are none.
             attest: Has the enclave prove itself; None where there is none.
         """
@@ -149,6 +153,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._reasons = DeviceReasons()
         self._rates = RateLimits(rates)
         self._cap = cap
+        self._screen = screen
         self._attest = attest
         self.pending = PendingUpdates(state, mint, outcomes, elsewhere, clock)
 
@@ -206,10 +211,11 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         held_back = self._rates.check_in(device.device_id, now_s)
         if held_back is not None:
             self._metrics.count_held_back(held_back.reason)
-            return self._come_back(held_back.wait_s)
+            return self._come_back(held_back)
         pending = request.pending[:_MOST_PENDING]
         settlements = [self.pending.settle(device.device_id, update, now_s) for update in pending]
         gets_none = self._state.refuses_runtime(request.runtime_version)
+        gets_none = gets_none or self._is_screened_out(device.device_id)
         gets_none = gets_none or self._had_its_share(device.device_id, now_s)
         answer = self._state.check_in(
             device.device_id,
@@ -219,19 +225,21 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             request.codecs[:_MOST_CODECS],
             may_lease=gets_none is None,
         )
-        come_back_after_s = answer.come_back_after_s
+        come_back_after_s, held_back_code = answer.come_back_after_s, 0
         if answer.task is not None:
             if self._cap is not None:
                 self._cap.note(device.device_id, answer.task.task_id, now_s)
         elif (held_back := answer.held_back or gets_none) is not None:
             self._metrics.count_held_back(held_back.reason)
             come_back_after_s = max(come_back_after_s, self._spread(held_back.wait_s))
+            held_back_code = int(held_back.reason)
         return pb.CheckInResponse(
             settlements=settlements,
             task=answer.task,
             come_back_after_s=come_back_after_s,
             policy=answer.policy,
             server_time_ms=self._now_ms(),
+            held_back_code=held_back_code,
         )
 
     def FetchBlob(  # noqa: N802
@@ -378,6 +386,17 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             self._on_lost(error)
             return retry_later()
 
+    def _is_screened_out(self, device_id: str) -> HeldBack | None:
+        """Whether the open job's device criteria exclude a device, or nobody can tell."""
+        job = self._state.job
+        if self._screen is None or job is None:
+            return None
+        try:
+            return self._screen.check(job.job.participation.device, device_id)
+        except OutcomesUnreachable as error:
+            log.error("%s", error)
+            return HeldBack(HeldBackReason.DEVICE_UNMEASURED, _UNKNOWN_DEVICE_S)
+
     def _had_its_share(self, device_id: str, now_s: float) -> HeldBack | None:
         """Whether a device gets no further task today, or nobody can tell."""
         if self._cap is None:
@@ -388,10 +407,11 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             log.error("%s", error)
             return HeldBack(HeldBackReason.DAILY_PARTICIPATION, _UNKNOWN_SHARE_S)
 
-    def _come_back(self, wait_s: float) -> pb.CheckInResponse:
+    def _come_back(self, held_back: HeldBack) -> pb.CheckInResponse:
         return pb.CheckInResponse(
-            come_back_after_s=self._spread(max(wait_s, _TOO_FREQUENT_S)),
+            come_back_after_s=self._spread(max(held_back.wait_s, _TOO_FREQUENT_S)),
             server_time_ms=self._now_ms(),
+            held_back_code=int(held_back.reason),
         )
 
     def _spread(self, wait_s: float) -> float:

@@ -15,7 +15,7 @@ from simulation.traces.trace_tables import TraceTable, read_trace_table
 
 # FLASH's volunteers' speeds are byte counts divided by 1024: KiB/s, here as 1000 bits a second.
 _KBPS_PER_KIB_S = 1024 * 8 / 1000
-_SAMPLE_COLUMNS = ("kbps", "bandwidth_kbps", "mean_kbps")
+SAMPLE_COLUMNS = ("kbps", "bandwidth_kbps", "mean_kbps")
 _FLASH_COLUMNS = ("down_mean_kbytes_s", "down_sd", "up_mean_kbytes_s", "up_sd")
 _PAIRED_COLUMNS = ("down_kbps", "up_kbps")
 _PAIRED_STDEVS = ("down_stdev_kbps", "up_stdev_kbps")
@@ -114,7 +114,7 @@ def read_bandwidth(path: Path) -> Bandwidth:
         return _paired(table, _PAIRED_COLUMNS, _PAIRED_STDEVS, 1.0)
     if "direction" in columns:
         return _by_direction(read_trace_table(path, ["direction", "kbps"]))
-    named = next((name for name in _SAMPLE_COLUMNS if name in columns), None)
+    named = next((name for name in SAMPLE_COLUMNS if name in columns), None)
     if named is None:
         raise MissingColumn(
             f"{path}: there is no column of speeds; give kbps, or down_kbps and up_kbps; its "

@@ -1,6 +1,7 @@
 """How fast devices train: seconds per example, as a distribution for each device model."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,14 @@ class DeviceProfiles:
         spread = self.log_stdev[models[~sampled]] * normal_quantile(uniforms[~sampled])
         seconds[~sampled] = self.median_s[models[~sampled]] * portable_exp(spread)
         return seconds
+
+    def mean_s(self) -> Floats:
+        """Mean seconds per example of each model, shape ``(models,)``."""
+        means = self.median_s * portable_exp(0.5 * self.log_stdev**2)
+        for model in np.flatnonzero(np.diff(self.offsets)).tolist():
+            samples = self.samples_s[self.offsets[model] : self.offsets[model + 1]]
+            means[model] = math.fsum(samples.tolist()) / len(samples)
+        return means
 
     def fastest_s(self) -> Floats:
         """Least seconds per example of each model (its 1e-4 quantile), shape ``(models,)``."""

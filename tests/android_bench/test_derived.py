@@ -46,6 +46,15 @@ def test_latencies_are_ones_that_were_by_the_nearest_rank():
     assert (single.latency_p50_ms, single.latency_p95_ms) == (3.0, 3.0)
 
 
+def test_a_throttled_device_has_no_latency_for_only_its_passes_are_slowed_down():
+    whole = inference(1_000_000)
+    throttled = replace(whole, runs=(replace(whole.runs[0], requested_duty=0.2),))
+    figures = derive(throttled)
+    assert figures is not None
+    assert figures.latency_p50_ms is figures.latency_p95_ms is None
+    assert figures.pass_s_mean == 0.5
+
+
 def test_a_result_that_is_not_ok_gives_no_number():
     assert derive(result(validity=Validity(False, ("throttle missed its target",)))) is None
 

@@ -1,5 +1,6 @@
 """Many devices at once: answers kept as they come, failures told apart, runs gone on with."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -7,15 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from android_bench.assembled_results import failed_result
 from android_bench.devices.base import Answer, DeviceUnavailable
+from android_bench.devices.cores import Cores
+from android_bench.devices.host import HostDevice
 from android_bench.devices.select import SelectContext, UnknownBenchDevice, select_groups
 from android_bench.harness import DeviceOutcome, run_benchmark
 from android_bench.package import BenchPackage
-from android_bench.packing import load_model, random_records
-from android_bench.protocol import BenchResult, BenchSpec, failed_result
+from android_bench.packing import load_model, pack, random_records
+from android_bench.protocol import (
+    BenchResult,
+    BenchSpec,
+)
 from android_bench.run_folder import BenchFolderConflict, RunFolder, open_run_folder
 from modeling.zoo import MODELS
 from tests.android_bench.results import DEVICE, SPEC, result
+
+OWN_MODEL = """
+from torch import nn
+
+input_shape = (6,)
+
+
+def build_model():
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1))
+"""
 
 
 @dataclass
@@ -136,6 +153,35 @@ def test_odd_device_names_are_files_of_their_own(folder: RunFolder):
 
 
 # -- folders and packages --------------------------------------------------------------------------
+
+
+def test_a_package_is_written_anew_only_if_it_is_not_what_was_asked_for(packed, tmp_path: Path):
+    folder = tmp_path / "package"
+    shutil.copytree(packed.package.folder, folder)
+    asked = {"records": 200, "repeats": 2, "min_pass_s": 0.05}
+    model = load_model("tiny_mlp")
+    (folder / "model.tflite").touch()
+    written_ns = (folder / "model.tflite").stat().st_mtime_ns
+    assert pack(model, folder, **asked) == (packed.spec, BenchPackage(folder))
+    assert (folder / "model.tflite").stat().st_mtime_ns == written_ns
+    (folder / "records.bin").write_bytes(b"damaged")
+    assert pack(model, folder, **asked)[0] == packed.spec
+    assert (folder / "records.bin").read_bytes() == packed.package.records_path.read_bytes()
+    model.parameters[0][0] += 1  # a user's model that was trained on since
+    pack(model, folder, **asked)
+    assert (folder / "parameters.bin").read_bytes() != packed.package.parameters_path.read_bytes()
+
+
+def test_a_users_own_model_is_packed_and_measured(tmp_path: Path):
+    path = tmp_path / "my_model.py"
+    path.write_text(OWN_MODEL)
+    spec, package = pack(
+        load_model(str(path)), tmp_path / "p", records=50, repeats=1, min_pass_s=0.01
+    )
+    answer = BenchResult.from_json(HostDevice(Cores()).run(spec, package))
+    assert answer.validity.ok
+    assert answer.build is not None
+    assert answer.build.model == "my_model"
 
 
 def test_a_run_goes_on_only_in_a_folder_of_the_same_benchmark(tmp_path: Path):

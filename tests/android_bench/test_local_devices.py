@@ -155,7 +155,7 @@ def test_closing_kills_the_worker_that_runs(packed):
 def test_a_worker_above_its_memory_cap_is_killed_and_reported(packed):
     worker = LocalWorker([sys.executable, "-c", "import time; time.sleep(1); bytearray(10**9)"])
     core = min(os.sched_getaffinity(0))
-    with pytest.raises(WorkerFailed, match="SIGKILL"):
+    with pytest.raises(WorkerFailed, match="SIGKILL, as one that takes more than the 100 MB"):
         worker.run(
             replace(packed.spec, repeats=1),
             packed.package,
@@ -194,6 +194,23 @@ def test_an_emulated_device_says_that_it_is_one():
     assert info.profile == "tier-20"
     assert info.device_model == "Emulated tier 20"
     assert not describe_host().emulated
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("print('x\\n' * 10**6); raise SystemExit(3)", "exit code 3"),
+        ("print('ready', flush=True); input(); raise SystemExit(4)", "exit code 4"),
+        ("print('ready', flush=True); input(); import time; time.sleep(600)", "hung"),
+        ("import time; time.sleep(600)", "hung"),
+    ],
+)
+def test_a_throttled_worker_that_misbehaves_is_reported_too(packed, script, reason):
+    worker = LocalWorker([sys.executable, "-c", script], timeout_s=1.0)
+    device = EmulatedDevice(shipped_profiles()["tier-12"], one_core(), worker)
+    spec = replace(packed.spec, repeats=1)
+    answer = BenchResult.from_json(device.run(spec, packed.package))
+    assert reason in answer.validity.reasons[0]
 
 
 def at_duty(duty: float) -> BenchResult:
@@ -286,6 +303,12 @@ def test_a_core_is_lent_whole_or_to_several_slow_workers():
     late_end.set()
     for thread in threads:
         thread.join(10)
+
+
+def test_slow_workers_are_put_together_so_that_a_core_stays_whole():
+    cores = Cores([3, 5])
+    with cores.lent(0.1) as one, cores.lent(0.2) as other, cores.lent(1.0) as whole:
+        assert one == other != whole
 
 
 def test_no_worker_outlives_the_process_that_started_it(packed, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from android_bench.assembled_results import failed_result, joined
 from android_bench.protocol import (
     MAX_RESULT_BYTES,
     BenchResult,
@@ -17,8 +18,6 @@ from android_bench.protocol import (
     InvalidBenchSpec,
     MismatchedBenchResult,
     Validity,
-    failed_result,
-    joined,
 )
 from tests.android_bench.results import BUILD, DEVICE, RUN, SPEC, inference, result
 

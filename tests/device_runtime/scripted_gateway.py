@@ -50,6 +50,7 @@ class ScriptedGateway(DeviceGatewayServicer):
         self.evidence: Callable[[pb.AttestRequest], pb.Evidence] | None = None
         self.on_check_in: Callable[[pb.CheckInRequest], None] = lambda request: None
         self.come_back_after_s = 7.0
+        self.held_back_code = 0
         self.clock_ahead_ms = 0
         self.tolerance_ms: int | None = None
         self.enrolments: list[pb.EnrolRequest] = []
@@ -106,6 +107,7 @@ class ScriptedGateway(DeviceGatewayServicer):
             ],
             come_back_after_s=self.come_back_after_s,
             server_time_ms=self.now_ms(),
+            held_back_code=self.held_back_code,
         )
         if self.policy is not None:
             if request.satisfied_policy_sha256 != self.policy.sha256():

@@ -58,6 +58,14 @@ def test_a_leased_task_comes_back_as_the_update_the_engine_gives(
     assert upload.cost.train_s > 0
 
 
+def test_a_device_that_is_held_back_counts_the_reason_and_comes_when_told(gateway, start_device):
+    gateway.held_back_code, gateway.come_back_after_s = 1292, 3600.0
+    device = start_device()
+    device.step_until(lambda: device.counts["held_back_1292"] == 2)
+    assert device.counts["check_ins"] == 2
+    assert device.runner.step() == 3600.0
+
+
 def test_the_records_of_a_plan_are_the_newest(gateway, start_device, make_task):
     gateway.tasks.append(make_task(max_records=30))
     device = start_device(records=50)

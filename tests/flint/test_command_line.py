@@ -42,7 +42,7 @@ def test_help_names_every_command_and_comes_at_once(tmp_path):
     elapsed_s = time.monotonic() - started_s
     assert result.returncode == 0
     served = ("up", "submit", "jobs", "job", "stop", "device", "demo")
-    for command in (*served, "models", "dataset", "trace", "runs"):
+    for command in (*served, "models", "dataset", "trace", "bench", "runs"):
         assert f" {command} " in result.stdout
     assert elapsed_s < 2.0  # 0.2 s on an idle machine; with torch it would be far above
 
@@ -68,9 +68,18 @@ COMMANDS = [
     ["dataset", "add"],
     ["dataset", "list"],
     ["dataset", "show"],
+    ["availability", "build"],
+    ["availability", "example"],
     ["trace", "add"],
     ["trace", "list"],
     ["trace", "show"],
+    ["bench", "run"],
+    ["bench", "report"],
+    ["bench", "export"],
+    ["availability", "report"],
+    ["availability", "tune"],
+    ["bandwidth", "fit"],
+    ["population", "build"],
     ["runs"],
     ["runs", "show"],
     ["device", "enrol-token"],

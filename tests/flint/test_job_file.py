@@ -32,6 +32,7 @@ strategy: {name: fedbuff, buffer_size: 20, concurrency: 100, max_staleness: 10, 
            server_optimizer: {name: sgd, learning_rate: 1.0}}
 initial_version: ads_central@latest
 participation:
+  device: {min_os_release: 2019-09, max_train_s: 120, max_memory_mb: 50}
   state:  {wifi: true, min_battery: 0.8, foreground: true, allowed_hours: "00:00-08:00"}
   user:   {min_account_age_days: 30, min_hours_between_participations: 12}
 privacy:
@@ -79,6 +80,8 @@ def test_the_job_of_the_design_is_read_as_written():
     assert isinstance(job.strategy, FedBuffSettings)
     assert job.client.optimizer.learning_rate_at(25) == pytest.approx(0.05 * 0.98**2)
     assert job.participation.policy().allowed_hours == "00:00-08:00"
+    device = job.participation.device
+    assert (device.min_os_release, device.max_train_s, device.max_memory_mb) == ("2019-09", 120, 50)
     assert job.privacy.robustness.max_update_norm == 5.0
     assert (job.stop.max_aggregations, job.stop.target, job.seed) == (500, 0.41, 7)
 
@@ -99,7 +102,6 @@ def test_a_job_survives_its_own_json():
     ("path", "value"),
     [
         ("feature_service", "ads_ctr_v1"),
-        ("participation.device", {"min_os_release": "2019-09"}),
         ("privacy.differential_privacy", {"noise_multiplier": 0.8}),
         ("privacy.differential_privacy", None),
         ("privacy.robustness.rule", "trimmed_mean"),
@@ -122,6 +124,7 @@ def test_a_feature_not_built_yet_is_refused_with_its_path_and_value(path, value)
         ("client.optimizer.learning_rte", "learning_rate"),
         ("client.local_epoch", "local_epochs"),
         ("participation.state.wfi", "wifi"),
+        ("participation.device.max_trane_s", "max_train_s"),
         ("strategy.server_optimizer", None),
         ("evaluate", "evaluation"),
         ("selction", "selection"),
@@ -168,6 +171,14 @@ def test_a_compression_that_means_nothing_is_refused(block, said):
     assert said in str(refusal(with_value("client.compression", block)))
 
 
+def test_measurements_are_not_written_by_hand():
+    error = refusal(with_value("participation.device.measured", {"Pixel 9": {"train_s": 1.0}}))
+    assert isinstance(error, UnknownJobKey)
+    assert "participation.device.measured is written by FLINT" in str(error)
+    slip = refusal(with_value("participation.device.max_trian_s", 3))
+    assert "Known keys: max_memory_mb, max_train_s, min_os_release." in str(slip)
+
+
 @pytest.mark.parametrize("key", ["population", "availability", "bandwidth", "executors", "trials"])
 def test_an_environment_key_is_sent_to_the_environment_file(key):
     error = refusal(with_value(key, 1))
@@ -208,6 +219,10 @@ def test_a_data_set_at_the_top_is_sent_to_the_evaluation():
         ("name", "Ads CTR!", "name = 'Ads CTR!' is not possible; it must be a short name"),
         ("participation.state.allowed_hours", "9-17", 'local hours such as "22:00-06:00"'),
         ("participation.state.min_battery", 80, "less than or equal to 1"),
+        ("participation.device.min_os_release", "2019-13", 'a month such as "2019-09"'),
+        ("participation.device.min_os_release", 2019, "min_os_release = 2019 is not possible"),
+        ("participation.device.max_train_s", 0, "greater than 0"),
+        ("participation.device.max_memory_mb", "50", "max_memory_mb = '50'"),
         ("stop", {}, "the job would never end"),
         ("stop.target", 0.4, "stop.target needs an evaluation block"),
         ("seed", 2**70, "seed = 1180591620717411303424"),

@@ -256,8 +256,13 @@ def test_an_answer_after_its_round_closed_is_over_committed(open_fleet, settings
         assert opened.fleet.capacity() == 1
 
 
-def test_a_job_that_asks_for_device_states_uses_no_plain_node(open_fleet, settings):
-    opened = open_fleet(participation={"state": {"min_battery": 0.8}})
+@pytest.mark.parametrize(
+    "asked", [{"state": {"min_battery": 0.8}}, {"device": {"min_os_release": "2019-09"}}]
+)
+def test_a_job_that_asks_for_device_states_or_models_uses_no_plain_node(
+    open_fleet, settings, asked
+):
+    opened = open_fleet(participation=asked)
     with ScriptedNode(settings, reply):
         assert opened.fleet.next_event(1.0) is None
         assert opened.fleet.capacity() == 0

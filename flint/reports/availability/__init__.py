@@ -1,0 +1,1 @@
+"""Pages about when devices are available, and which."""

@@ -1,0 +1,1 @@
+"""Inputs of a dry-run made from what was measured: link speeds and the population of devices."""
