@@ -1,5 +1,6 @@
 """Feature definitions: what features there are, on devices and in the cloud, and their policies."""
 
+from device_runtime.feature_policies import CacheMode, Network, OnFull, OnMiss
 from feature_catalog.definitions.assets import Asset, AssetType
 from feature_catalog.definitions.features import Feature
 from feature_catalog.definitions.fields import (
@@ -13,14 +14,7 @@ from feature_catalog.definitions.fields import (
     Int64,
     String,
 )
-from feature_catalog.definitions.policies import (
-    CacheMode,
-    CachePolicy,
-    Network,
-    OnFull,
-    OnMiss,
-    Retention,
-)
+from feature_catalog.definitions.policies import CachePolicy, Retention
 from feature_catalog.definitions.services import FeatureService
 from feature_catalog.definitions.sources import CloudSource, DeviceSource
 from feature_catalog.definitions.transforms import RunAt, Transform

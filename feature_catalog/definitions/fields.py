@@ -59,7 +59,7 @@ class Field:
 
     Attributes:
         shape: Of an array; empty for a single value.
-        default: Stands for a value that is missing; without it, the type's zero does.
+        default: Stands for a value that a device does not have; without one, nothing may.
 
     Raises:
         InvalidDefinition: If an attribute is impossible.

@@ -2,52 +2,13 @@
 
 import datetime as dt
 from dataclasses import dataclass
-from enum import StrEnum
 
+from device_runtime.feature_policies import CacheMode, Network, OnFull, OnMiss
 from feature_catalog.definitions.bounds import checked_choice, checked_whole
 from feature_catalog.definitions.errors import PolicyConflict
 from feature_catalog.definitions.quantities import checked_bytes, checked_duration
 
 MAX_RECORDS = 10_000_000
-
-
-class OnFull(StrEnum):
-    """What gives way when a device has as many events as it may keep."""
-
-    DROP_OLDEST = "drop_oldest"
-    DROP_NEWEST = "drop_newest"
-
-
-class CacheMode(StrEnum):
-    """When a device fetches cloud features.
-
-    ``never``: each time they are needed, and nothing is kept. ``on_demand``: when first needed.
-    ``prefetch``: ahead of need. ``bundled``: they come with the app.
-    """
-
-    NEVER = "never"
-    ON_DEMAND = "on_demand"
-    PREFETCH = "prefetch"
-    BUNDLED = "bundled"
-
-
-class Network(StrEnum):
-    """Networks a device may fetch over."""
-
-    UNMETERED = "unmetered"
-    ANY = "any"
-
-
-class OnMiss(StrEnum):
-    """What becomes of an example whose feature a device does not hold.
-
-    ``fetch``: it is fetched, if the network allows, else the default is taken. ``default``: the
-    field's default is taken. ``skip_example``: the example is left out.
-    """
-
-    FETCH = "fetch"
-    DEFAULT = "default"
-    SKIP_EXAMPLE = "skip_example"
 
 
 @dataclass(frozen=True)
@@ -87,8 +48,9 @@ class CachePolicy:
     """How devices keep a cloud view's features.
 
     Attributes:
-        max_age: A kept value is used no longer than this after it was fetched.
-        max_bytes: Of all the view's values on one device.
+        max_age: How old a served value may be, counted from when the cloud sent it.
+        max_bytes: Of all the view's values on one device, processed ones included.
+        max_rows: Number of those values.
 
     Raises:
         DefinitionError: If a limit is impossible or has no meaning with the mode.
@@ -97,8 +59,9 @@ class CachePolicy:
     mode: CacheMode = CacheMode.NEVER
     max_age: dt.timedelta | None = None
     max_bytes: int | None = None
+    max_rows: int | None = None
     network: Network = Network.UNMETERED
-    on_miss: OnMiss = OnMiss.DEFAULT
+    on_miss: OnMiss = OnMiss.FETCH
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", checked_choice(self.mode, "mode", CacheMode))
@@ -106,10 +69,12 @@ class CachePolicy:
             checked_duration(self.max_age, "max_age")
         if self.max_bytes is not None:
             checked_bytes(self.max_bytes, "max_bytes")
+        if self.max_rows is not None:
+            checked_whole(self.max_rows, "max_rows", 1, MAX_RECORDS)
         object.__setattr__(self, "network", checked_choice(self.network, "network", Network))
         object.__setattr__(self, "on_miss", checked_choice(self.on_miss, "on_miss", OnMiss))
         if self.mode is CacheMode.NEVER:
-            for key in ("max_age", "max_bytes"):
+            for key in ("max_age", "max_bytes", "max_rows"):
                 if getattr(self, key) is not None:
                     raise PolicyConflict(
                         f"limits what a cache keeps, and mode: never keeps nothing; remove {key}, "
@@ -124,7 +89,7 @@ class CachePolicy:
             )
         if self.mode is CacheMode.BUNDLED and self.on_miss is OnMiss.FETCH:
             raise PolicyConflict(
-                "= fetch has no meaning with mode: bundled, whose values come with the app; use "
-                "on_miss: default or skip_example, or mode: on_demand",
+                "= fetch (which it is where nothing is said) has no meaning with mode: bundled, "
+                "whose values come with the app; say on_miss: default or skip_example",
                 key="on_miss",
             )

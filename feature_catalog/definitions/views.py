@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, overload
 
+from device_runtime.feature_policies import OnMiss
 from feature_catalog.definitions.bounds import (
     MAX_SHORT_CHARACTERS,
     checked_list,
@@ -183,6 +184,13 @@ class FeatureView:
             object.__setattr__(self, "cache", CachePolicy())
         elif not isinstance(self.cache, CachePolicy):
             refuse("cache", self.cache, "a CachePolicy")
+        bare = next((field.name for field in self.schema if field.default is None), None)
+        if self.cache is not None and self.cache.on_miss is OnMiss.DEFAULT and bare is not None:
+            raise PolicyConflict(
+                f"= default, and the field {bare} has no default to take; give it one, or say "
+                "on_miss: fetch or skip_example",
+                key="cache.on_miss",
+            )
         kept = None if self.cache is None else self.cache.max_age
         if self.ttl is not None and kept is not None and kept > self.ttl:
             raise PolicyConflict(

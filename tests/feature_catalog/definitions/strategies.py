@@ -16,6 +16,7 @@ from feature_catalog.definitions import (
     FeatureService,
     FeatureView,
     Field,
+    OnFull,
     Retention,
     Transform,
 )
@@ -73,7 +74,7 @@ def device_views(draw, name: str, entities: list[Entity]) -> FeatureView:
         ttl=draw(st.none() | st.just(dt.timedelta(seconds=min(kept_s, true_s)))),
         retention=Retention(
             max_age=draw(st.none() | st.just(dt.timedelta(seconds=kept_s))),
-            on_full=draw(st.sampled_from(["drop_oldest", "drop_newest"])),
+            on_full=draw(st.sampled_from(OnFull)),
             **limits,
         ),
         audience=draw(st.lists(st.sampled_from(["app.a", "app.b", "app.c"]), unique=True)),
@@ -97,7 +98,8 @@ def cloud_views(draw, name: str, entities: list[Entity]) -> FeatureView:
             max_age=dt.timedelta(seconds=draw(st.integers(1, 10))),
             max_bytes=draw(st.integers(1, 10**9)),
             network=draw(st.sampled_from(["unmetered", "any"])),
-            on_miss=draw(st.sampled_from(["fetch", "default", "skip_example"])),
+            on_miss=draw(st.sampled_from(["fetch", "skip_example"])),
+            max_rows=draw(st.none() | st.integers(1, 10**6)),
         )
         if cached
         else None,

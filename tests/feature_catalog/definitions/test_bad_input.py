@@ -211,6 +211,12 @@ MISTAKES = {
         PolicyConflict,
         "come with the app",
     ),
+    "default of a field without one": (
+        "cache: {mode: prefetch,",
+        "cache: {on_miss: default, mode: prefetch,",
+        PolicyConflict,
+        "the field account_age_days has no default to take",
+    ),
     "default of another type": (
         "default: unknown",
         "default: 5",
