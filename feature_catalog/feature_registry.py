@@ -32,6 +32,7 @@ from feature_catalog.schema import (
     FeatureApplyRecord,
     FeatureContractRecord,
     FeatureDefinitionRecord,
+    ModelVersionRecord,
 )
 
 
@@ -77,6 +78,19 @@ class StoredContract:
     service_version: int
     apply_id: int
     applied_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model version and the feature contract it was trained under.
+
+    Attributes:
+        version: ``name@number``.
+        contract_sha256: Hexadecimal.
+    """
+
+    version: str
+    contract_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +273,22 @@ class FeatureRegistry:
                     applied_at,
                 )
                 for found, applied_at in session.execute(statement)
+            )
+
+    def models(self, service: str) -> tuple[TrainedModel, ...]:
+        """Model versions that were trained with a service, under any contract it had."""
+        contract, version = FeatureContractRecord, ModelVersionRecord
+        digests = select(contract.sha256).where(contract.service == service)
+        statement = (
+            select(version.name, version.number, version.feature_contract_sha256)
+            .where(version.feature_contract_sha256.in_(digests))
+            .order_by(version.name, version.number)
+        )
+        with self._engine.connect() as connection:
+            return tuple(
+                TrainedModel(f"{name}@{number}", sha256.hex())
+                for name, number, sha256 in connection.execute(statement)
+                if sha256 is not None
             )
 
 

@@ -65,7 +65,11 @@ class ModelLine(Base):
 
 
 class ModelVersionRecord(Base):
-    """One stored version of a model: immutable but for its metrics."""
+    """One stored version of a model: immutable but for its metrics.
+
+    Attributes:
+        feature_contract_sha256: `FeatureContractRecord.sha256` of what it was trained with.
+    """
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -85,6 +89,7 @@ class ModelVersionRecord(Base):
     parameters_sha256: Mapped[bytes]
     optimizer_state_sha256: Mapped[bytes | None]
     contract_sha256: Mapped[bytes | None]
+    feature_contract_sha256: Mapped[bytes | None] = mapped_column(index=True)
     metrics: Mapped[dict[str, Any]]
     strategy_state: Mapped[dict[str, Any]]
     release_ids: Mapped[list[Any]]

@@ -7,13 +7,19 @@ from typing import Any
 
 from feature_catalog.definitions.catalog_set import (
     DefinitionKey,
-    DefinitionSet,
     dependencies,
     plural,
 )
+from feature_catalog.definitions.errors import listed
 from feature_catalog.definitions.plain import Definition, to_plain
-from feature_catalog.feature_plan import Action, Plan, ValueChange, reaches
-from feature_catalog.feature_registry import Applied, DefinitionVersion, StoredContract
+from feature_catalog.feature_plan import Action, Plan, UnknownDefinition, ValueChange, reaches
+from feature_catalog.feature_registry import (
+    Applied,
+    DefinitionVersion,
+    FeatureRegistry,
+    StoredContract,
+    TrainedModel,
+)
 from feature_catalog.strict_yaml import dump_mapping
 
 _SIGN = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
@@ -153,15 +159,29 @@ class Lineage:
     Attributes:
         needs: Every definition it reaches, with those that each names.
         needed_by: Every definition that reaches it, with those that name each.
+        contracts: Digest of the contract of each service that reaches it, hexadecimal.
+        models: Model versions trained with each of those services.
     """
 
     key: DefinitionKey
     needs: Mapping[DefinitionKey, tuple[DefinitionKey, ...]]
     needed_by: Mapping[DefinitionKey, tuple[DefinitionKey, ...]]
+    contracts: Mapping[str, str]
+    models: Mapping[str, tuple[TrainedModel, ...]]
 
 
-def lineage_of(defined: DefinitionSet, key: DefinitionKey) -> Lineage:
-    """The lineage of a definition there is."""
+def lineage_of(registry: FeatureRegistry, key: DefinitionKey) -> Lineage:
+    """The lineage of a definition.
+
+    Raises:
+        UnknownDefinition: If it was deleted.
+    """
+    state = registry.state()
+    defined = state.definitions
+    if key not in defined.definitions:
+        raise UnknownDefinition(
+            f"{key} was deleted; `flint catalog history {key.kind}/{key.name}` shows what it was"
+        )
     needs = {
         each: tuple(sorted({need.key for need in dependencies(defined.definitions[each])}))
         for each in sorted(reaches(defined, key))
@@ -173,22 +193,33 @@ def lineage_of(defined: DefinitionSet, key: DefinitionKey) -> Lineage:
         if each not in needed_by:
             needed_by[each] = tuple(defined.dependents(each))
             waiting.extend(needed_by[each])
-    return Lineage(key, needs, needed_by)
+    services = sorted(each.name for each in needed_by if each.kind == "feature_service")
+    return Lineage(
+        key,
+        needs,
+        needed_by,
+        contracts={name: state.contracts[name] for name in services},
+        models={name: registry.models(name) for name in services},
+    )
 
 
-def describe_lineage(lineage: Lineage, contracts: Mapping[str, str]) -> dict[str, Any]:
+def describe_lineage(lineage: Lineage) -> dict[str, Any]:
     """A lineage as JSON: edges, each from who needs to what is needed."""
-    services = sorted(key.name for key in lineage.needed_by if key.kind == "feature_service")
     return {
         "kind": lineage.key.kind,
         "name": lineage.key.name,
         "needs": [[str(a), str(b)] for a, found in lineage.needs.items() for b in found],
         "needed_by": [[str(b), str(a)] for a, found in lineage.needed_by.items() for b in found],
-        "contracts": {name: contracts[name] for name in services if name in contracts},
+        "contracts": dict(lineage.contracts),
+        "models": [
+            {"version": each.version, "service": name, "contract_sha256": each.contract_sha256}
+            for name, found in lineage.models.items()
+            for each in found
+        ],
     }
 
 
-def lineage_lines(lineage: Lineage, contracts: Mapping[str, str]) -> Iterator[str]:
+def lineage_lines(lineage: Lineage) -> Iterator[str]:
     """A lineage as two trees; what has been shown is not unfolded again."""
     yield from _tree(lineage.key, lineage.needs, 0, set())
     users = lineage.needed_by[lineage.key]
@@ -197,8 +228,11 @@ def lineage_lines(lineage: Lineage, contracts: Mapping[str, str]) -> Iterator[st
         shown: set[DefinitionKey] = set()
         for user in users:
             yield from _tree(user, lineage.needed_by, 1, shown)
-    for name, sha256 in describe_lineage(lineage, contracts)["contracts"].items():
+    for name, sha256 in lineage.contracts.items():
         yield f"contract of {name}: {sha256}"
+        trained = [each.version for each in lineage.models[name]]
+        if trained:
+            yield f"trained with {name}: {listed(trained)}"
 
 
 def _tree(

@@ -147,26 +147,19 @@ def lineage(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a definition is made of, and what is made with it.
+    """Show what a definition is made of, and what is made with it, down to model versions.
 
     Example: flint catalog lineage ad_categories
     """
-    from feature_catalog.feature_plan import UnknownDefinition
     from flint.catalog_session import open_catalog
     from flint.catalog_view import describe_lineage, lineage_lines, lineage_of
 
     with open_catalog(resolve_home(home)) as catalog:
-        key = catalog.features.find(name)
-        state = catalog.features.state()
-    if key not in state.definitions.definitions:
-        raise UnknownDefinition(
-            f"{key} was deleted; `flint catalog history {key.kind}/{key.name}` shows what it was"
-        )
-    found = lineage_of(state.definitions, key)
+        found = lineage_of(catalog.features, catalog.features.find(name))
     if as_json:
-        print_json(describe_lineage(found, state.contracts))
+        print_json(describe_lineage(found))
         return
-    for line in lineage_lines(found, state.contracts):
+    for line in lineage_lines(found):
         print(line)
 
 

@@ -71,6 +71,15 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_feature_contracts_sha256"), "feature_contracts", ["sha256"], unique=False
     )
+    op.add_column(
+        "model_versions", sa.Column("feature_contract_sha256", sa.LargeBinary(), nullable=True)
+    )
+    op.create_index(
+        op.f("ix_model_versions_feature_contract_sha256"),
+        "model_versions",
+        ["feature_contract_sha256"],
+        unique=False,
+    )
     op.execute(
         """
         CREATE FUNCTION refuse_feature_history_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -93,6 +102,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them, with everything in them."""
+    op.drop_index(op.f("ix_model_versions_feature_contract_sha256"), table_name="model_versions")
+    op.drop_column("model_versions", "feature_contract_sha256")
     for table in reversed(TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_feature_history_change()")
