@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -67,12 +68,12 @@ class Transform:
         known = {name: value for name, value in sorted(given.items()) if value is not None}
         object.__setattr__(self, "parameters", MappingProxyType(known))
 
-    @property
+    @cached_property
     def operation(self) -> Operation:
         """What runs."""
         return _operation(self.op, self.parameters)
 
-    @property
+    @cached_property
     def asset(self) -> str | None:
         """Name of the asset it reads, if it reads one."""
         return asset_of(self.operation)
@@ -86,14 +87,16 @@ class Transform:
         operation = self.operation
         if kind not in operation.takes:
             takes = " or ".join(sorted(operation.takes))
-            mend = "; bucketize them first" if kind is Kind.FLOAT else ""
+            mend = "bucketize them first" if kind is Kind.FLOAT else "use another op"
             raise InvalidTransform(
-                f"= {self.op} takes {takes} values, and what comes to it is {kind}{mend}", key="op"
+                f"= {self.op} takes {takes} values, and what comes to it is {kind}; {mend}, or "
+                "change the order or the field's dtype",
+                key="op",
             )
         try:
             return operation.gives(kind)
         except InvalidParameters as error:
-            raise InvalidTransform(f": {error.sentence}", key="parameters") from error
+            raise InvalidTransform(f"do not fit: {error.sentence}", key="parameters") from error
 
     def __hash__(self) -> int:
         return hash((self.op, self.run_at, tuple(self.parameters.items())))
