@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeVar
 
-from feature_catalog.definitions.errors import DuplicateDefinition, did_you_mean, refuse
+from feature_catalog.definitions.errors import DuplicateDefinition, did_you_mean, refuse, spelt
 
 MAX_DESCRIPTION_CHARACTERS = 2_000
 MAX_SHORT_CHARACTERS = 200
@@ -78,7 +78,7 @@ def checked_tags(value: object, key: str = "tags") -> Mapping[str, str]:
         refuse(key, value, f"at most {MAX_TAGS} pairs of a name and a text")
     for name, text in value.items():
         if not isinstance(name, str) or _TAG_KEY.fullmatch(name) is None:
-            refuse(f"{key}.{str(name)[:63]!r}", text, f"named with {_COLUMN_FORM}")
+            refuse(f"{key}.{spelt(name)}", text, f"named with {_COLUMN_FORM}")
         checked_text(text, f"{key}.{name}")
     return MappingProxyType(dict(sorted(value.items())))
 

@@ -120,6 +120,14 @@ def shown(value: object) -> str:
     return cut
 
 
+def spelt(key: object) -> str:
+    """A key of a file as it can stand in a path of keys."""
+    text = str(key)
+    if text.isprintable() and text.strip() == text != "" and len(text) <= _MAX_SHOWN_CHARACTERS:
+        return text
+    return shown(text)
+
+
 def did_you_mean(word: object, known: Sequence[str]) -> str:
     """The nearest known word, in brackets with a space before; empty if none is near."""
     near = difflib.get_close_matches(str(word)[:100], known, n=1, cutoff=0.6)

@@ -25,6 +25,7 @@ from feature_catalog.definitions.errors import (
     UnreadableDefinitions,
     did_you_mean,
     shown,
+    spelt,
     within,
 )
 from feature_catalog.definitions.plain import Definition, from_plain
@@ -96,7 +97,7 @@ def parse_definitions(text: str, *, source: str = "features.yaml") -> Iterator[D
             raise UnknownDefinitionKey(
                 f"is not a known key of a file of feature definitions"
                 f"{did_you_mean(section, known)}; known are {', '.join(known)}",
-                key=section[:60],
+                key=spelt(section),
                 source=source,
             )
         if not isinstance(items, list):

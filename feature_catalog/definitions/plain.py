@@ -19,6 +19,7 @@ from feature_catalog.definitions.errors import (
     did_you_mean,
     refuse,
     shown,
+    spelt,
     within,
 )
 from feature_catalog.definitions.features import Feature
@@ -86,7 +87,7 @@ def _build(cls: type[Built], raw: object) -> Built:
             raise UnknownDefinitionKey(
                 f"is not a known key{did_you_mean(key, list(parameters))}; known are "
                 f"{', '.join(sorted(parameters))}",
-                key=str(key)[:60],
+                key=spelt(key),
             )
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in raw:

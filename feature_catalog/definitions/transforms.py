@@ -13,7 +13,7 @@ from device_runtime.transform_parameters import InvalidTransform as InvalidParam
 from device_runtime.transforms import OPS, asset_of
 from device_runtime.transforms import Transform as Operation
 from feature_catalog.definitions.bounds import checked_choice, checked_name
-from feature_catalog.definitions.errors import InvalidTransform, did_you_mean, shown, within
+from feature_catalog.definitions.errors import InvalidTransform, did_you_mean, shown, spelt, within
 
 _OF_ONE_PARAMETER = re.compile(r"\w+\.(\w+) (.*)", re.DOTALL)
 _ASSET_FORM = {
@@ -112,7 +112,7 @@ def _operation(op: str, parameters: object) -> Operation:
         if name not in known:
             raise InvalidTransform(
                 f"is no parameter of {op}{did_you_mean(name, known)}; it has {', '.join(known)}",
-                key=f"parameters.{str(name)[:60]}",
+                key=f"parameters.{spelt(name)}",
             )
     for name in needed:
         if name not in parameters:
