@@ -11,8 +11,9 @@ the batches, warmed up, until a second has passed; CPU time beside it, since oth
 too. Memory is the peak resident size (``VmHWM``) of the whole process, and how far it grew beyond
 that after imports.
 
-The limit is arithmetic for D and E, where the engines' matrix products decide; for A it is what a
-call costs, 20 records being some 0.2 MFLOP.
+The limit is arithmetic for D and E, where matrix products decide; for A it is what a call costs, 20
+records being some 0.2 MFLOP. D's artefact has to write convolutions as slices and products, builtin
+operators having no gradient of a convolution; TensorFlow and torch need not, and are faster there.
 
     python benchmarks/training_engines.py [--rounds 5]
 """

@@ -1,6 +1,7 @@
-"""Measured seconds per record as the device profiles of an environment."""
+"""Measured costs as the device profiles of an environment, and as a criteria file reads them."""
 
 import csv
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from device_runtime.errors import FlintError
 from feature_catalog.measurements import MeasurementRow, Measurements
 from flint.bench_table import newest_file
+from server.device_criteria import BENCHMARK_RECORDS
 
 
 class NoMeasurements(FlintError):
@@ -22,11 +24,13 @@ class MeasuredProfiles:
 
     Attributes:
         samples_s: Seconds per record of each run, by device model.
+        memory_mb: Memory that training takes, 10^6 bytes, of the models where it was measured.
         emulated: Device models that are emulated.
         left_out: Device models measured with another file of the model only.
     """
 
     samples_s: Mapping[str, Sequence[float]]
+    memory_mb: Mapping[str, float]
     emulated: tuple[str, ...]
     left_out: tuple[str, ...]
 
@@ -45,6 +49,11 @@ def measured_profiles(
         raise NoMeasurements(_none_of(measurements, model, emulated_only=bool(found)))
     return MeasuredProfiles(
         samples_s={name: row.measurement.per_example_samples_s for name, row in kept.items()},
+        memory_mb={
+            name: row.measurement.memory_mb
+            for name, row in kept.items()
+            if row.measurement.memory_mb is not None
+        },
         emulated=tuple(name for name, row in kept.items() if _is_emulated(row)),
         left_out=left_out,
     )
@@ -57,6 +66,19 @@ def write_profiles(path: Path, profiles: MeasuredProfiles) -> None:
         writer.writerow(("device_model", "per_example_s"))
         for name, samples_s in profiles.samples_s.items():
             writer.writerows((name, repr(seconds)) for seconds in samples_s)
+
+
+def write_measurements(path: Path, profiles: MeasuredProfiles) -> None:
+    """Write ``device_model, train_s_per_5000, memory_mb``, a row a model, as criteria read them.
+
+    Memory that was not measured is left empty.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("device_model", "train_s_per_5000", "memory_mb"))
+        for name, samples_s in profiles.samples_s.items():
+            train_s = BENCHMARK_RECORDS * statistics.fmean(samples_s)
+            writer.writerow((name, repr(train_s), profiles.memory_mb.get(name, "")))
 
 
 def _is_emulated(row: MeasurementRow) -> bool:

@@ -205,6 +205,14 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Also keep the file here.", show_default=False),
     ] = None,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Also write the table that `measurements` of a criteria file names.",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -216,20 +224,22 @@ def export(
     """
     import tempfile
 
-    from flint.bench_export import measured_profiles, write_profiles
+    from flint.bench_export import measured_profiles, write_measurements, write_profiles
     from flint.bench_table import left_out_sentence
     from flint.catalog_session import open_catalog
     from flint.reports.output_file import check_writable
     from flint.trace_statistics import read_statistics
 
-    if output is not None:
-        check_writable(output)
+    for path in filter(None, (output, measurements)):
+        check_writable(path)
     with open_catalog(resolve_home(home)) as catalog, tempfile.TemporaryDirectory() as folder:
         profiles = measured_profiles(
             catalog.measurements, model, with_emulated=not without_emulated
         )
         path = output if output is not None else Path(folder) / f"{name}.csv"
         write_profiles(path, profiles)
+        if measurements is not None:
+            write_measurements(measurements, profiles)
         statistics = read_statistics(path, "device_profiles") | {
             "measured_model": model,
             "emulated_device_models": len(profiles.emulated),

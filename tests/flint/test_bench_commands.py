@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from android_bench.packing import load_model, pack
@@ -16,6 +17,7 @@ from feature_catalog.blobs import BlobStore
 from feature_catalog.database import connect
 from feature_catalog.environment_inputs import EnvironmentInputs
 from feature_catalog.measurements import Measurements
+from simulation.availability.measurements import read_measurements
 from simulation.traces.device_profiles import read_device_profiles
 
 pytestmark = pytest.mark.integration
@@ -110,13 +112,24 @@ def test_from_a_model_to_a_page_and_to_the_profiles_of_a_dry_run(
     assert "<svg" in (tmp_path / "devices.html").read_text()
     assert "A tiny_mlp" in flint("bench", "report").stdout
 
-    exported = flint.answer("bench", "export", "tiny_bench", "--model", "tiny_mlp")
+    costs = tmp_path / "measurements.csv"
+    exported = flint.answer(
+        *("bench", "export", "tiny_bench", "--model", "tiny_mlp", "--measurements", costs)
+    )
     assert exported["device_profiles"] == "tiny_bench@1"
     assert (exported["device_models"], exported["samples"], exported["emulated"]) == (3, 6, 2)
     inputs = EnvironmentInputs(flint.engine, flint.blobs)
     row = inputs.get("tiny_bench@1")
     assert row.kind == "device_profiles"
-    assert len(read_device_profiles(inputs.local_file(row)).device_models) == 3
+    profiles = read_device_profiles(inputs.local_file(row))
+    assert len(profiles.device_models) == 3
+    # What a criteria file of `flint availability build` judges device models by.
+    judged = read_measurements(costs, memory=True)
+    assert set(judged.row) == set(profiles.device_models)
+    per_model = np.add.reduceat(profiles.samples_s, profiles.offsets[:-1]) / 2
+    train_s = [judged.train_s[judged.row[name]] for name in profiles.device_models]
+    assert train_s == pytest.approx(5000 * per_model)
+    assert (judged.memory_mb > 0).all()
 
 
 def test_a_benchmark_that_gives_no_figures_says_why_and_ends_with_2(flint: Flint, run_options):
