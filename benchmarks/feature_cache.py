@@ -1,4 +1,4 @@
-r"""The device's feature file: killed 10^5 steps long, and a replayed day of sessions.
+r"""The device's feature file: killed over 10^5 steps, and a replayed day of sessions.
 
 Kills: a process puts, gets, evicts, removes and appends at random, checks every step, and is killed
 with SIGKILL at random moments (`tests/device_runtime/feature_worker.py`). Counted are limits

@@ -117,6 +117,12 @@ class Column:
         values[self.missing] = fill
         return Column(self.kind, values, np.zeros_like(self.missing))
 
+    def to_list(self) -> list[Any]:
+        """The rows as Python values, None where missing."""
+        values = self.values.astype(object)
+        values[self.missing] = None
+        return list(values.tolist())
+
     def as_dtype(self, dtype: str) -> NDArray[Any]:
         """Hand out the values for a model, e.g. as int32 or float32.
 

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from device_runtime.columns import Column, Kind
 from device_runtime.errors import FlintError
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_policies import Retention
 from device_runtime.feature_values import Value, decode_row, encode_row
 from device_runtime.retained_records import RetainedRecords
+from device_runtime.transform_assets import Assets
+from device_runtime.transform_chain import TransformChain
 
 _MAX_EVENT_BYTES = 2**20
 
@@ -53,9 +57,41 @@ class EventStore:
     """The events of one schema."""
 
     def __init__(
-        self, database: FeatureDatabase, schema: EventSchema, retention: Retention
+        self,
+        database: FeatureDatabase,
+        schema: EventSchema,
+        retention: Retention,
+        *,
+        ingest: Mapping[str, TransformChain] | None = None,
+        assets: Assets | None = None,
     ) -> None:
+        """Take up what is there.
+
+        Args:
+            database: Where they are kept.
+            schema: What an event consists of.
+            retention: How long and how much is kept.
+            ingest: By field, what a value goes through before it is stored; what comes in is in
+                the file in no other form.
+            assets: What those chains read.
+
+        Raises:
+            InvalidTransform: If a chain does not take its field's values.
+            UnsuitableEvent: If a chain is for a field the schema does not have.
+        """
         self.schema = schema
+        self._ingest = dict(ingest or {})
+        self._assets = assets
+        for name in self._ingest:
+            if name not in schema.fields:
+                raise UnsuitableEvent(
+                    f"an ingest transform is for {name[:60]}, which an event {schema.event} does "
+                    f"not have; its fields are {', '.join(schema.fields)}"
+                )
+        self._kinds = {
+            name: self._ingest[name].gives(kind) if name in self._ingest else kind
+            for name, kind in schema.fields.items()
+        }
         self._records = RetainedRecords(database, f"event/{schema.event}", retention)
 
     @property
@@ -76,7 +112,11 @@ class EventStore:
         Raises:
             UnsuitableEvent: If a field is unknown, of another kind, or the event is too large.
         """
-        body = encode_row({name: self._checked(name, value) for name, value in values.items()})
+        checked = {name: self._checked(name, value) for name, value in values.items()}
+        for name, chain in self._ingest.items():
+            column = Column.of([checked.get(name)], kind=self.schema.fields[name])
+            checked[name] = chain.apply(column, self._assets).to_list()[0]
+        body = encode_row(checked)
         if len(body) > _MAX_EVENT_BYTES:
             raise UnsuitableEvent(
                 f"an event {self.schema.event} has {len(body)} bytes; at most "
@@ -92,11 +132,11 @@ class EventStore:
         ]
 
     def columns(self, max_events: int) -> dict[str, Column]:
-        """The newest events as columns, a row each, oldest first."""
+        """The newest events as columns, a row each, oldest first, of the kinds that are stored."""
         events = self.newest(max_events)
         return {
             name: Column.of([event.values.get(name) for event in events], kind=kind)
-            for name, kind in self.schema.fields.items()
+            for name, kind in self._kinds.items()
         }
 
     def count(self) -> int:
@@ -122,6 +162,8 @@ class EventStore:
             raise UnsuitableEvent(
                 f"an event {self.schema.event} has no field {name[:60]}; its fields are {known}"
             )
+        if isinstance(value, np.generic):
+            value = value.item()
         if value is None or value != value:  # noqa: PLR0124 - NaN is missing
             return None
         if not _fits(kind, value):

@@ -63,6 +63,8 @@ END;
 _COUNTED = {"records": ("stream",), "entries": ("app", "view")}
 _ANCHOR_EVERY_MS = 60_000
 _BUSY_S = 30.0
+_OUTERMOST = ("BEGIN IMMEDIATE", ("ROLLBACK",), "COMMIT")
+_ENCLOSED = ("SAVEPOINT inner", ("ROLLBACK TO inner", "RELEASE inner"), "RELEASE inner")
 
 
 class UnreadableFeatureDatabase(FlintError):
@@ -85,7 +87,7 @@ class FeatureDatabase:
         self._read_time = read_time
         self._lock = threading.RLock()
         self._depth = 0
-        with self._named_errors():
+        with self._named_errors(OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.connection = _open(path)
             self._anchor = self._load_anchor()
@@ -105,27 +107,27 @@ class FeatureDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block, or nothing of it; a block inside another joins it.
+        """All of the block, or nothing of it; also of a block inside another.
 
         Raises:
             UnreadableFeatureDatabase: If the file turns out damaged, or there is no room for it.
         """
-        with self._lock, self._named_errors():
-            if self._depth:
-                yield self.connection
-                return
-            self.connection.execute("BEGIN IMMEDIATE")
+        with self._lock, self._named_errors(sqlite3.Error):
+            begin, undo, end = _ENCLOSED if self._depth else _OUTERMOST
+            self.connection.execute(begin)
             self._depth += 1
             try:
-                self._move_anchor()
+                if self._depth == 1:
+                    self._move_anchor()
                 yield self.connection
+                self.connection.execute(end)
             except BaseException:
-                self._depth -= 1
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+                if self.connection.in_transaction:  # not after SQLite undid it all by itself
+                    for statement in undo:
+                        self.connection.execute(statement)
                 raise
-            self._depth -= 1
-            self.connection.execute("COMMIT")
+            finally:
+                self._depth -= 1
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -134,7 +136,7 @@ class FeatureDatabase:
         Raises:
             UnreadableFeatureDatabase: If the file turns out damaged.
         """
-        with self._lock, self._named_errors():
+        with self._lock, self._named_errors(sqlite3.Error):
             yield self.connection
 
     def totals(self, part: str, *names: str) -> tuple[int, int]:
@@ -152,10 +154,10 @@ class FeatureDatabase:
         return rows or 0, total_bytes or 0
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _named_errors(self, *errors: type[Exception]) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except errors as error:
             raise UnreadableFeatureDatabase(
                 f"{self.path} is not a feature file this process can use ({error}); free space "
                 "or give a writable folder if that is what it says, else delete the file to begin "

@@ -24,7 +24,7 @@ class OnFull(StrEnum):
     """What happens to a record for which there is no room."""
 
     DROP_OLDEST = "drop_oldest"
-    DROP_NEW = "drop_new"
+    DROP_NEWEST = "drop_newest"
 
 
 class CacheMode(StrEnum):

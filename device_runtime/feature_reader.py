@@ -11,11 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
-from device_runtime.columns import Column, Kind
+from device_runtime.columns import Column, Kind, UnsuitableColumn
 from device_runtime.feature_cache import CachedView, EntryKey, FeatureCache
 from device_runtime.feature_policies import CacheMode, CachePolicy, Network, OnMiss
 from device_runtime.feature_values import (
@@ -282,11 +281,8 @@ class FeatureReader:
             raw = [key for key in dict.fromkeys(kept) if key not in ready]
             parts = [decode_processed(list(ready.values()))] if ready else []
             if raw or not parts:
-                values = [_shaped(found.raw[key].get(f.name), f) for key in raw]
-                column = f.chain.apply(
-                    Column.of(np.array(values, object).reshape(len(raw), *f.shape), kind=f.kind),
-                    self._assets,
-                )
+                values = [found.raw[key].get(f.name) for key in raw]
+                column = f.chain.apply(_column_of(f, values), self._assets)
                 parts.append(column)
                 made[f.name] = (raw, column)
             place = {key: number for number, key in enumerate([*ready, *raw])}
@@ -353,8 +349,13 @@ def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     return (keys[start : start + _FETCH_KEYS] for start in range(0, len(keys), _FETCH_KEYS))
 
 
-def _shaped(value: Value, f: ViewField) -> Any:  # noqa: ANN401
-    """A missing value of several elements has all of them missing."""
-    if f.shape and value is None:
-        return np.full(f.shape, None, object).tolist()
-    return value
+def _column_of(f: ViewField, values: Sequence[Value]) -> Column:
+    """A field's values as a column; a missing one of several elements has all of them missing."""
+    rows = [np.full(f.shape, None, object).tolist() if value is None else value for value in values]
+    array = np.array(rows, object)
+    if rows and array.shape != (len(rows), *f.shape):
+        raise UnsuitableColumn(
+            f"a value of {f.name} has another shape than {f.shape}, which its view says; "
+            "correct the view's field or its source"
+        )
+    return Column.of(array.reshape(len(rows), *f.shape), kind=f.kind)

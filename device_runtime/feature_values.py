@@ -97,6 +97,8 @@ def _loads(body: bytes) -> Any:  # noqa: ANN401
 
 
 def _plain(value: Value) -> Any:  # noqa: ANN401
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, str | bool | int | None):
         return value
     if isinstance(value, float):

@@ -43,7 +43,10 @@ def transform_array(values: Values, chain: TransformChain, assets: Assets | None
             return pa.chunked_array(done)
         empty = transform_array(pa.array([], values.type), chain, assets)
         return pa.chunked_array([], type=empty.type)
-    return array_of(chain.apply(column_of(values), assets))
+    if pat.is_fixed_size_list(values.type) or _kind_of(values.type) is not Kind.STRING:
+        return array_of(chain.apply(column_of(values), assets))
+    distinct, places = _distinct(values)
+    return array_of(chain.apply(column_of(distinct), assets)).take(places)
 
 
 def column_of(array: pa.Array) -> Column:
@@ -79,6 +82,14 @@ def array_of(column: Column) -> pa.Array:
     for width in reversed(column.values.shape[1:]):
         array = pa.FixedSizeListArray.from_arrays(array, width)
     return array
+
+
+def _distinct(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Each text once, and null, and where every row's is: texts repeat, and cost most."""
+    encoded = texts if pat.is_dictionary(texts.type) else texts.dictionary_encode()
+    known = encoded.dictionary
+    places = encoded.indices.cast(pa.int64()).fill_null(len(known))
+    return pa.concat_arrays([known, pa.nulls(1, known.type)]), places
 
 
 def _nulls_of(array: pa.Array) -> NDArray[np.bool_]:

@@ -152,6 +152,7 @@ def start_device(gateway, tiny, tmp_path):
         *,
         records: int = 50,
         token: str | None = TOKEN,
+        source=None,
         runner_type=DeviceRunner,
         trust=None,
         **options,
@@ -174,7 +175,7 @@ def start_device(gateway, tiny, tmp_path):
         options.setdefault("pacing", Pacing())
         runner = runner_type(
             store,
-            examples,
+            source or examples,
             state,
             shared,
             DeviceDescription("com.example", "Pixel 8", "2024-05", token),

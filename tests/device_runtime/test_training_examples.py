@@ -179,6 +179,33 @@ def test_a_model_trains_on_what_the_device_made(log, examples, ready, spec, time
     assert result.loss_after < result.loss_before
 
 
+def test_a_device_trains_a_leased_task_on_what_it_inferred_and_its_user_did(
+    log, examples, ready, spec, time, gateway, start_device, make_task
+):
+    x, _ = draw_records(spec, 30)
+    shown = log.infer(ready, x, [str(n) for n in range(30)])
+    for clicked in ("3", "7"):
+        log.observe(shown.inference_id, clicked)
+    time.pass_s(WINDOW_S + 1)
+    log.close_windows()
+    gateway.tasks.append(make_task())
+    device = start_device(records=0, source=examples)
+    device.step_until(lambda: gateway.uploads)
+    (update,) = gateway.updates()
+    assert update.num_examples == 30
+    assert update.loss_after < update.loss_before
+
+
+def test_a_device_that_made_no_examples_yet_asks_for_no_task(
+    examples, gateway, start_device, make_task
+):
+    gateway.tasks.append(make_task())
+    device = start_device(records=0, source=examples)
+    device.step_until_idle()
+    assert device.counts["no_examples"]
+    assert gateway.uploads == []
+
+
 @pytest.mark.parametrize("candidates", [["a"], ["a", "a"], ["a", "b", "c"]])
 def test_candidates_and_features_that_do_not_go_together_are_refused(log, ready, spec, candidates):
     with pytest.raises(UnsuitableInference, match="FLN-2857"):
