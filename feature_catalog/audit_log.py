@@ -40,6 +40,7 @@ class AuditAction(StrEnum):
     SETTINGS_CHANGED = "settings.changed"
     BACKUP_MADE = "backup.made"
     BACKUP_RESTORED = "backup.restored"
+    FEATURES_APPLIED = "features.applied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Keys of Postgres's advisory locks: arbitrary, and ours alone in this database.
 UPGRADE_LOCK = 0x464C494E_54000001
 LEADER_LOCK = 0x464C494E_54000002
+FEATURES_LOCK = 0x464C494E_54000003
 
 PATIENCE_WITH_DATABASE_S = 20.0
 """How long a server process that starts waits for the database; then its supervisor tries again."""

@@ -88,6 +88,7 @@ class NewVersion:
         optimizer_state: Serialised server-optimiser slots, or None.
         release_ids: Releases whose sums are in it.
         contract_sha256: Digest of what devices were held to, or None.
+        feature_contract_sha256: Of the feature service it was trained with, or None.
     """
 
     name: str
@@ -102,6 +103,7 @@ class NewVersion:
     optimizer_state: bytes | None = None
     release_ids: Sequence[str] = ()
     contract_sha256: bytes | None = None
+    feature_contract_sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class ModelVersion:
     parameters_sha256: bytes
     optimizer_state_sha256: bytes | None
     contract_sha256: bytes | None
+    feature_contract_sha256: bytes | None
     metrics: Mapping[str, float]
     strategy_state: Mapping[str, Any]
     release_ids: tuple[str, ...]
@@ -218,6 +221,7 @@ class ModelStore:
                     parameters_sha256=parameters_sha256,
                     optimizer_state_sha256=state_sha256,
                     contract_sha256=version.contract_sha256,
+                    feature_contract_sha256=version.feature_contract_sha256,
                     metrics=dict(version.metrics),
                     strategy_state=dict(version.strategy_state),
                     release_ids=list(version.release_ids),
@@ -455,6 +459,7 @@ def _version(record: ModelVersionRecord) -> ModelVersion:
         parameters_sha256=record.parameters_sha256,
         optimizer_state_sha256=record.optimizer_state_sha256,
         contract_sha256=record.contract_sha256,
+        feature_contract_sha256=record.feature_contract_sha256,
         metrics={n: math.nan if v is None else float(v) for n, v in record.metrics.items()},
         strategy_state=record.strategy_state,
         release_ids=tuple(record.release_ids),

@@ -65,7 +65,11 @@ class ModelLine(Base):
 
 
 class ModelVersionRecord(Base):
-    """One stored version of a model: immutable but for its metrics."""
+    """One stored version of a model: immutable but for its metrics.
+
+    Attributes:
+        feature_contract_sha256: `FeatureContractRecord.sha256` of what it was trained with.
+    """
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -85,6 +89,7 @@ class ModelVersionRecord(Base):
     parameters_sha256: Mapped[bytes]
     optimizer_state_sha256: Mapped[bytes | None]
     contract_sha256: Mapped[bytes | None]
+    feature_contract_sha256: Mapped[bytes | None] = mapped_column(index=True)
     metrics: Mapped[dict[str, Any]]
     strategy_state: Mapped[dict[str, Any]]
     release_ids: Mapped[list[Any]]
@@ -378,3 +383,66 @@ class MeasurementRecord(Base):
     latency_p50_ms: Mapped[float | None]
     latency_p95_ms: Mapped[float | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class FeatureApplyRecord(Base):
+    """One change of the feature definitions, of one definition or many. Triggers keep it as it is.
+
+    Attributes:
+        registry_sha256: Digest of all definitions after it (`feature_registry.RegistryState`).
+        changes: Action, kind, name and version of each.
+    """
+
+    __tablename__ = "feature_applies"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    actor: Mapped[str]
+    registry_sha256: Mapped[bytes]
+    changes: Mapped[list[Any]]
+    applied_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class FeatureDefinitionRecord(Base):
+    """One version of a feature definition. Triggers keep it as it is.
+
+    Attributes:
+        version: From 1, without gaps, also over deletions.
+        definition_json: Canonical JSON (`definitions.plain`); null: deleted with this version.
+        sha256: Of that text.
+    """
+
+    __tablename__ = "feature_definitions"
+    __table_args__ = (
+        CheckConstraint(
+            "kind IN ('entity', 'asset', 'feature_view', 'feature_service')", name="kind"
+        ),
+        CheckConstraint("version >= 1", name="version"),
+        CheckConstraint("(definition_json IS NULL) = (sha256 IS NULL)", name="text_and_digest"),
+    )
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    definition_json: Mapped[str | None]
+    sha256: Mapped[bytes | None]
+    apply_id: Mapped[int] = mapped_column(ForeignKey(FeatureApplyRecord.id))
+
+
+class FeatureContractRecord(Base):
+    """What a feature service came to with an apply that changed it. Triggers keep it as it is.
+
+    Attributes:
+        service_version: Version of the service's own definition then.
+        content_json: Canonical JSON of every member (`definitions.contracts`).
+        sha256: Of that text: the contract's digest.
+    """
+
+    __tablename__ = "feature_contracts"
+    __table_args__ = (UniqueConstraint("service", "apply_id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    service: Mapped[str]
+    service_version: Mapped[int]
+    sha256: Mapped[bytes] = mapped_column(index=True)
+    content_json: Mapped[str]
+    apply_id: Mapped[int] = mapped_column(ForeignKey(FeatureApplyRecord.id))

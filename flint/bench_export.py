@@ -1,15 +1,17 @@
 """Measured costs as the device profiles of an environment, and as a criteria file reads them."""
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from device_runtime.errors import FlintError
 from feature_catalog.measurements import MeasurementRow, Measurements
 from flint.bench_table import newest_file
 from server.device_criteria import BENCHMARK_RECORDS
+from simulation.fitting.input_file import write_input
 
 
 class NoMeasurements(FlintError):
@@ -60,25 +62,29 @@ def measured_profiles(
 
 
 def write_profiles(path: Path, profiles: MeasuredProfiles) -> None:
-    """Write ``device_model, per_example_s``, a row a sample, as environments read it."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("device_model", "per_example_s"))
-        for name, samples_s in profiles.samples_s.items():
-            writer.writerows((name, repr(seconds)) for seconds in samples_s)
+    """Write ``device_model, per_example_s``, a row a sample, as environments read it.
+
+    Raises:
+        UnwritableInputFile: If it cannot be written.
+    """
+    rows = [(name, s) for name, samples_s in profiles.samples_s.items() for s in samples_s]
+    names, seconds = zip(*rows, strict=True)
+    write_input(path, pa.table({"device_model": names, "per_example_s": seconds}), {})
 
 
 def write_measurements(path: Path, profiles: MeasuredProfiles) -> None:
     """Write ``device_model, train_s_per_5000, memory_mb``, a row a model, as criteria read them.
 
     Memory that was not measured is left empty.
+
+    Raises:
+        UnwritableInputFile: If it cannot be written.
     """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("device_model", "train_s_per_5000", "memory_mb"))
-        for name, samples_s in profiles.samples_s.items():
-            train_s = BENCHMARK_RECORDS * statistics.fmean(samples_s)
-            writer.writerow((name, repr(train_s), profiles.memory_mb.get(name, "")))
+    names = list(profiles.samples_s)
+    train_s = [BENCHMARK_RECORDS * statistics.fmean(profiles.samples_s[name]) for name in names]
+    memory_mb = pa.array([profiles.memory_mb.get(name) for name in names], pa.float64())
+    columns = {"device_model": names, "train_s_per_5000": train_s, "memory_mb": memory_mb}
+    write_input(path, pa.table(columns), {})
 
 
 def _is_emulated(row: MeasurementRow) -> bool:

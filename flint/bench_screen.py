@@ -18,7 +18,7 @@ class BenchScreen:
     """
 
     def __init__(self, groups: int) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("measuring"),
             BarColumn(),

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from android_bench.derived import FleetFigures, across_device_models
-from feature_catalog.measurements import Measurement, MeasurementRow, Measurements
+from feature_catalog.measurements import (
+    MeasuredTask,
+    Measurement,
+    MeasurementRow,
+    Measurements,
+)
 from modeling.model_sizes import FLINT_TABLE_5, PublishedModel
-
-RECORDS = 5000
-"""What training times are scaled to, as in the paper."""
+from server.device_criteria import BENCHMARK_RECORDS
 
 FLEETS: Mapping[str, str] = {
     "adb": "devices",
@@ -27,7 +30,7 @@ class TableRow:
 
     Attributes:
         fleet: A value of `FLEETS`.
-        train_s: Seconds for `RECORDS` records of each device model, ascending by name.
+        train_s: Seconds for `BENCHMARK_RECORDS` records of each device model, ascending by name.
         storage_mb: Model file and manifest; None where nothing was measured.
         published: The paper's row, if the model stands for one.
     """
@@ -59,7 +62,7 @@ class MeasuredTable:
 
 
 def measured_table(measurements: Measurements, models: Sequence[str] = ()) -> MeasuredTable:
-    """Newest valid measurement of each device model, of each model's newest file.
+    """Newest valid measurement of each device model and task, of each model's newest file.
 
     Args:
         models: Only of these, all of them if none is given.
@@ -70,10 +73,10 @@ def measured_table(measurements: Measurements, models: Sequence[str] = ()) -> Me
     rows: list[TableRow] = []
     left_out: dict[str, tuple[str, ...]] = {}
     for model in wanted:
-        train, others = newest_file(measurements, model)
-        if others:
-            left_out[model] = others
-        infer = measurements.latest_by_device_model(model, "infer")
+        train, not_trained = newest_file(measurements, model)
+        infer, not_inferred = newest_file(measurements, model, "infer")
+        if others := sorted({*not_trained, *not_inferred}):
+            left_out[model] = tuple(others)
         rows += rows_of(
             model,
             [row.measurement for row in train.values()],
@@ -83,17 +86,18 @@ def measured_table(measurements: Measurements, models: Sequence[str] = ()) -> Me
 
 
 def newest_file(
-    measurements: Measurements, model: str
+    measurements: Measurements, model: str, task: MeasuredTask = "train"
 ) -> tuple[Mapping[str, MeasurementRow], tuple[str, ...]]:
-    """Valid training measurements of a model's newest file, and device models with others only.
+    """Valid measurements of a model's newest file, and device models with others only.
 
-    A user's model may have changed under its name; times of two files do not belong together.
+    A user's model may have changed under its name; times of two files do not belong together. Each
+    task has its newest file: another batch size, as inference often has, is another file.
     """
-    every = measurements.latest_by_device_model(model, "train")
+    every = measurements.latest_by_device_model(model, task)
     if not every:
         return {}, ()
     newest = max(every.values(), key=lambda row: row.id).measurement.model_sha256
-    same = measurements.latest_by_device_model(model, "train", model_sha256=newest)
+    same = measurements.latest_by_device_model(model, task, model_sha256=newest)
     return same, tuple(sorted(set(every) - set(same)))
 
 
@@ -114,7 +118,9 @@ def _row(
     model: str, fleet: str, trained: list[Measurement], inferred: list[Measurement]
 ) -> TableRow:
     train_s = {
-        m.device_model: m.per_example_s * RECORDS for m in trained if m.per_example_s is not None
+        m.device_model: m.per_example_s * BENCHMARK_RECORDS
+        for m in trained
+        if m.per_example_s is not None
     }
     return TableRow(
         model=model,
@@ -162,7 +168,7 @@ COLUMNS = (
     "storage MB",
     "network MB",
     "memory MB",
-    "train s / 5,000 records",
+    f"train s / {BENCHMARK_RECORDS:,} records",
     "CPU %",
     "infer p50 ms",
     "infer p95 ms",

@@ -23,9 +23,11 @@ COLUMNS = (
 
 
 def shown(outcomes: BenchOutcomes) -> list[tuple[object, ...]]:
-    """Rows of `COLUMNS`, a device each."""
+    """Rows of `COLUMNS`, a device each: real ones before emulated ones, then by name."""
     rows: list[tuple[object, ...]] = []
-    for result in outcomes.results:
+    for result in sorted(
+        outcomes.results, key=lambda each: (each.device.emulated, each.device.device_model)
+    ):
         figures = derive(result)
         if figures is not None:
             rows.append(

@@ -14,6 +14,7 @@ from feature_catalog.database import connect, upgrade
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
+from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
@@ -43,6 +44,11 @@ class CatalogSession:
     def simulation_runs(self) -> SimulationRuns:
         """Dry-runs and their results."""
         return SimulationRuns(self.engine, self.blobs)
+
+    @property
+    def features(self) -> FeatureRegistry:
+        """Feature definitions, their history and contracts."""
+        return FeatureRegistry(self.engine)
 
     @property
     def measurements(self) -> Measurements:

@@ -10,6 +10,7 @@ from feature_catalog.blobs import BlobStore
 from feature_catalog.database import DatabaseUnreachable, connect
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.devices import DeviceRegistry
+from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.jobs import JobQueue
 from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
@@ -59,6 +60,11 @@ class Deployment:
     def datasets(self) -> DatasetCatalog:
         """Data sets by name and version."""
         return DatasetCatalog(self.engine, self.blobs)
+
+    @property
+    def features(self) -> FeatureRegistry:
+        """Feature definitions, their history and contracts."""
+        return FeatureRegistry(self.engine)
 
     @property
     def measurements(self) -> Measurements:

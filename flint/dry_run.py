@@ -8,6 +8,7 @@ from device_runtime.errors import FlintError
 from feature_catalog.simulation_runs import SimulationRunRow
 from flint.catalog_session import CatalogSession
 from flint.measured_devices import measured_memory_mb
+from server.feature_service import pin_feature_service
 from server.job import Job
 from server.job_file import load_job
 from simulation.catalog_inputs import CatalogInputs
@@ -58,6 +59,7 @@ def simulate(
             run is then recorded as failed, and can be resumed where it had a checkpoint.
     """
     job, environment = load_job(job_file), load_environment(environment_file)
+    job = pin_feature_service(job, catalog.features)
     job = _without_evaluation(job) if options.system_only else job
     runs = catalog.simulation_runs
     resumed = None if options.resume is None else runs.get(options.resume)

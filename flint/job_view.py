@@ -66,7 +66,7 @@ def print_job(row: JobRow) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 100
-    Console(width=width, highlight=False).print(render(row))
+    Console(width=width, highlight=False, emoji=False).print(render(row))
 
 
 def render(row: JobRow) -> "RenderableType":

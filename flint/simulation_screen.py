@@ -17,7 +17,7 @@ class SimulationScreen:
     """A live line on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._live: Live | None = None
         self._begun_s = time.monotonic()
         self._shown_s = self._begun_s

@@ -19,7 +19,7 @@ class StepsScreen:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._shown_s = time.monotonic()
 

@@ -12,6 +12,7 @@ from flint.extras import require
 from flint.measured_devices import with_measured_devices
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
+from server.feature_service import pin_feature_service
 from server.initial_version import resolve_initial_version
 from server.job import FedAvgSettings, Job
 from server.operations.settings import ServerSettings
@@ -44,9 +45,9 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         note: Told what takes long.
 
     Raises:
-        FlintError: If data set or initial version do not exist or do not fit, no device was
-            measured that the job admits, the artefact cannot be built, or the SuperLink does not
-            take the run.
+        FlintError: If data set, feature service or initial version do not exist or do not fit, no
+            device was measured that the job admits, the artefact cannot be built, or the SuperLink
+            does not take the run.
     """
     from server.flower.adapter import stop_run, submit_run
 
@@ -59,6 +60,12 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
             check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
+    job = pin_feature_service(job, deployment.features)
+    if job.feature_service is not None:
+        note(
+            f"versions will be tied to the feature contract {job.feature_service}; devices train "
+            "on the records that their apps store, which must be of its features"
+        )
     resolve_initial_version(job, deployment.models)
     job = with_measured_devices(job, deployment.measurements, note)
     _note_small_rounds(deployment.settings, job, note)

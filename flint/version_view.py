@@ -23,5 +23,10 @@ def describe(version: ModelVersion) -> dict[str, Any]:
         "metrics": dict(version.metrics),
         "strategy_state": dict(version.strategy_state),
         "parameters_sha256": version.parameters_sha256.hex(),
+        "feature_contract_sha256": (
+            None
+            if version.feature_contract_sha256 is None
+            else version.feature_contract_sha256.hex()
+        ),
         "created_at": version.created_at.isoformat(),
     }

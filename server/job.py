@@ -310,10 +310,17 @@ class Selection(Block):
 
 
 class Job(Block):
-    """A whole job file, checked."""
+    """A whole job file, checked.
+
+    Attributes:
+        feature_service: ``name``, or once submitted ``name@contract`` (SHA-256, hexadecimal).
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     model: str
+    feature_service: str | None = Field(
+        default=None, pattern=r"^[a-z][a-z0-9_]{0,62}(@[0-9a-f]{64})?$"
+    )
     client: ClientTraining
     strategy: StrategySettings
     initial_version: str | None = None
@@ -431,6 +438,14 @@ class Job(Block):
         """Example count beyond which an update is refused."""
         return self.privacy.robustness.max_claimed_examples or self.client.max_records
 
+    @property
+    def feature_contract_sha256(self) -> bytes | None:
+        """Digest of the feature contract the job is pinned to; None where it names no service."""
+        _, _, sha256 = (self.feature_service or "").partition("@")
+        return bytes.fromhex(sha256) if sha256 else None
+
     def to_json(self) -> str:
         """Canonical JSON, as stored in the catalog and sent to gateways."""
-        return self.model_dump_json()
+        # A job without a service reads as it did before there were any.
+        unset = {"feature_service"} if self.feature_service is None else None
+        return self.model_dump_json(exclude=unset)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from device_runtime.errors import FlintError
+from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from modeling.zoo import MODELS
 from server.job import Job
 from server.strict_blocks import (
@@ -18,7 +19,6 @@ from server.strict_blocks import (
     shown,
     value_at,
 )
-from server.strict_yaml import StrictYamlError, load_mapping, read_text
 
 
 class JobFileError(FlintError):
@@ -48,7 +48,6 @@ class JobFeatureNotBuilt(JobFileError):
 # Keys of design and documentation that come alive later, each with what to do until then. A job
 # that asks for one is refused, never run without it.
 _NOT_BUILT: Mapping[tuple[str, ...], str] = {
-    ("feature_service",): "remove it; the evaluation data set's own features are used",
     ("privacy", "differential_privacy"): (
         "remove it only if the model may be trained without differential privacy"
     ),
@@ -74,6 +73,7 @@ _MEASURED = ("participation", "device", "measured")
 _FORMS = {
     "name": 'a short name such as "ads-ctr": lower-case letters, digits, - and _, a letter first',
     "participation.device.min_os_release": 'a month such as "2019-09"',
+    "feature_service": 'the name of a feature service, such as "ads_ctr_v1" (`flint catalog list`)',
     "participation.state.allowed_hours": 'local hours such as "22:00-06:00"',
 }
 

@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from device_runtime.errors import FlintError
+from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from server.job import Job
 from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown, value_at
-from server.strict_yaml import StrictYamlError, load_mapping, read_text
 from simulation.traces.spans import SpanRules
 
 _CATALOG_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}(@([1-9][0-9]*|latest))?$")

@@ -66,7 +66,7 @@ class AndroidApp:
         """What to install, in this order.
 
         Raises:
-            MissingApk: If one of them is not a file.
+            MissingApk: If one of them is not a file, or holds nothing.
         """
         given = tuple(apk for apk in (self.app_apk, self.test_apk) if apk is not None)
         for apk in given:
@@ -75,6 +75,8 @@ class AndroidApp:
                     f"{apk} is no file, so the benchmark's app cannot be installed; give the path "
                     "of the APK that was built"
                 )
+            if apk.stat().st_size == 0:
+                raise MissingApk(f"{apk} is of 0 bytes; give the path of the APK that was built")
         return given
 
 

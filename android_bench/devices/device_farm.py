@@ -141,7 +141,8 @@ class DeviceFarmGroup:
         project_arn = target.project()
         if target.resume_run is None and len(target.app.apks) < 2:
             raise InvalidFarmTarget(
-                "Device Farm needs the APKs of the app and of its instrumentation; give both paths"
+                "Device Farm needs the APKs of the app and of its instrumentation; give both "
+                "(--app-apk, --test-apk)"
             )
         self.name = f"device-farm:{target.pool_arn.rpartition('/')[2].rpartition(':')[2]}"
         self._target = target

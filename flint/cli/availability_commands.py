@@ -18,6 +18,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+# Of the example's transfers: more devices tell no more of links.
+_MOST_LINKS = 10_000
+
 
 @app.command("build")
 def build(
@@ -108,13 +111,19 @@ def example(
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same log.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a made-up session log, benchmark results and a criteria file to try `build` with.
+    """Write made-up logs, benchmark results and a criteria file to try the tools with.
+
+    `sessions.parquet` and `criteria.yaml` (with `measurements.csv`) are for `build`; `phones.csv`,
+    facts about the log's device models and the emulated fleet's, for `flint population build`;
+    `transfers.parquet` for `flint bandwidth fit`. docs/measuring.md goes all the way.
 
     Example: flint availability example demo && flint availability build demo/sessions.parquet -c
     demo/criteria.yaml
     """
+    from flint.example_phones import write_phones
     from flint.rows_screen import RowsScreen
     from simulation.availability.generated_log import GeneratedLog, write_example
+    from simulation.fitting.generated_transfers import write_transfers
 
     with RowsScreen() as screen:
         rows = write_example(
@@ -124,11 +133,16 @@ def example(
             progress=lambda done, total: screen.progress("devices", done, total),
         )
     log, criteria = folder / "sessions.parquet", folder / "criteria.yaml"
+    phones, transfers = folder / "phones.csv", folder / "transfers.parquet"
+    write_phones(phones)
+    write_transfers(transfers, min(clients, _MOST_LINKS), seed=seed)
     written = {
         "sessions": str(log),
         "rows": rows,
         "measurements": str(folder / "measurements.csv"),
         "criteria": str(criteria),
+        "hardware": str(phones),
+        "transfers": str(transfers),
     }
     if as_json:
         print_json(written)

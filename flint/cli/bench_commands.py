@@ -44,7 +44,7 @@ def run(
         float, typer.Option(help="Short passes are repeated until this many seconds are measured.")
     ] = 2.0,
     timeout_s: Annotated[
-        float, typer.Option(help="A run on this machine that takes longer is stopped.")
+        float, typer.Option(min=0, help="A run on this machine that takes longer is stopped.")
     ] = 900.0,
     output: Annotated[
         Path | None,
@@ -164,6 +164,7 @@ def report(
     from flint.catalog_session import open_catalog
     from flint.extras import require
     from flint.reports.output_file import check_writable, write_page
+    from server.device_criteria import BENCHMARK_RECORDS
 
     if html is not None:
         require("matplotlib", purpose="a page")
@@ -184,7 +185,7 @@ def report(
     if as_json:
         rows = [row_as_json(row) for row in table.rows]
         page = {} if html is None else {"report": str(html.absolute())}
-        print_json({"records": 5000, "rows": rows, **page})
+        print_json({"records": BENCHMARK_RECORDS, "rows": rows, **page})
         return
     print_table(COLUMNS, [shown_row(row) for row in table.rows], empty="nothing was measured")
     if any(row.train_s and row.fleet == FLEETS["emulated"] for row in table.rows):
@@ -224,12 +225,14 @@ def export(
     """
     import tempfile
 
+    from feature_catalog.environment_inputs import checked_input_name
     from flint.bench_export import measured_profiles, write_measurements, write_profiles
     from flint.bench_table import left_out_sentence
     from flint.catalog_session import open_catalog
-    from flint.reports.output_file import check_writable
     from flint.trace_statistics import read_statistics
+    from simulation.fitting.input_file import check_writable
 
+    checked_input_name(Path(f"{name}.csv"), name)
     for path in filter(None, (output, measurements)):
         check_writable(path)
     with open_catalog(resolve_home(home)) as catalog, tempfile.TemporaryDirectory() as folder:

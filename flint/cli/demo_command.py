@@ -102,7 +102,7 @@ def _show(result: "DemoResult", options: "DemoOptions", *, as_json: bool) -> Non
     table = results_table(
         result.runs, central=result.central, chance=result.chance, target=options.target
     )
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 120  # lines in a file or a pipe are not cut to a terminal's width
     console.print(table)

@@ -25,6 +25,7 @@ from flint.cli import (
     backup_commands,
     bandwidth_commands,
     bench_commands,
+    catalog_commands,
     dataset_commands,
     demo_command,
     device_commands,
@@ -69,6 +70,7 @@ app.add_typer(availability_commands.app, name="availability")
 availability_report_command.register(availability_commands.app)
 availability_tune_command.register(availability_commands.app)
 app.add_typer(trace_commands.app, name="trace")
+app.add_typer(catalog_commands.app, name="catalog")
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(bandwidth_commands.app, name="bandwidth")
 app.add_typer(population_commands.app, name="population")

@@ -32,7 +32,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     # To a file or a pipe, lines are never cut to a terminal's width.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 200
+    # Cells are names of users' files, models and devices: never markup.
+    Console(width=width, highlight=False, emoji=False, markup=False).print(table)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ class Screen:
     """Steps with the time they began, and a live panel while a job runs."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         self._started_s = time.monotonic()
 
     def step(self, text: str) -> None:

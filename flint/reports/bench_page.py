@@ -11,7 +11,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from flint.bench_table import (
     COLUMNS,
     FLEETS,
-    RECORDS,
     MeasuredTable,
     TableRow,
     left_out_sentence,
@@ -23,6 +22,7 @@ from flint.reports.frame import drawn, framed
 from flint.reports.markup import Html, element, joined
 from flint.reports.tables import table
 from flint.reports.wording import said_duration, said_number, sentence
+from server.device_criteria import BENCHMARK_RECORDS
 
 _COLOURS = dict(zip(dict.fromkeys(FLEETS.values()), ("run-1", "run-3", "run-2"), strict=True))
 _MARKERS = dict(zip(dict.fromkeys(FLEETS.values()), ("o", "D", "o"), strict=True))
@@ -80,7 +80,7 @@ def make_bench_page(measured: MeasuredTable) -> str:
 
 def training_time_chart(rows: Sequence[TableRow]) -> Chart:
     """FLINT's Fig. 4: how training times of each model spread over device models, logarithmic."""
-    key, title = "training-time", f"Training time on {RECORDS:,} records"
+    key, title = "training-time", f"Training time on {BENCHMARK_RECORDS:,} records"
     timed = [row for row in rows if row.train_s]
     if not timed:
         return Chart(key, title, "No training was measured, so there is nothing to show.")
@@ -113,7 +113,7 @@ def training_time_figure(timed: Sequence[TableRow]) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"seconds for {RECORDS:,} records")
+    axes.set_xlabel(f"seconds for {BENCHMARK_RECORDS:,} records")
     axes.set_yticks(range(len(models)), [_label(model, timed) for model in reversed(models)])
     axes.set_ylim(-0.6, len(models) - 0.4)
     fleets = [fleet for fleet in _COLOURS if any(row.fleet == fleet for row in timed)]

@@ -24,9 +24,9 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UnwritableReport(f"{path} is a directory; give the name of a file, e.g. report.html")
     if not folder.is_dir():
-        raise UnwritableReport(f"there is no folder {folder}; make it, or give another --output")
+        raise UnwritableReport(f"there is no folder {folder}; make it, or give another name")
     if not os.access(folder, os.W_OK):
-        raise UnwritableReport(f"{folder} cannot be written to; give another --output")
+        raise UnwritableReport(f"{folder} cannot be written to; give another name")
 
 
 def write_page(path: Path, html: str) -> None:
@@ -41,7 +41,7 @@ def write_page(path: Path, html: str) -> None:
         draft.replace(path)
     except OSError as error:
         raise UnwritableReport(
-            f"{path} cannot be written ({error.strerror}); give another --output"
+            f"{path} cannot be written ({error.strerror}); give another name"
         ) from error
     finally:
         with contextlib.suppress(OSError):

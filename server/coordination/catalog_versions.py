@@ -40,6 +40,7 @@ class CatalogVersions:
         epoch: Incarnation of the coordinator that writes.
         line: Name under which the versions are kept, the job's name.
         contract_sha256: What the versions were trained under; stored with each.
+        feature_contract_sha256: The part of it that is the feature service's, if the job names one.
         on_stored: Called when all that was decided so far is stored.
         try_again: Called when the blob store cannot be written, full for example: waits a while and
             says whether to try again. `BlobStoreUnreachable` is raised when not.
@@ -54,6 +55,7 @@ class CatalogVersions:
         model: ModelSpec,
         contract_sha256: bytes,
         *,
+        feature_contract_sha256: bytes | None = None,
         on_stored: Callable[[], None] = lambda: None,
         try_again: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -65,6 +67,7 @@ class CatalogVersions:
         self._line = line
         self._model = model
         self._contract_sha256 = contract_sha256
+        self._feature_contract_sha256 = feature_contract_sha256
         self._rows: dict[int, ModelVersion] = {}
 
     def begin(self, parameters: Sequence[NDArray[np.float32]], parent_id: int | None) -> None:
@@ -180,6 +183,7 @@ class CatalogVersions:
                 optimizer_state=state if slots else None,
                 release_ids=version.release_ids,
                 contract_sha256=self._contract_sha256,
+                feature_contract_sha256=self._feature_contract_sha256,
             ),
             [self._outcome_row(result) for result in results],
         )

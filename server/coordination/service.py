@@ -174,7 +174,7 @@ class Coordinator:
             model,
             artifact.artifact_sha256,
             artifact.manifest_sha256,
-            contract_sha256(model, artifact),
+            contract_sha256(model, artifact, job.feature_contract_sha256),
         )
         stop_requested = self._stop_check(row.job_id, flower, lock)
         versions = CatalogVersions(
@@ -184,6 +184,7 @@ class Coordinator:
             job.name,
             model,
             opened.contract_sha256,
+            feature_contract_sha256=job.feature_contract_sha256,
             on_stored=self._gateways.acknowledge,
             try_again=lambda: self._may_store_again(stop_requested),
         )
@@ -290,9 +291,16 @@ class Coordinator:
         return stop_requested
 
 
-def contract_sha256(model: ModelSpec, artifact: ArtifactRow) -> bytes:
-    """Digest of what server and device must agree on; devices echo it with every update."""
+def contract_sha256(
+    model: ModelSpec, artifact: ArtifactRow, feature_contract_sha256: bytes | None
+) -> bytes:
+    """Digest of what server and device must agree on; devices echo it with every update.
+
+    Args:
+        feature_contract_sha256: Of the job's feature service, if it names one.
+    """
     digest = hashlib.sha256(model.to_json().encode())
     digest.update(artifact.artifact_sha256)
     digest.update(artifact.manifest_sha256)
+    digest.update(feature_contract_sha256 or b"")
     return digest.digest()

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from device_runtime.errors import FlintError
+from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from server.job import StateCriteria, UserCriteria
 from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown
-from server.strict_yaml import StrictYamlError, load_mapping, read_text
 
 # In the order of their bits in masks.
 CRITERIA = (

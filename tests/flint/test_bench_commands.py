@@ -53,6 +53,16 @@ class Flint:
         (line,) = result.stdout.splitlines()
         return json.loads(line)
 
+    def measured(self, *arguments: object):
+        """Answer of a run that is resumed until the machine was idle enough for every throttle."""
+        for _ in range(5):
+            result = self(*arguments, "--json")
+            assert result.returncode in {0, 2}, result.stderr
+            answer = json.loads(result.stdout)
+            if not any("too busy" in reason for reason in answer["failures"].values()):
+                break
+        return answer
+
     @property
     def blobs(self) -> BlobStore:
         return BlobStore(f"file://{self.home / 'blobs'}")
@@ -88,7 +98,7 @@ def test_from_a_model_to_a_page_and_to_the_profiles_of_a_dry_run(
     flint: Flint, run_options, tmp_path: Path
 ):
     measured = (*run_options, "--devices", "host,emulated:tier-12,tier-20")
-    ran = flint.answer(*measured)
+    ran = flint.measured(*measured)
     assert set(ran["devices"]) == {"host", "emulated:tier-12", "emulated:tier-20"}
     figures = ("pass_s_mean", "cpu_percent", "memory_mb", "network_mb", "storage_mb")
     for name, device in ran["devices"].items():
@@ -103,7 +113,8 @@ def test_from_a_model_to_a_page_and_to_the_profiles_of_a_dry_run(
     # Going on with a finished run measures nothing, and stores nothing twice.
     again = flint.answer(*measured)
     assert again["devices"] == ran["devices"]
-    assert len(Measurements(flint.engine, flint.blobs).list()) == 3
+    stored = Measurements(flint.engine, flint.blobs).list()
+    assert len([row for row in stored if row.measurement.ok]) == 3
 
     report = flint.answer("bench", "report", "--html", tmp_path / "devices.html")
     assert [row["fleet"] for row in report["rows"]] == ["this machine", "emulated fleet"]
@@ -118,6 +129,11 @@ def test_from_a_model_to_a_page_and_to_the_profiles_of_a_dry_run(
     )
     assert exported["device_profiles"] == "tiny_bench@1"
     assert (exported["device_models"], exported["samples"], exported["emulated"]) == (3, 6, 2)
+    refused = flint(
+        *("bench", "export", "Bad Name", "--model", "tiny_mlp", "--output", tmp_path / "bad.csv")
+    )
+    assert (refused.returncode, "FLN-1116" in refused.stderr) == (2, True)
+    assert not (tmp_path / "bad.csv").exists()
     inputs = EnvironmentInputs(flint.engine, flint.blobs)
     row = inputs.get("tiny_bench@1")
     assert row.kind == "device_profiles"
@@ -159,7 +175,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(flint: Flint, run_options
     assert process.returncode == 130, said
     assert f"--resume --output {tmp_path / 'run'} goes on" in said
     assert "Traceback" not in said
-    assert flint.answer(*slow)["failures"] == {}
+    assert flint.measured(*slow)["failures"] == {}
     other = flint(*run_options, "--seed", 1)
     assert other.returncode == 2
     assert "seed 0, and 1 is asked for" in other.stderr

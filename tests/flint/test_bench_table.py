@@ -107,6 +107,20 @@ def test_the_table_takes_the_newest_file_of_each_model_only(measurements: Measur
 
 
 @pytest.mark.integration
+def test_calls_of_an_older_file_are_left_out_too(measurements: Measurements):
+    called = replace(MEASURED, task="infer", latency_p50_ms=2.0, latency_p95_ms=3.0)
+    old = replace(called, device_model="old phone", model_sha256=b"o" * 32, latency_p50_ms=90.0)
+    measurements.add(old, b"1")
+    measurements.add(MEASURED, b"2")
+    measurements.add(called, b"3")
+    table = measured_table(measurements)
+    [row] = table.rows
+    assert row.latency_p50_ms is not None
+    assert (row.latency_p50_ms.device_models, row.latency_p50_ms.mean) == (1, 2.0)
+    assert table.left_out == {"tiny_mlp": ("old phone",)}
+
+
+@pytest.mark.integration
 def test_exported_profiles_are_the_measured_samples(measurements: Measurements, tmp_path):
     measurements.add(MEASURED, b"1")
     measurements.add(emulated(1, 2.0), b"2")

@@ -54,6 +54,10 @@ COMMANDS = [
     ["jobs"],
     ["job"],
     ["stop"],
+    *(
+        ["catalog", command]
+        for command in ("plan", "apply", "list", "show", "history", "diff", "lineage")
+    ),
     ["models", "list"],
     ["models", "show"],
     ["models", "import"],

@@ -101,7 +101,6 @@ def test_a_job_survives_its_own_json():
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("feature_service", "ads_ctr_v1"),
         ("privacy.differential_privacy", {"noise_multiplier": 0.8}),
         ("privacy.differential_privacy", None),
         ("privacy.robustness.rule", "trimmed_mean"),

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from flint.availability_evidence import FactsOfAnotherBuild, read_facts
@@ -27,9 +26,6 @@ def logs(tmp_path_factory):
     speeds = [(name.strip('"'), float(s) / 5000) for name, s, *_ in (r.split(",") for r in rows)]
     lines = [f"{name},{s},{s / 4}" for name, s in speeds]
     (folder / "profiles.csv").write_text("\n".join(["device_model,mean_s,stdev_s", *lines]) + "\n")
-    kbps = 8000 * np.exp(np.random.default_rng(0).standard_normal(300))
-    lines = [f"{device},1000000,{8000 / speed}" for device, speed in enumerate(kbps)]
-    (folder / "transfers.csv").write_text("\n".join(["device,bytes,took_s", *lines]) + "\n")
     return folder
 
 
@@ -45,8 +41,9 @@ def test_a_session_log_becomes_a_report_and_a_dry_run(logs, flint_home, tmp_path
     with open_catalog(flint_home):  # Postgres starts once for all commands
         build = done("availability", "build", log, "-c", criteria, "--name", "app",
                      home=flint_home)  # fmt: skip
-        links = done("bandwidth", "fit", logs / "transfers.csv", "--bytes-column", "bytes",
-                     "--seconds-column", "took_s", "-o", tmp_path / "links.parquet",
+        links = done("bandwidth", "fit", logs / "transfers.parquet", "--bytes-column", "bytes",
+                     "--seconds-column", "took_s", "--direction-column", "direction",
+                     "--client-column", "device_id", "-o", tmp_path / "links.parquet",
                      home=flint_home)  # fmt: skip
         people = done("population", "build", log, "--profiles", logs / "profiles.csv", "-o",
                       tmp_path / "people.parquet", "--profiles-output",

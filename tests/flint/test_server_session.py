@@ -22,6 +22,7 @@ from modeling.zoo import SPARSE_MLP
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 DEVICES = 16
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PORTS = [
     argument
     for name in ("gateway", "coordinator", "superlink", "gateway-metrics", "coordinator-metrics")
@@ -149,6 +150,43 @@ def test_a_job_is_submitted_followed_and_leaves_versions(session, job_file, tmp_
 
     promoted = session.json("models", "promote", "session@best")
     assert session.json("models", "show", "session@production")["version"] == promoted["version"]
+
+
+def test_a_job_is_trained_under_the_contract_its_feature_service_had(session, job_file, tmp_path):
+    features = EXAMPLES / "features" / "features.yaml"
+    session.json("catalog", "apply", features)
+    contract = session.json("catalog", "show", "ads_ctr_v1")["contract_sha256"]
+    job = yaml.safe_load(job_file.read_text()) | {"name": "with_features"}
+    job["feature_service"] = "ads_ctr_v2"
+    job_file.write_text(yaml.safe_dump(job))
+    refused = session.run("submit", job_file)
+    assert refused.returncode == 2
+    assert (
+        "feature_service: there is no feature service 'ads_ctr_v2' (did you mean ads_ctr_v1?)"
+        in (refused.stderr)
+    )
+
+    job["feature_service"] = "ads_ctr_v1"
+    job_file.write_text(yaml.safe_dump(job))
+    submitted = session.json("submit", job_file)
+    # What the name means later changes nothing for the job.
+    changed = tmp_path / "features.yaml"
+    changed.write_text(features.read_text().replace("ttl: 2d", "ttl: 3d"))
+    session.json("catalog", "apply", changed)
+    newest = session.json("catalog", "show", "ads_ctr_v1")["contract_sha256"]
+    assert newest != contract
+
+    lines = session.text("job", submitted["job_id"], "--follow", "--json").splitlines()
+    assert json.loads(lines[-1])["status"] == "finished"
+    versions = session.json("models", "list", "with_features")
+    assert len(versions) == 5
+    assert {version["feature_contract_sha256"] for version in versions} == {contract}
+    lineage = session.json("catalog", "lineage", "ad_categories")
+    assert lineage["models"] == [
+        {"version": f"with_features@{n}", "service": "ads_ctr_v1", "contract_sha256": contract}
+        for n in range(1, 6)
+    ]
+    assert lineage["contracts"] == {"ads_ctr_v1": newest}
 
 
 def test_a_central_model_goes_in_and_comes_out_unchanged(session, tmp_path):

@@ -300,6 +300,9 @@ def test_a_machine_without_adb_is_told_to_install_it(monkeypatch, tmp_path):
 
 
 def test_an_apk_that_is_not_there_is_told_before_anything_is_done(lab, tmp_path):
+    (tmp_path / "empty.apk").touch()
+    with pytest.raises(MissingApk, match=r"empty\.apk is of 0 bytes"):
+        _ = AndroidApp(tmp_path / "empty.apk").apks
     with pytest.raises(MissingApk, match=r"gone\.apk is no file"):
         AdbDevice(app=AndroidApp(tmp_path / "gone.apk", tmp_path / "gone.apk"))
     assert not (lab.folder / "calls.jsonl").exists()

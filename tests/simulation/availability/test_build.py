@@ -366,6 +366,31 @@ def test_device_models_go_along_and_their_results_decide(tmp_path, write_log, bu
     assert problem.example == "'new' in sessions.parquet, row 3"
 
 
+@pytest.mark.parametrize(
+    "profiles",
+    [
+        "device_model,per_example_s\nfast,0.006\nfast,0.012\nslow,0.009\nslow,0.013\n",
+        "device_model,mean_s,stdev_s\nfast,0.009,0.003\nslow,0.011,0.002\n",
+    ],
+)
+def test_profiles_of_a_dry_run_judge_device_models_by_their_mean(
+    tmp_path, write_log, build, profiles
+):
+    (tmp_path / "p.csv").write_text(profiles)
+    rows = [session(name, device_model=name) for name in ("fast", "slow", "new")]
+    criteria = f"time_zone: UTC\nmeasurements: {tmp_path / 'p.csv'}\ndevice: {{max_train_s: 50}}"
+    found, trace = build(write_log(rows), criteria)
+    assert [row["client_id"] for row in trace] == ["fast"]
+    assert found.problems["model_not_measured"].count == 1
+
+
+def test_a_model_that_takes_no_memory_beyond_what_is_there_passes(tmp_path, write_log, build):
+    (tmp_path / "m.csv").write_text("device_model,train_s_per_5000,memory_mb\ntiny,5,0.0\n")
+    criteria = f"time_zone: UTC\nmeasurements: {tmp_path / 'm.csv'}\ndevice: {{max_memory_mb: 50}}"
+    found, _ = build(write_log([session("a", device_model="tiny")]), criteria)
+    assert found.clients_out == 1
+
+
 def test_an_id_beyond_a_signed_number_is_a_text(write_log, build):
     rows = [session(2**63 + 5), session(1)]
     schema = pa.schema([("device_id", pa.uint64()), ("start", pa.int64()), ("end", pa.int64())])

@@ -7,7 +7,7 @@ YAML 1.2 (section 10.3) and everything that lets a small file grow (aliases, nes
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,37 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
-def read_text(path: Path, *, what: str) -> str:
+class _CoreDumper(yaml.SafeDumper):
+    """SafeDumper whose texts `load_mapping` reads back as texts."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+        """Write every value out."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    rules = _CoreLoader.yaml_implicit_resolvers.get(text[:1], [])
+    is_other = any(pattern.match(text) for _, pattern in rules)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_other else None)
+
+
+_CoreDumper.add_representer(str, _represent_text)
+
+
+def dump_mapping(value: Mapping[str, Any]) -> str:
+    """Write a mapping of plain values so that `load_mapping` reads it back."""
+    text: str = yaml.dump(
+        dict(value), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    return text
+
+
+def read_text(path: Path, *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a file that is to be parsed.
 
     Args:
         what: What the file should be, e.g. ``"job file"``.
+        max_bytes: Larger files are refused.
 
     Raises:
         StrictYamlError: If it is not there, not readable, too large or not UTF-8; the message
@@ -113,14 +139,14 @@ def read_text(path: Path, *, what: str) -> str:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_TEXT_BYTES + 1)
+            raw = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise StrictYamlError(f"there is no {what} {path}; give the path of a YAML file") from error
     except OSError as error:
         raise StrictYamlError(f"cannot read {path}: {error.strerror}; give a YAML file") from error
-    if len(raw) > MAX_TEXT_BYTES:
+    if len(raw) > max_bytes:
         raise StrictYamlError(
-            f"{path} is larger than {MAX_TEXT_BYTES} bytes, so it is no {what}; "
+            f"{path} is larger than {max_bytes} bytes, so it is no {what}; "
             f"give the YAML file of one {what.removesuffix(' file')}"
         )
     try:
@@ -131,17 +157,23 @@ def read_text(path: Path, *, what: str) -> str:
         ) from error
 
 
-def load_mapping(text: str) -> dict[str, Any]:
+def load_mapping(
+    text: str, *, max_bytes: int = MAX_TEXT_BYTES, max_nodes: int = MAX_NODES
+) -> dict[str, Any]:
     """Parse one YAML document that is a mapping.
+
+    Args:
+        max_bytes: Longer texts are refused.
+        max_nodes: Most values, keys and blocks, once aliases are expanded.
 
     Raises:
         StrictYamlError: If it is not, or is too large, too deep, or says a key twice.
     """
     text_bytes = len(text.encode("utf-8", "surrogatepass"))
-    if text_bytes > MAX_TEXT_BYTES:
-        raise StrictYamlError(f"{text_bytes} bytes long; at most {MAX_TEXT_BYTES} are read")
+    if text_bytes > max_bytes:
+        raise StrictYamlError(f"{text_bytes} bytes long; at most {max_bytes} are read")
     try:
-        value = _load_single(text)
+        value = _load_single(text, max_nodes)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -155,26 +187,26 @@ def load_mapping(text: str) -> dict[str, Any]:
     return value
 
 
-def _load_single(text: str) -> object:
+def _load_single(text: str, max_nodes: int) -> object:
     loader = _CoreLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _refuse_large(node)
+        _refuse_large(node, max_nodes)
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _refuse_large(root: yaml.Node) -> None:
+def _refuse_large(root: yaml.Node, max_nodes: int) -> None:
     """Count nodes with every alias expanded: aliases of aliases grow exponentially, or for ever."""
     stack, count = [root], 0
     while stack:
         node = stack.pop()
         count += 1
-        if count > MAX_NODES:
-            raise StrictYamlError(f"more than {MAX_NODES} values once aliases (*name) are expanded")
+        if count > max_nodes:
+            raise StrictYamlError(f"more than {max_nodes} values once aliases (*name) are expanded")
         if isinstance(node, yaml.MappingNode):
             stack.extend(part for pair in node.value for part in pair)
         elif isinstance(node, yaml.SequenceNode):
