@@ -5,7 +5,10 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import Protocol
 
-CACHE_BYTES = 512 * 2**20
+CACHE_BYTES = 32 * 2**20
+"""Four blobs of the largest that are held in memory. Devices ask for the newest version and the
+model file; one that goes on with an older version costs a read of a file. With room for hundreds of
+versions a gateway would grow by one at each, for hours."""
 
 
 class BlobReader(Protocol):
