@@ -95,7 +95,9 @@ class Deployment:
         overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
         said = self.flwr("run", str(APP), "here", "--run-config", overrides, "--format", "json")
         run_id = str(json.loads(said)["run-id"])
-        eventually(lambda: self.status(run_id).startswith("finished"), within_s=240)
+        # To ask for a status is to start a Python process, so that is left until the app has saved.
+        eventually(saved.exists, within_s=240)
+        eventually(lambda: self.status(run_id).startswith("finished"), within_s=60)
         assert self.status(run_id) == "finished:completed", self.logs()
         with np.load(saved) as values:
             return dict(values)
