@@ -1,16 +1,13 @@
-"""How far a benchmark of many devices has come: a bar on a terminal, else lines; on stderr."""
+"""How far a benchmark of many devices has come."""
 
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from android_bench.derived import derive
 from android_bench.harness import DeviceOutcome
+from flint.progress_bar import ProgressBar
 
 
-class BenchScreen:
+class BenchScreen(ProgressBar):
     """Shows each device as it finishes.
 
     Args:
@@ -18,36 +15,15 @@ class BenchScreen:
     """
 
     def __init__(self, groups: int) -> None:
-        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-        self._bar = Progress(
-            TextColumn("measuring"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+        super().__init__(
+            TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         )
-        self._task = self._bar.add_task("", total=groups)
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it was."""
-        self._bar.stop()
+        self._task = self.tasks.add_task("", total=groups)
 
     def finished(self, outcome: DeviceOutcome) -> None:
         """One device has answered, or will not."""
-        self._bar.advance(self._task)
-        self._console.print(f"{outcome.name}: {_said(outcome)}", markup=False)
+        self.tasks.advance(self._task)
+        self.line(f"{outcome.name}: {_said(outcome)}")
 
 
 def _said(outcome: DeviceOutcome) -> str:

@@ -37,12 +37,9 @@ class Cores:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
-            self._changed.wait_for(
-                lambda: self._waiting[0] is ticket and self._free(share) is not None
-            )
+            while self._waiting[0] is not ticket or (number := self._free(share)) is None:
+                self._changed.wait()
             self._waiting.popleft()
-            number = self._free(share)
-            assert number is not None  # noqa: S101 - just waited for
             self._lent[number].append(share)
             self._changed.notify_all()
         try:

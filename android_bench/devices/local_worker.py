@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from android_bench.devices.memory_cap import memory_capped
 from android_bench.devices.throttle import throttled
@@ -129,14 +129,14 @@ class LocalWorker:
 
     def _throttle(self, process: "subprocess.Popen[bytes]", duty: float, deadline_s: float) -> None:
         """Wait for the measuring window, and hold the worker to its share until the window ends."""
-        assert process.stdout is not None and process.stdin is not None  # noqa: S101, PT018
-        lines = _Lines(process.stdout.fileno(), deadline_s)
+        said, told = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stdin)  # both pipes
+        lines = _Lines(said.fileno(), deadline_s)
         if not lines.wait_for(b"ready"):
             return  # it has died; its exit code says how
         with throttled(process.pid, duty):
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(b"go\n")
-                process.stdin.flush()
+                told.write(b"go\n")
+                told.flush()
             lines.wait_for(b"done")
 
     @contextlib.contextmanager
