@@ -70,7 +70,7 @@ class PostgresContract(JoinContract):
     def store(self, table):
         name = f"rows_{next(NAMES)}"
         columns = ", ".join(
-            f"{c} {sql_type(table.schema.field(c).type)}" for c in table.column_names
+            f'"{c}" {sql_type(table.schema.field(c).type)}' for c in table.column_names
         )
         with self.engine.begin() as connection:
             connection.execute(text(f"CREATE TABLE {name} ({columns})"))
