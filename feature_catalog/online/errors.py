@@ -45,9 +45,3 @@ class UnreadableOnlineValue(FlintError):
 
     code = "FLN-2926"
     exit_code = 1
-
-
-class MissingAsset(FlintError):
-    """A transform needs an asset whose file is not in the blob store, or is of another form."""
-
-    code = "FLN-2927"
