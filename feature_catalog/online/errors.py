@@ -9,8 +9,8 @@ class InvalidInterval(FlintError):
     code = "FLN-2920"
 
 
-class UnfitSource(FlintError):
-    """A view's source that cannot be read, lacks a column, or holds other types than it should."""
+class UnfitKey(FlintError):
+    """A source's join key that is out of its type's range, or too long."""
 
     code = "FLN-2921"
 

@@ -5,8 +5,8 @@ so that a model is served what it was trained on: by ``created_ts``, then by the
 """
 
 import datetime as dt
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,26 +22,11 @@ from sqlalchemy import (
 )
 
 from feature_catalog.offline.newest_rows import SourceColumns
+from feature_catalog.online.moments import moment_of
+from feature_catalog.online.source_rows import Interval, RowColumns
 
-NUMBER = "number"
-
+_NUMBER = "number"
 _BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Which rows of a source are read.
-
-    Attributes:
-        start: Rows that became true after it; None: from the first.
-        end: Up to and with it.
-        with_late: Also rows that became true before ``start`` and were written after it, where the
-            source says when rows were written.
-    """
-
-    start: dt.datetime | None
-    end: dt.datetime
-    with_late: bool = False
 
 
 def newest_by_key(source: SourceColumns, interval: Interval) -> Select[Any]:
@@ -51,62 +36,69 @@ def newest_by_key(source: SourceColumns, interval: Interval) -> Select[Any]:
         A query of ``k0``..., ``event``, ``created`` (where the source has it) and ``f0``..., a row
         a key, in any order.
     """
+    names = RowColumns.of(source)
+    times = [source.event_ts, *([] if source.created_ts is None else [source.created_ts])]
+    given = zip(
+        (*names.keys, *names.times, *names.fields),
+        (*source.keys, *times, *source.fields),
+        strict=True,
+    )
     numbered = (
         select(
-            *(key.label(f"k{place}") for place, key in enumerate(source.keys)),
-            source.event_ts.label("event"),
-            *([] if source.created_ts is None else [source.created_ts.label("created")]),
-            *(field.label(f"f{place}") for place, field in enumerate(source.fields)),
+            *(part.label(name) for name, part in given),
             func.row_number()
-            .over(partition_by=list(source.keys), order_by=_newest_first(source))
-            .label(NUMBER),
+            .over(
+                partition_by=list(source.keys),
+                order_by=[
+                    part.desc().nulls_last()
+                    for part in (*times, *(_bytewise(field) for field in source.fields))
+                ],
+            )
+            .label(_NUMBER),
         )
         .select_from(source.table)
-        .where(within(source, interval), *(key.is_not(None) for key in source.keys))
+        .where(_within(source, interval), *(key.is_not(None) for key in source.keys))
         .subquery("numbered")
     )
-    columns = [column for column in numbered.c if column.name != NUMBER]
-    return select(*columns).where(numbered.c[NUMBER] == 1)
+    wanted = [column for column in numbered.c if column.name != _NUMBER]
+    statement: Any = select(*wanted).where(numbered.c[_NUMBER] == 1)
+    return cast(Select[Any], statement)
 
 
-def within(source: SourceColumns, interval: Interval) -> ColumnElement[bool]:
-    """Whether a row is in an interval; one whose times are not known is in none."""
-    start = _moment(interval.start or _BEGINNING)
-    since = source.event_ts > start
-    is_known: list[ColumnElement[bool]] = []
-    if source.created_ts is not None:
-        is_known.append(source.created_ts.is_not(None))
-        if interval.with_late:
-            since = or_(since, source.created_ts > start)
-    return and_(source.event_ts <= _moment(interval.end), since, *is_known)
-
-
-def left_out(source: SourceColumns, key_names: list[str], times: list[str]) -> Select[Any]:
-    """How many rows are read by no interval: one row of counts, by the column that is NULL.
+def null_counts(
+    source: SourceColumns, key_names: Sequence[str], times: Sequence[str]
+) -> Select[Any]:
+    """How many rows no interval has: one row of counts, by the column that is NULL.
 
     A row is counted once, under the first of: its keys, ``event_ts``, ``created_ts``.
     """
     parts = [*source.keys, source.event_ts]
     if source.created_ts is not None:
         parts.append(source.created_ts)
-    counts = []
+    counts: list[ColumnElement[Any]] = []
     for place, (name, part) in enumerate(zip([*key_names, *times], parts, strict=True)):
         before = (each.is_not(None) for each in parts[:place])
         counts.append(func.count().filter(and_(part.is_(None), *before)).label(name))
-    return select(*counts).select_from(source.table)
+    statement: Any = select(*counts).select_from(source.table)
+    return cast(Select[Any], statement)
 
 
-def bytewise(column: ColumnElement[object]) -> ColumnElement[object]:
-    """A column in an order that does not depend on a database's language."""
-    ordered: ColumnElement[Any] = collate(column, "C")
-    return ordered if isinstance(column.type, String) else column
+def _within(source: SourceColumns, interval: Interval) -> ColumnElement[bool]:
+    """Whether a row is in an interval; one whose times are not known is in none."""
+    start = _moment(_BEGINNING if interval.start_us is None else moment_of(interval.start_us))
+    since = source.event_ts > start
+    is_known: list[ColumnElement[bool]] = []
+    if source.created_ts is not None:
+        is_known.append(source.created_ts.is_not(None))
+        if interval.with_late:
+            since = or_(since, source.created_ts > start)
+    return and_(source.event_ts <= _moment(moment_of(interval.end_us)), since, *is_known)
 
 
-def _newest_first(source: SourceColumns) -> list[ColumnElement[object]]:
-    times = [source.event_ts, *([] if source.created_ts is None else [source.created_ts])]
-    fields = [bytewise(field) for field in source.fields]
-    return [part.desc().nulls_last() for part in (*times, *fields)]
+def _bytewise(field: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Text in an order that does not depend on a database's language."""
+    return collate(field, "C") if isinstance(field.type, String) else field
 
 
-def _moment(value: dt.datetime) -> ColumnElement[dt.datetime]:
-    return literal(value.astimezone(dt.UTC), DateTime(timezone=True))
+def _moment(value: dt.datetime) -> ColumnElement[Any]:
+    return literal(value, DateTime(timezone=True))
