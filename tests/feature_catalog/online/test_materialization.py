@@ -287,9 +287,7 @@ def test_sources_that_cannot_be_read_are_refused(bring, tmp_path, engine: Engine
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1 is not enough")
     with pytest.raises(UnreadableSource, match=r"pairs\.parquet of the view pairs cannot be read"):
         bring(None, end=hours(5))
-    pq.write_table(
-        pa.table({**dict.fromkeys(["user", "event_ts"], [1])}), tmp_path / "pairs.parquet"
-    )
+    pq.write_table(pa.table({"user": ["u"], "event_ts": [1]}), tmp_path / "pairs.parquet")
     with pytest.raises(Exception, match="has no column ad"):
         bring(None, end=hours(5))
     with pytest.raises(UnreadableSource, match="no such table"):

