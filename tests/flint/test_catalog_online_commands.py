@@ -94,7 +94,7 @@ def test_mistakes_are_one_sentence_each(flint, data):
         ("materialize", "--start", "1d", "--end", "2d"): "is not before",
         ("get", "ads_ctr", "--key", "ad_id=a"): "did you mean ads_ctr_v1?",
         ("get", "ads_ctr_v1", "--key", "adid=a"): "did you mean ad_id?",
-        ("get", "ads_ctr_v1", "--key", "ad_id=a"): "no user_id",
+        ("get", "ads_ctr_v1", "--through", "cloud", "--key", "ad_id=a"): "no user_id",
         ("get", "ads_ctr_v1", "ad_stats:ctr_30d", "--key", "ad_id=a"): "one feature service",
         ("get", "ads_ctr_v1", "--key", "dwell_s=long"): "dwell_s='long' is no float32",
         ("get", "ads_ctr_v1", "--through", "ingest", "--key", "ad_id=a"): "'ingest' is no stage",
