@@ -8,6 +8,7 @@ from feature_catalog.on_device.resolution import (
     Effect,
     Reason,
     Remark,
+    StoredColumn,
     StoredEvents,
     TransformedFeature,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Reason",
     "Remark",
     "StorageClass",
+    "StoredColumn",
     "StoredEvents",
     "TransformedFeature",
     "resolve_for_device",

@@ -15,7 +15,7 @@ from feature_catalog.on_device.profile import DeviceProfile
 from feature_catalog.on_device.resolution import CachedFeatures, Reason, Remark
 from feature_catalog.on_device.room import LEAST_KEPT, Wish, room_remark, share_out
 from feature_catalog.on_device.rules import DeviceRules
-from feature_catalog.on_device.served_views import by_view, chain_at
+from feature_catalog.on_device.served_views import by_view, chain_at, stored_name
 from feature_catalog.on_device.sizes import (
     FILE_OVER_COUNTED,
     SizedField,
@@ -122,7 +122,9 @@ def _fetched_fields(
             assets = [definitions.asset(name) for name in chain.asset_names]
             rows = [asset.dimension for asset in assets if asset is not None]
             shape = (*shape, *(size for size in rows if size is not None))
-        fields[each.feature.field, chain.to_json()] = SizedField(each.feature.field, dtype, shape)
+        fields[each.feature.field, chain.to_json()] = SizedField(
+            stored_name(found.name, chain), dtype, shape
+        )
     return list(fields.values())
 
 

@@ -56,13 +56,26 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """A value of an event as it is stored: a field, after one chain of ``device_ingest``.
+
+    Attributes:
+        kind: After the chain.
+    """
+
+    field: str
+    ingest: TransformChain
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
 class StoredEvents:
     """Events that a device keeps.
 
     Attributes:
-        fields: Kind of each field as it is stored, after its ingest chain.
+        columns: What of an event is stored: what the service's features use.
         retention: How much of them, within what the device has room for.
-        event_bytes: What one counts as, with all its fields.
+        event_bytes: What one counts as, with every value there.
         max_events: Most that fit.
         counted_bytes: Most they count as together.
         is_bound: Whether they cannot be more; else an estimate from the length of texts.
@@ -70,7 +83,7 @@ class StoredEvents:
 
     view: str
     event: str
-    fields: Mapping[str, Kind]
+    columns: tuple[StoredColumn, ...]
     retention: Retention
     event_bytes: int
     max_events: int

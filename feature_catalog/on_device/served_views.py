@@ -14,6 +14,14 @@ def chain_at(served: ServedFeature, *places: RunAt) -> TransformChain:
     return TransformChain(tuple(step.operation for step in steps if step.run_at in places))
 
 
+def stored_name(field: str, chain: TransformChain) -> str:
+    """What a stored value is called after a chain: 16 digits of a digest longer than its field.
+
+    The digest of the real name is over the assets' digests too; here its length is what counts.
+    """
+    return f"{field}.{chain.sha256().hex()[:16]}" if chain.steps else field
+
+
 def by_view(
     served: Sequence[ServedFeature], *, device: bool
 ) -> Iterator[tuple[str, list[ServedFeature]]]:

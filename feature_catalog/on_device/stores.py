@@ -8,10 +8,10 @@ from feature_catalog.definitions.served import ServedFeature
 from feature_catalog.definitions.sources import DeviceSource
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.on_device.resolution import Remark, StoredEvents
+from feature_catalog.on_device.resolution import Remark, StoredColumn, StoredEvents
 from feature_catalog.on_device.room import LEAST_KEPT, Wish, room_remark, share_out
 from feature_catalog.on_device.rules import DeviceRules
-from feature_catalog.on_device.served_views import by_view, chain_at
+from feature_catalog.on_device.served_views import by_view, chain_at, stored_name
 from feature_catalog.on_device.sizes import FILE_OVER_COUNTED, event_bytes, file_bytes
 
 
@@ -38,25 +38,34 @@ def stored_events(
 
 def _store(features: Sequence[ServedFeature], rules: DeviceRules) -> StoredEvents:
     view = features[0].view
-    source, retention = _event_of(view), device_retention(view)
-    kinds = {each.name: each.dtype.column_kind for each in source.schema}
-    for feature in features:
-        ingest = chain_at(feature, RunAt.DEVICE_INGEST)
-        name = feature.feature.field
-        kinds[name] = ingest.gives(kinds[name]) if ingest.steps else kinds[name]
+    columns = _columns(features)
+    kinds = {stored_name(each.field, each.ingest): each.kind for each in columns}
     size = event_bytes(kinds, rules.text_bytes)
     return _within_retention(
         StoredEvents(
             view=view.name,
-            event=source.event,
-            fields=kinds,
-            retention=retention,
+            event=_event_of(view).event,
+            columns=columns,
+            retention=device_retention(view),
             event_bytes=size.bytes,
             max_events=0,
             counted_bytes=0,
             is_bound=size.is_bound,
         )
     )
+
+
+def _columns(features: Sequence[ServedFeature]) -> tuple[StoredColumn, ...]:
+    """Each field after each of its ingest chains, once."""
+    columns: dict[tuple[str, str], StoredColumn] = {}
+    for each in features:
+        found = each.view.field(each.feature.field)
+        if found is None:
+            raise LookupError(f"{each.feature.ref} was not looked for before")
+        ingest = chain_at(each, RunAt.DEVICE_INGEST)
+        kind = ingest.gives(found.dtype.column_kind)
+        columns[found.name, ingest.to_json()] = StoredColumn(found.name, ingest, kind)
+    return tuple(columns[key] for key in sorted(columns))
 
 
 def _event_of(view: FeatureView) -> DeviceSource:
