@@ -12,11 +12,11 @@ from sqlalchemy import Engine
 
 from feature_catalog.contract_lookup import find_contract, newest_contract
 from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
-from feature_catalog.definitions.contract_reading import read_contract, with_whole_views
-from feature_catalog.definitions.contracts import Contract
+from feature_catalog.definitions.contracts import Contract, thaw
 from feature_catalog.definitions.plain import canonical_json, to_plain
 from feature_catalog.definitions.served import ServedFeature, served_features
 from feature_catalog.definitions.views import FeatureView
+from feature_catalog.definitions.whole_views import with_whole_views
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.service.errors import OutdatedManifest
 
@@ -144,7 +144,7 @@ class ServedContracts:
                 f"the feature service {service} never had the contract {sha256.hex()[:16]}; fetch "
                 "the manifest again"
             )
-        frozen = read_contract(contract)
+        frozen = thaw(contract)
         return ServedContract(contract, with_whole_views(frozen, list(self._views(frozen))))
 
     def _views(self, frozen: DefinitionSet) -> Iterator[FeatureView]:
