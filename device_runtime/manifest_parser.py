@@ -16,6 +16,7 @@ from device_runtime.feature_manifest import (
     MAX_ASSETS,
     MAX_FEATURES,
     MAX_MANIFEST_BYTES,
+    MAX_REASON_CHARACTERS,
     MAX_REFUSALS,
     MAX_VIEWS,
     EventField,
@@ -44,7 +45,7 @@ _MAX_EVENT_FIELDS = 500
 _MAX_AUDIENCE = 100
 _MAX_DIMENSIONS = 5
 _MAX_ELEMENTS = 65_536
-_LONGEST_TEXT = 500
+_LONGEST_TEXT = MAX_REASON_CHARACTERS
 _MOST_SECONDS = 1e11
 _MOST_NUMBER = sys.float_info.max
 
@@ -319,6 +320,8 @@ def _check_columns(manifest: FeatureManifest) -> None:
     """A column of a view is one value, whoever names it."""
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     for feature in manifest.features:
+        if feature.name in manifest.refused_features:
+            continue
         is_event = manifest.views[feature.view].place is Place.DEVICE
         ingest = feature.ingest.to_json() if is_event else ""
         content = (feature.kind, feature.shape, ingest)
