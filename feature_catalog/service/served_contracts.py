@@ -15,9 +15,11 @@ from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
 from feature_catalog.definitions.contracts import Contract, thaw
 from feature_catalog.definitions.plain import canonical_json, to_plain
 from feature_catalog.definitions.served import ServedFeature, served_features
+from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.definitions.whole_views import with_whole_views
 from feature_catalog.feature_registry import FeatureRegistry
+from feature_catalog.on_device.served_views import chain_at
 from feature_catalog.service.errors import OutdatedManifest
 
 _MOST_CONTRACTS = 200
@@ -59,6 +61,23 @@ class ServedContract:
     def views(self) -> Mapping[str, FeatureView]:
         """Views it has features of."""
         return {each.view.name: each.view for each in self.features}
+
+    @cached_property
+    def device_assets(self) -> frozenset[bytes]:
+        """Digests of files that a device of this service may need, fallbacks among them."""
+        waiting = [
+            name
+            for each in self.features
+            for name in chain_at(each, RunAt.DEVICE_INGEST, RunAt.DEVICE_READ).asset_names
+        ]
+        found: dict[str, bytes] = {}
+        while waiting:
+            name = waiting.pop()
+            asset = self.definitions.asset(name)
+            if asset is not None and name not in found:
+                found[name] = bytes.fromhex(asset.sha256)
+                waiting.extend([] if asset.fallback is None else [asset.fallback])
+        return frozenset(found.values())
 
     def view_version(self, name: str) -> int:
         """A number that is another one when a view's values mean something else.
