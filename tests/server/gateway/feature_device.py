@@ -65,7 +65,6 @@ class FeatureDevice:
     def __init__(self, settings: ServerSettings, enrolment_token: str, folder: Path) -> None:
         self.tampering = Tampering()
         self.folder = folder
-        self.now_s_offset = 0.0
         self._plain = open_channel(settings.gateway_address, settings.ca_certificate)
         self.channel = grpc.intercept_channel(self._plain, self.tampering)
         self.store = DeviceStore(folder)
@@ -78,7 +77,8 @@ class FeatureDevice:
 
     def new_client(self) -> FeatureClient:
         """As a process that was started anew has one."""
-        return FeatureClient(self.channel, self.signer, self.folder)
+        storage = pb.DeviceStorage(free_bytes=64 * 2**30, memory_bytes=8 * 10**9)
+        return FeatureClient(self.channel, self.signer, self.folder, storage=lambda: storage)
 
     def signed(self, request):
         """A request of any content, signed by this device."""
