@@ -47,8 +47,10 @@ def resolve_for_device(
     """
     served = served_features(definitions, service)
     budget = rules.budget_for(profile)
-    too_old = _os_refusal(profile, rules)
-    if too_old is not None:
+    views = {each.view.name: each.view for each in served}
+    overhead_bytes = FILE_BYTES if any(_is_kept(view) for view in views.values()) else 0
+    obstacle = _os_refusal(profile, rules) or _no_room(profile, budget, overhead_bytes)
+    if obstacle is not None:
         return DeviceResolution(
             service=service.name,
             profile=profile,
@@ -59,12 +61,10 @@ def resolve_for_device(
             downloaded=(),
             transformed=(),
             refused=tuple(each.feature.name for each in served),
-            remarks=(too_old,),
+            remarks=(obstacle,),
         )
-    views = {each.view.name: each.view for each in served}
-    keeps_a_file = any(_is_kept(view) for view in views.values())
-    left = budget.total_bytes - (FILE_BYTES if keeps_a_file else 0)
-    for_assets = Budget(left, min(budget.asset_bytes, max(left, 0)), budget.asset_memory_bytes)
+    left = budget.total_bytes - overhead_bytes
+    for_assets = Budget(left, min(budget.asset_bytes, left), budget.asset_memory_bytes)
     choice = choose_assets(_assets_asked(served), definitions, profile, for_assets, rules)
     left -= sum(each.bytes for each in choice.downloads)
 
@@ -103,6 +103,16 @@ def _os_refusal(profile: DeviceProfile, rules: DeviceRules) -> Remark | None:
         return None
     why = f"{profile.device_model} has a system of {its}, and none older than {oldest} is served"
     return Remark(Effect.REFUSED, Reason.OS_TOO_OLD, profile.device_model, why)
+
+
+def _no_room(profile: DeviceProfile, budget: Budget, overhead_bytes: int) -> Remark | None:
+    if budget.total_bytes >= overhead_bytes:
+        return None
+    why = (
+        f"{profile.device_model} has {budget.total_bytes:,} bytes for features, and the file alone "
+        f"that holds events and cached values takes up to {overhead_bytes:,}"
+    )
+    return Remark(Effect.REFUSED, Reason.OUT_OF_STORAGE, profile.device_model, why)
 
 
 def _is_kept(view: FeatureView) -> bool:
