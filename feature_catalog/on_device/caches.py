@@ -28,6 +28,24 @@ from feature_catalog.on_device.sizes import (
 _LONGEST_APP = "x" * 40
 
 
+def least_cached_bytes(
+    served: Sequence[ServedFeature],
+    definitions: DefinitionSet,
+    profile: DeviceProfile,
+    rules: DeviceRules,
+) -> int:
+    """Bytes without which caches are of no use; kept free of events, where there is room for both.
+
+    Args:
+        served: Features that the device can have.
+    """
+    wanted = [
+        _cache(features, definitions, profile, rules)
+        for _, features in by_view(served, device=False)
+    ]
+    return sum(_wish(cache).least_bytes for cache in wanted if cache.counted_bytes)
+
+
 def cached_features(
     served: Sequence[ServedFeature],
     definitions: DefinitionSet,
@@ -44,10 +62,7 @@ def cached_features(
     cache_file_bytes = file_bytes(CacheLimits().max_bytes)
     room = min(available_bytes, cache_file_bytes)
     granted = share_out(
-        {
-            name: Wish(cache.bytes, file_bytes(LEAST_KEPT * cache.key_bytes))
-            for name, cache in kept.items()
-        },
+        {name: _wish(cache) for name, cache in kept.items()},
         room,
     )
     reason = Reason.OUT_OF_STORAGE if available_bytes < cache_file_bytes else Reason.CACHE_FILE_FULL
@@ -68,6 +83,11 @@ def cached_features(
         if its_bytes is not None:
             caches.append(_reduced_cache(cache, its_bytes))
     return tuple(caches), tuple(remarks)
+
+
+def _wish(cache: CachedFeatures) -> Wish:
+    least_bytes = file_bytes(LEAST_KEPT * cache.key_bytes)
+    return Wish(cache.bytes, min(least_bytes, cache.bytes))
 
 
 def _can_be_fetched_each_time(policy: CachePolicy) -> bool:

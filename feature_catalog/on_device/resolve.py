@@ -1,8 +1,8 @@
 """`resolve_for_device`: from a feature service and a device profile to what that device does.
 
 Assets come first, for without them features cannot be at all; then events, which nobody can fetch
-again; then cached values, of which any number is of use. What does not fit is replaced by a
-fallback, reduced, or refused, in that order, and each time a remark says why.
+again, though each cache keeps room for a few keys; then cached values. What does not fit is
+replaced by a fallback, reduced, or refused, in that order, and each time a remark says why.
 """
 
 from collections import defaultdict
@@ -15,7 +15,11 @@ from feature_catalog.definitions.services import FeatureService
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.on_device.asset_choice import AssetChoice, choose_assets
-from feature_catalog.on_device.caches import cached_features, device_cache_policy
+from feature_catalog.on_device.caches import (
+    cached_features,
+    device_cache_policy,
+    least_cached_bytes,
+)
 from feature_catalog.on_device.profile import DeviceProfile
 from feature_catalog.on_device.resolution import (
     CachedFeatures,
@@ -69,7 +73,8 @@ def resolve_for_device(
     left -= sum(each.bytes for each in choice.downloads)
 
     possible = [each for each in served if _needed_assets(each) <= set(choice.taken)]
-    stored, store_remarks = stored_events(possible, left, rules)
+    reserved = least_cached_bytes(possible, definitions, profile, rules)
+    stored, store_remarks = stored_events(possible, left - min(reserved, left // 2), rules)
     left -= sum(each.bytes for each in stored)
     cached, cache_remarks = cached_features(possible, definitions, profile, left, rules)
     kept = {each.view for each in stored} | {each.view for each in cached}
