@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flint.cli import catalog_device_commands, catalog_history_commands
+from flint.cli import catalog_device_commands, catalog_history_commands, vocab_commands
 from flint.cli.catalog_history_commands import NameArgument
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 catalog_history_commands.register(app)
 catalog_device_commands.register(app)
+app.add_typer(vocab_commands.app, name="vocab")
 
 SOMETHING_TO_DO = 3
 
