@@ -40,13 +40,11 @@ class SparseRecords:
 
     def times(self, weights: Floats) -> Floats:
         """Each record's sum of values times weights, shape ``(rows,)``."""
-        products = self.value * weights[self.index]
-        return np.bincount(self.row, products, minlength=self.rows)
+        return _sums(self.row, self.value * weights[self.index], self.rows)
 
     def transposed_times(self, per_record: Floats) -> Floats:
         """Each input's sum of values times its records' numbers, shape ``(inputs,)``."""
-        products = self.value * per_record[self.row]
-        return np.bincount(self.index, products, minlength=self.inputs)
+        return _sums(self.index, self.value * per_record[self.row], self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +122,10 @@ def fit_logistic_regression(
             past.append((moved, turned, 1.0 / bend))
         point, value, slope = point + moved, following, its_slope
     return LogisticRegression(point[:-1], float(point[-1]), iterations)
+
+
+def _sums(groups: NDArray[np.int64], values: Floats, count: int) -> Floats:
+    return np.asarray(np.bincount(groups, values, minlength=count), np.float64)
 
 
 def _scaled(slope: Floats, past: deque[tuple[Floats, Floats, float]]) -> Floats:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flint.cli import vocab_advise_command
 from flint.cli.options import JsonOption
 from flint.cli.output import note, print_fields, print_json
 
@@ -16,6 +17,8 @@ app = typer.Typer(
     help="Vocabularies from data: build, advise. docs/vocabularies.md explains both.",
     no_args_is_help=True,
 )
+
+vocab_advise_command.register(app)
 
 DataArgument = Annotated[
     Path, typer.Argument(help="Parquet or CSV file, or a folder of Parquet files.")
