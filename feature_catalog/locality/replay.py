@@ -61,7 +61,7 @@ def replay(
     ordered = ordered[np.argsort(client[ordered], kind="stable")]
     its_keys, whose = key[ordered], client[ordered]
     starts = np.flatnonzero(np.diff(whose, prepend=-1))
-    ends = np.append(starts[1:], len(ordered))
+    ends = np.append(starts, len(ordered))[1:]
     at_s = None if times_s is None or max_age_s is None else times_s[ordered]
     hits = dict.fromkeys(sizes, 0)
     different = unlimited = 0
@@ -109,16 +109,27 @@ def _hits(reads: Sequence[int], size: int) -> int:
 
 
 def _fresh_hits(reads: Sequence[int], at_s: Sequence[float], size: int, max_age_s: float) -> int:
-    """As `_hits`, but what was fetched ``max_age_s`` ago or before is fetched anew."""
-    held: OrderedDict[int, float] = OrderedDict()
+    """As `_hits`, but what was fetched ``max_age_s`` ago or before is fetched anew.
+
+    What is too old goes when a row is stored, as in `FeatureCache`, so it takes no room.
+    """
+    used: OrderedDict[int, None] = OrderedDict()
+    fetched_s: OrderedDict[int, float] = OrderedDict()
     hits = 0
     for key, now_s in zip(reads, at_s, strict=True):
-        fetched_s = held.pop(key, None)
-        if fetched_s is not None and now_s - fetched_s < max_age_s:
+        its_s = fetched_s.get(key)
+        if its_s is not None and now_s - its_s < max_age_s:
             hits += 1
-        else:
-            fetched_s = now_s
-        held[key] = fetched_s
-        if len(held) > size:
-            held.popitem(last=False)
+            used.move_to_end(key)
+            continue
+        fetched_s.pop(key, None)
+        used.pop(key, None)
+        while fetched_s and now_s - next(iter(fetched_s.values())) >= max_age_s:
+            gone, _ = fetched_s.popitem(last=False)
+            del used[gone]
+        if len(used) == size:
+            gone, _ = used.popitem(last=False)
+            del fetched_s[gone]
+        used[key] = None
+        fetched_s[key] = now_s
     return hits
