@@ -82,6 +82,11 @@ def closing_lines(advice: Advice) -> Iterator[str]:
         f"{advice.positive_share:.4f}"
     )
     yield recommendation(advice)
+    if full.auprc <= advice.positive_share:
+        yield (
+            "even the full vocabularies rank no better than chance, so these data cannot tell "
+            "sizes apart: give more clients, or other columns"
+        )
     yield (
         f"FLINT's ads vocabularies have {FLINT_VOCABULARY_BYTES:,} bytes and map over "
         f"{FLINT_MAPPED_SHARE:.0%} of the features; the full ones here have "
