@@ -85,6 +85,25 @@ def test_a_profile_file_may_say_all_of_a_device(explain, tmp_path):
     assert out.startswith("ads_ctr_v1 on Pixel 3: storage class medium")
 
 
+def test_all_devices_are_a_row_each(explain, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("min_os_release: 2018-08\n")
+    code, out, _ = explain("--device", "all", "--rules", rules)
+    assert code == 0
+    assert "refused: os_too_old" in out
+    code, out, _ = explain("--device", "all", "--rules", rules, "--json", "--exit-code")
+    assert code == 3
+    found = json.loads(out)
+    assert len(found) == 30
+    old = {
+        name
+        for name, each in found.items()
+        if each["device"].get("os_release", "2018-08") < "2018-08"
+    }
+    assert {name for name, each in found.items() if not each["complete"]} == old
+    assert f"{30 - len(old)} of 30 devices" in explain("--device", "all", "--rules", rules)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
