@@ -231,7 +231,7 @@ def test_a_view_that_cannot_be_kept_is_fetched_for_each_read_if_its_policy_says_
     assert {"category", "ctr_30d"} <= set(found.refused)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     free_bytes=st.integers(0, 2 * 10**9),
     memory_mb=st.none() | st.floats(1, 20_000),

@@ -80,7 +80,7 @@ def test_tokens_are_what_devices_make_of_values_and_floats_are_refused(tmp_path,
         assert count_tokens([open_table(path)], "c").occurrences == tokens
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     occurrences=st.dictionaries(WORDS, st.integers(1, 5), max_size=30),
     min_count=st.integers(1, 3),
