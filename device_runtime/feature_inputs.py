@@ -116,6 +116,11 @@ class FeatureInput:
         else:
             self._check_ids()
 
+    @property
+    def dtype(self) -> type[np.float32] | type[np.int32]:
+        """Of the arrays."""
+        return np.float32 if self.form.reads == "numbers" else np.int32
+
     def assemble(self, columns: Mapping[str, Column]) -> NDArray[Any]:
         """The input of records whose features are these columns.
 
