@@ -13,7 +13,7 @@ from device_runtime.feature_cache import FeatureCache
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_inputs import InputForm
 from device_runtime.feature_manifest import FeatureManifest
-from device_runtime.feature_reader import Fetch, FeatureReader
+from device_runtime.feature_reader import FeatureReader, Fetch
 from device_runtime.joined_examples import FeatureSources, JoinedExamples
 from device_runtime.labelled_events import LabelledEvents, stream_of
 from device_runtime.manifest_views import cloud_views

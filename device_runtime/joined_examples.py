@@ -14,18 +14,12 @@ import numpy as np
 
 from device_runtime.columns import Column
 from device_runtime.examples import Records, UnreadableExamples
-from device_runtime.feature_inputs import (
-    FeatureInput,
-    InputFeature,
-    InputForm,
-    may_give_missing,
-)
+from device_runtime.feature_inputs import FeatureInput, InputFeature, InputForm
 from device_runtime.feature_manifest import FeatureManifest, ManifestView, Place
 from device_runtime.feature_reader import FeatureReader
 from device_runtime.feature_values import encode_key
 from device_runtime.labelled_events import LabelledEvent, LabelledEvents, device_features
 from device_runtime.transform_assets import Assets
-from device_runtime.transform_chain import TransformChain
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +122,9 @@ class JoinedExamples:
 def input_features(manifest: FeatureManifest) -> tuple[InputFeature, ...]:
     """The features of a service as a model gets them.
 
-    Whether one may be missing is told by its chains on the device alone: what a chain in the cloud
-    puts in place of a missing value is not there for a key that the cloud does not know.
+    Whether one may be missing was asked where the job was submitted, which knows the whole chain;
+    here a number that is missing all the same is refused when it is met.
     """
     return tuple(
-        InputFeature(
-            f.name,
-            f.gives,
-            f.gives_shape,
-            may_give_missing(TransformChain(f.ingest.steps + f.read.steps)),
-        )
-        for f in manifest.features
+        InputFeature(f.name, f.gives, f.gives_shape, may_miss=False) for f in manifest.features
     )

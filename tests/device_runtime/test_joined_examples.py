@@ -184,7 +184,7 @@ def test_events_stored_under_another_contract_are_left_out(sources):
 
 
 def test_a_model_that_cannot_read_the_features_is_refused(sources):
-    with pytest.raises(UnsuitableFeatures, match="feature hour may be missing"):
+    with pytest.raises(UnsuitableFeatures, match="feature topic is text"):
         JoinedExamples(sources(), InputForm("numbers", 3))
 
 
