@@ -5,15 +5,17 @@ gateway has none of that contract for it, or leaves features out that this devic
 task is declined with a reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 from device_runtime.feature_cache import FeatureCache
 from device_runtime.feature_database import FeatureDatabase
-from device_runtime.feature_inputs import InputForm
+from device_runtime.feature_inputs import InputForm, Reads
 from device_runtime.feature_manifest import FeatureManifest
 from device_runtime.feature_reader import FeatureReader, Fetch
+from device_runtime.gateway_client import GatewayRefused
 from device_runtime.joined_examples import FeatureSources, JoinedExamples
 from device_runtime.labelled_events import LabelledEvents, stream_of
 from device_runtime.manifest_views import cloud_views
@@ -22,6 +24,8 @@ from device_runtime.task_fault import TaskDeclined
 from device_runtime.transform_assets import Assets
 from device_runtime.user_activity import UserActivity, replay
 
+MAX_PLACES = 1_000_000
+"""Entries of one record, at most."""
 FEATURES_FILE = "features.sqlite"
 """Name of the feature file in a device's folder."""
 ACTIVITY_FILE = "activity.json"
@@ -94,7 +98,8 @@ class FeatureTasks:
             GatewayBusy: Call again later.
             GatewayRefused: It will not be given what it needs.
         """
-        manifest = self._cloud.manifest(asked.service, asked.contract_sha256)
+        with _refusals_decline():
+            manifest = self._cloud.manifest(asked.service, asked.contract_sha256)
         if manifest.contract_sha256 != asked.contract_sha256:
             raise TaskDeclined(
                 "feature_contract",
@@ -105,7 +110,8 @@ class FeatureTasks:
         if manifest.refused_features:
             reasons = "; ".join(r.reason for r in manifest.refusals if r.features)
             raise TaskDeclined("features_refused", reasons[:500])
-        assets = self._cloud.assets(manifest)
+        with _refusals_decline():
+            assets = self._cloud.assets(manifest)
         database = self._opened()
         events = LabelledEvents(database, manifest, assets)
         if self._activity.exists():
@@ -114,7 +120,7 @@ class FeatureTasks:
         views = cloud_views(manifest)
         cache = FeatureCache(database, self._app_id, [view.cached() for view in views])
         reader = FeatureReader(cache, views, self._cloud.fetch(manifest), assets)
-        form = InputForm(asked.reads, asked.places, asked.ids, asked.hash_seed)
+        form = input_form_of(asked)
         sources = FeatureSources(manifest, events, reader, assets, self._unmetered)
         return JoinedExamples(sources, form, label_shape)
 
@@ -136,3 +142,34 @@ class FeatureTasks:
         if self._database is None:
             self._database = FeatureDatabase(self._file)
         return self._database
+
+
+@contextmanager
+def _refusals_decline() -> Iterator[None]:
+    """What the gateway does not give this device, the device cannot train on.
+
+    A request that was not authentic says nothing of that: the runner mends its clock and asks again.
+    """
+    try:
+        yield
+    except GatewayRefused as error:
+        if error.status == "UNAUTHENTICATED":
+            raise
+        raise TaskDeclined("features_refused", error.detail[:500]) from error
+
+
+def input_form_of(asked: pb.TaskFeatures) -> InputForm:
+    """What a task's model reads of features.
+
+    Raises:
+        TaskDeclined: If this runtime does not know such a model.
+    """
+    if asked.reads not in get_args(Reads) or not 0 < asked.places <= MAX_PLACES:
+        raise TaskDeclined(
+            "features_unknown",
+            f"the task's model reads {asked.places} {asked.reads[:20]!r}, which this runtime "
+            "cannot make; update the app",
+        )
+    if asked.reads != "numbers" and asked.ids < 1:
+        raise TaskDeclined("features_unknown", "the task's model looks ids up in an empty table")
+    return InputForm(cast(Reads, asked.reads), asked.places, asked.ids, asked.hash_seed)

@@ -65,9 +65,8 @@ class UserActivity:
             UnreadableActivity: If it is something else.
         """
         try:
-            if path.stat().st_size > MAX_ACTIVITY_BYTES:
-                raise ValueError(f"it has more than {MAX_ACTIVITY_BYTES} bytes")
-            found = json.loads(path.read_bytes())
+            with path.open("rb") as file:
+                found = json.loads(file.read(MAX_ACTIVITY_BYTES))  # what is cut is no JSON
             return cls(str(found["service"]), tuple(_events(found["events"])))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UnreadableActivity(
