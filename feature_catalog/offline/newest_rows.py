@@ -1,0 +1,153 @@
+"""The point-in-time join as one SQL statement, for Postgres and DuckDB alike.
+
+For each asked row: of the source's rows of its keys that were true and written by its moment, the
+newest. The usual forms are not right or not quick here: an as-of join finds the newest row by one
+time only, and with two (when a row became true, when it was written) the newest true row may not
+have been written yet; a lateral query a row is as slow as the source has rows per key. So:
+
+1. Number the source's rows of each key from oldest to newest (`event_ts`, then `created_ts`, then
+   the values themselves, so that the order never depends on how rows are stored).
+2. A row is visible from ``max(event_ts, created_ts)`` on. Sort source rows and asked rows of a key
+   together by these moments, and run along with the maximum of the numbers: at an asked row it is
+   the newest visible row's.
+3. Join the numbers back to their rows.
+
+Two sorts and a join, O(n log n) whatever the distribution of keys, late rows and ties.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    String,
+    and_,
+    cast,
+    collate,
+    exists,
+    func,
+    literal,
+    null,
+    select,
+    union_all,
+)
+
+from feature_catalog.offline.entity_rows import MOMENT, ROW
+
+EVENT = "event"
+"""Column of the result: ``event_ts`` of the row found, null where none was."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumns:
+    """What a source's rows are made of, as SQL expressions over its columns.
+
+    Attributes:
+        table: The source.
+        keys: Join keys, in the order of the asked rows' ``k0``, ``k1``...
+        event_ts: Timestamp with time zone; rows where it is null are left out.
+        created_ts: The same, if the source has it.
+        fields: Every field of the view, in order of name: by these equally new rows are ordered.
+    """
+
+    table: FromClause
+    keys: Sequence[ColumnElement[object]]
+    event_ts: ColumnElement[object]
+    created_ts: ColumnElement[object] | None
+    fields: Sequence[ColumnElement[object]]
+
+
+def newest_rows(
+    asked: FromClause, source: SourceColumns, wanted: Sequence[int]
+) -> Select[tuple[object, ...]]:
+    """The newest visible row for each asked row.
+
+    Args:
+        asked: Table with `ROW`, ``k0``..., `MOMENT`.
+        wanted: Which of the source's fields the result has, by their place.
+
+    Returns:
+        A query of `ROW`, `EVENT` and ``f<place>`` of each wanted field; one row for each asked
+        row, in any order.
+    """
+    keys = [f"k{place}" for place in range(len(source.keys))]
+    known = _known_rows(asked, source).cte("known")
+    order = [known.c.event, *([known.c.created] if source.created_ts is not None else [])]
+    numbered = select(
+        known,
+        func.row_number()
+        .over(
+            partition_by=[known.c[key] for key in keys],
+            order_by=[part.asc().nulls_first() for part in (*order, *_tie_order(known, source))],
+        )
+        .label("number"),
+    ).cte("numbered")
+    line = union_all(
+        select(
+            *(numbered.c[key] for key in keys),
+            numbered.c.visible.label("at"),
+            numbered.c.number,
+            cast(null(), BigInteger).label(ROW),
+        ),
+        select(
+            *(asked.c[key] for key in keys),
+            asked.c[MOMENT].label("at"),
+            cast(null(), BigInteger).label("number"),
+            asked.c[ROW],
+        ),
+    ).subquery("line")
+    newest = select(
+        *(line.c[key] for key in keys),
+        line.c[ROW],
+        func.max(line.c.number)
+        .over(
+            partition_by=[line.c[key] for key in keys],
+            order_by=line.c.at,
+            range_=(None, 0),  # a row written at the very moment is visible
+        )
+        .label("number"),
+    ).subquery("newest")
+    found = select(newest).where(newest.c[ROW].is_not(null())).subquery("found")
+    same = and_(
+        found.c.number == numbered.c.number, *(found.c[key] == numbered.c[key] for key in keys)
+    )
+    return select(
+        found.c[ROW],
+        numbered.c.event.label(EVENT),
+        *(numbered.c[f"f{place}"] for place in wanted),
+    ).select_from(found.outerjoin(numbered, same))
+
+
+def _known_rows(asked: FromClause, source: SourceColumns) -> Select[tuple[object, ...]]:
+    """Rows of the source whose keys are asked for and whose times are known."""
+    is_asked = exists(literal(1)).where(
+        *(asked.c[f"k{place}"] == key for place, key in enumerate(source.keys))
+    )
+    times = [source.event_ts.label("event")]
+    visible = source.event_ts
+    known = [source.event_ts.is_not(null())]
+    if source.created_ts is not None:
+        times.append(source.created_ts.label("created"))
+        visible = func.greatest(source.event_ts, source.created_ts)
+        known.append(source.created_ts.is_not(null()))
+    return (
+        select(
+            *(key.label(f"k{place}") for place, key in enumerate(source.keys)),
+            *times,
+            visible.label("visible"),
+            *(field.label(f"f{place}") for place, field in enumerate(source.fields)),
+        )
+        .select_from(source.table)
+        .where(*known, is_asked)
+    )
+
+
+def _tie_order(known: FromClause, source: SourceColumns) -> list[ColumnElement[object]]:
+    columns: list[ColumnElement[object]] = [
+        known.c[f"f{place}"] for place in range(len(source.fields))
+    ]
+    # By bytes: a database's own order of text depends on where it runs.
+    return [collate(c, "C") if isinstance(c.type, String) else c for c in columns]
