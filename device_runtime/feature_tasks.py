@@ -148,7 +148,7 @@ class FeatureTasks:
 def _refusals_decline() -> Iterator[None]:
     """What the gateway does not give this device, the device cannot train on.
 
-    A request that was not authentic says nothing of that: the runner mends its clock and asks again.
+    One that was not authentic says nothing of that: the runner mends its clock and asks again.
     """
     try:
         yield

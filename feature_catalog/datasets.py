@@ -26,6 +26,7 @@ from feature_catalog.references import near_matches, split_reference
 from feature_catalog.schema import DatasetRecord
 from feature_catalog.splits import heldout_clients
 from feature_catalog.table_files import TableFile, open_table
+from feature_catalog.user_events import UserEvents
 from modeling.spec import ModelSpec
 
 __all__ = [
@@ -246,6 +247,19 @@ class DatasetCatalog:
             UnknownDataset: If there is none; says which there are.
         """
         return _row(self._find(reference))
+
+    def user_events(self, dataset: Dataset) -> UserEvents | None:
+        """What users did, of a data set of a feature service; None of any other.
+
+        Raises:
+            MissingBlob, CorruptBlob: If it is not in the blob store as it was stored.
+        """
+        row = dataset.row
+        roles = self._find(f"{row.name}@{row.version}").roles
+        if row.feature_service is None:
+            return None
+        content = self._blobs.get(bytes.fromhex(roles[USER_EVENTS]))
+        return UserEvents.from_parquet(row.feature_service, content)
 
     def list(self) -> tuple[DatasetRow, ...]:
         """All versions by name and number."""
