@@ -1,0 +1,20 @@
+"""Online feature values: materialised from sources, read by key."""
+
+from feature_catalog.online.errors import TooManyKeys
+from feature_catalog.online.online_view import JoinKey, OnlineView
+from feature_catalog.online.serving import OnlineFeatures, OnlineResponse
+from feature_catalog.online.store import MAX_KEY_BYTES, MAX_KEYS, OnlineStore
+from feature_catalog.online.view_rows import ValueStatus, ViewRows
+
+__all__ = [
+    "MAX_KEYS",
+    "MAX_KEY_BYTES",
+    "JoinKey",
+    "OnlineFeatures",
+    "OnlineResponse",
+    "OnlineStore",
+    "OnlineView",
+    "TooManyKeys",
+    "ValueStatus",
+    "ViewRows",
+]
