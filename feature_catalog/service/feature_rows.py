@@ -1,55 +1,27 @@
 """Rows of cloud views as devices get them: read by key, put through the cloud's transforms."""
 
+import datetime as dt
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Protocol
 
 from device_runtime.bounded_cbor import UnfitCbor, decode_cbor
-from device_runtime.columns import Column
 from device_runtime.feature_values import Value, encode_key, encode_row
 from device_runtime.protocol import features_pb2 as pb
 from device_runtime.transform_assets import Assets
 from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.fields import Dtype
 from feature_catalog.definitions.views import FeatureView
+from feature_catalog.online import MAX_KEY_BYTES, OnlineStore, ValueStatus
 from feature_catalog.service.columns import sent_columns
 from feature_catalog.service.errors import InvalidFeatureRequest
 from feature_catalog.service.served_contracts import ServedContract
 
 MAX_KEYS = 256
-MAX_KEY_BYTES = 1024
 
 _STATUSES = {
-    "PRESENT": pb.FeatureRow.PRESENT,
-    "NOT_FOUND": pb.FeatureRow.NOT_FOUND,
-    "OUTSIDE_MAX_AGE": pb.FeatureRow.OUTSIDE_MAX_AGE,
+    ValueStatus.PRESENT: pb.FeatureRow.PRESENT,
+    ValueStatus.NOT_FOUND: pb.FeatureRow.NOT_FOUND,
+    ValueStatus.OUTSIDE_MAX_AGE: pb.FeatureRow.OUTSIDE_MAX_AGE,
 }
-
-
-class FoundRows(Protocol):
-    """Raw rows of one view, one a key."""
-
-    @property
-    def statuses(self) -> Sequence[StrEnum]:
-        """``PRESENT``, ``NOT_FOUND`` or ``OUTSIDE_MAX_AGE`` of each key."""
-        ...
-
-    @property
-    def event_us(self) -> Sequence[int | None]:
-        """When each row became true, microseconds since 1970; None without a row."""
-        ...
-
-    def column(self, field: str) -> Column:
-        """Values of a field, missing where there is no row."""
-        ...
-
-
-class RowSource(Protocol):
-    """Where rows are. Safe for several threads."""
-
-    def read_rows(self, definitions: DefinitionSet, view: str, keys: Sequence[bytes]) -> FoundRows:
-        """Read rows of a view by encoded keys."""
-        ...
 
 
 def check_keys(definitions: DefinitionSet, view: FeatureView, keys: Sequence[bytes]) -> None:
@@ -76,7 +48,7 @@ def feature_rows(
     contract: ServedContract,
     view: str,
     keys: Sequence[bytes],
-    source: RowSource,
+    store: OnlineStore,
     assets: Assets,
     *,
     now_s: float,
@@ -92,9 +64,10 @@ def feature_rows(
         now_s: Seconds since the epoch.
 
     Raises:
-        FlintError: If the source does not answer, or a value does not fit its transforms.
+        FlintError: If the database does not answer, or a value does not fit its transforms.
     """
-    found = source.read_rows(contract.definitions, view, keys)
+    now = dt.datetime.fromtimestamp(now_s, dt.UTC)
+    found = store.read(contract.online_view(view), keys, at=now)
     columns = {
         sent.name: sent.chain.apply(found.column(sent.field.name), assets).to_list()
         for sent in sent_columns(contract, view)
@@ -106,11 +79,13 @@ def feature_rows(
             for name, values in columns.items()
             if not _is_missing(values[number])
         }
-        is_there = status.name == "PRESENT" and event_us is not None
-        age_s = max(0.0, now_s - event_us / 1e6) if is_there and event_us is not None else 0.0
+        # What is not true any more has no age: as missing it is news of this moment.
+        age_s = 0.0
+        if status is ValueStatus.PRESENT and event_us is not None:
+            age_s = max(0.0, now_s - event_us / 1e6)
         rows.append(
             pb.FeatureRow(
-                status=_STATUSES[status.name],
+                status=_STATUSES[status],
                 age_s=age_s,
                 values=encode_row(values) if values else b"",
             )

@@ -20,6 +20,7 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.definitions.whole_views import with_whole_views
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.on_device.served_views import chain_at
+from feature_catalog.online import OnlineView
 from feature_catalog.service.errors import OutdatedManifest
 
 _MOST_CONTRACTS = 200
@@ -61,6 +62,18 @@ class ServedContract:
     def views(self) -> Mapping[str, FeatureView]:
         """Views it has features of."""
         return {each.view.name: each.view for each in self.features}
+
+    def online_view(self, name: str) -> OnlineView:
+        """A cloud view as the online tables hold it."""
+        return self._online_views[name]
+
+    @cached_property
+    def _online_views(self) -> Mapping[str, OnlineView]:
+        return {
+            name: OnlineView.of(self.definitions, name)
+            for name, view in self.views.items()
+            if not view.is_on_device
+        }
 
     @cached_property
     def device_assets(self) -> frozenset[bytes]:

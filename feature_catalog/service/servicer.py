@@ -16,8 +16,10 @@ from device_runtime.identity import FeatureRequest
 from device_runtime.protocol import features_pb2 as pb
 from device_runtime.protocol import features_pb2_grpc
 from feature_catalog.blobs import BlobStoreUnreachable, MissingBlob
+from feature_catalog.database import DatabaseUnreachable
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.on_device import DeviceProfile
+from feature_catalog.online import OnlineStore
 from feature_catalog.service.access import DeviceAccess
 from feature_catalog.service.asset_chunks import AssetBytes, asset_chunks
 from feature_catalog.service.cloud_assets import CloudAssets
@@ -28,7 +30,7 @@ from feature_catalog.service.errors import (
     OutdatedManifest,
     UnknownAsset,
 )
-from feature_catalog.service.feature_rows import RowSource, check_keys, feature_rows
+from feature_catalog.service.feature_rows import check_keys, feature_rows
 from feature_catalog.service.profiles import device_profile
 from feature_catalog.service.served_contracts import ServedContract
 
@@ -45,6 +47,7 @@ _STATUSES: dict[type[FlintError], grpc.StatusCode] = {
     InvalidFeatureRequest: grpc.StatusCode.INVALID_ARGUMENT,
     MissingBlob: grpc.StatusCode.NOT_FOUND,
     BlobStoreUnreachable: grpc.StatusCode.UNAVAILABLE,
+    DatabaseUnreachable: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -104,7 +107,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         door: FeatureDoor,
         access: DeviceAccess,
         maker: ManifestMaker,
-        rows: RowSource,
+        store: OnlineStore,
         cloud_assets: CloudAssets,
         open_asset: OpenAsset,
         *,
@@ -116,7 +119,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
             door: Knows devices, and how much they may ask.
             access: Knows which services they may read.
             maker: Makes manifests.
-            rows: Where values are.
+            store: Where values are.
             cloud_assets: What the cloud's chains read.
             open_asset: Where assets' files are.
             clock: Server's clock, seconds since the epoch.
@@ -124,7 +127,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         self._door = door
         self._access = access
         self._maker = maker
-        self._rows = rows
+        self._store = store
         self._cloud_assets = cloud_assets
         self._open_asset = open_asset
         self._clock = clock
@@ -174,7 +177,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
                 contract,
                 view.name,
                 keys,
-                self._rows,
+                self._store,
                 self._cloud_assets.of(contract),
                 now_s=self._clock(),
             )
@@ -234,7 +237,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         if is_here:
             log.error("%s: %s", call, error)
         self._door.count(call, "unavailable" if is_here else "refused")
-        said = f"the file is not to be had now [{error.code}]" if is_here else str(error)
+        said = f"the server cannot give it now [{error.code}]" if is_here else str(error)
         context.abort(status, said)
 
     def _now_ms(self) -> int:
