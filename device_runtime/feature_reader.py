@@ -57,9 +57,11 @@ class ViewField:
     """One feature of a view.
 
     Attributes:
+        name: Of the feature, which columns of a read have.
         shape: Of one value; ``()`` for a single one.
         default: What stands for it where nothing is known, before transforms; None: nothing may.
         chain: What it goes through on the device.
+        column: Its name in rows, fetched and cached; the feature's own if it is empty.
     """
 
     name: str
@@ -67,6 +69,10 @@ class ViewField:
     shape: tuple[int, ...] = ()
     default: Value = None
     chain: TransformChain = field(default_factory=TransformChain)
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", self.column or self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,11 @@ class DeviceView:
     fields: tuple[ViewField, ...]
     policy: CachePolicy = field(default_factory=CachePolicy)
     audience: frozenset[str] = frozenset()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """What a row of it holds."""
+        return frozenset(f.column for f in self.fields)
 
     def cached(self) -> CachedView:
         """The cache's rules."""
@@ -212,8 +223,10 @@ class FeatureReader:
         unfinished = [key for key in keys if len(processed[key]) < len(view.fields)]
         raw = self._cache.get_all(view.name, [EntryKey(key) for key in unfinished])
         for entry, value in raw.items():
-            found.raw[entry.key] = decode_row(value.body)
-            found.kept_at_ms[entry.key] = value.kept_at_ms
+            row = decode_row(value.body)
+            if view.columns <= row.keys():  # else another service's, with other columns
+                found.raw[entry.key] = row
+                found.kept_at_ms[entry.key] = value.kept_at_ms
         wanted = [key for key in unfinished if key not in found.raw]
         for key in set(keys).difference(wanted):
             found.processed[key] = processed[key]
@@ -239,10 +252,10 @@ class FeatureReader:
         """Keep fetched rows; a key the cloud does not know is kept as one without values."""
         values: dict[bytes, Mapping[str, Value]] = {}
         by_age: defaultdict[float, dict[EntryKey, bytes]] = defaultdict(dict)
-        names = [f.name for f in view.fields]
+        names = [f.column for f in view.fields]
         for key in keys:
             row = rows.get(key)
-            known = {} if row is None else {name: row.values.get(name) for name in names}
+            known = {name: None if row is None else row.values.get(name) for name in names}
             values[key] = known
             by_age[row.age_s if row else 0.0][EntryKey(key)] = encode_row(known)
         if view.policy.mode is not CacheMode.NEVER:
@@ -255,7 +268,7 @@ class FeatureReader:
 
     def _settle(self, view: DeviceView, wanted: Sequence[bytes], found: _Found) -> None:
         """Default or skip what is still not there."""
-        defaults = {f.name: f.default for f in view.fields}
+        defaults = {f.column: f.default for f in view.fields}
         may_default = view.policy.on_miss is not OnMiss.SKIP_EXAMPLE and None not in (
             defaults.values()
         )
@@ -281,7 +294,7 @@ class FeatureReader:
             raw = [key for key in dict.fromkeys(kept) if key not in ready]
             parts = [decode_processed(list(ready.values()))] if ready else []
             if raw or not parts:
-                values = [found.raw[key].get(f.name) for key in raw]
+                values = [found.raw[key].get(f.column) for key in raw]
                 column = f.chain.apply(_column_of(f, values), self._assets)
                 parts.append(column)
                 made[f.name] = (raw, column)
@@ -319,12 +332,13 @@ class FeatureReader:
         fresh = {
             entry.key
             for entry, value in held.items()
-            if max_age_s is None or now_ms - value.kept_at_ms < max_age_s * 500
+            if (max_age_s is None or now_ms - value.kept_at_ms < max_age_s * 500)
+            and view.columns <= decode_row(value.body).keys()
         }
         return [key for key in keys if key not in fresh]
 
     def _digests_of(self, f: ViewField) -> tuple[bytes, bytes]:
-        return transform_digest(f.name, f.chain), assets_digest(f.chain, self._assets)
+        return transform_digest(f.column, f.chain), assets_digest(f.chain, self._assets)
 
 
 def may_fetch(policy: CachePolicy, unmetered: bool | None) -> bool:

@@ -299,3 +299,28 @@ def test_a_torn_raw_value_is_fetched_again(make, cloud, database):
     assert reader.read("user", keys(1), unmetered=True).statuses == ("fetched",)
     assert cloud.calls == 2
     assert isinstance(reader._cache.get("user", EntryKey(keys(1)[0])).body, bytes)
+
+
+def test_a_row_kept_by_a_service_with_other_columns_is_fetched_again(database):
+    rows = {b"a": FetchedRow({"city": "Rome", "city.1": 7})}
+    asked = []
+
+    def fetch(view, version, keys):
+        asked.append(keys)
+        return {key: rows[key] for key in keys if key in rows}
+
+    def reader(*fields):
+        view = DeviceView("user", 1, fields)
+        return FeatureReader(FeatureCache(database, APP, [view.cached()]), [view], fetch)
+
+    whole = reader(ViewField("city", Kind.STRING))
+    hashed = reader(ViewField("city", Kind.INT, column="city.1"))
+    for each, kind, value in ((whole, "string", "Rome"), (hashed, "int", 7)):
+        for status in ("fetched", "cached"):
+            read = each.read("user", [b"a", b"unknown"], unmetered=True)
+            assert read.statuses == (status, status)
+            assert read.columns["city"].kind == kind
+            assert read.columns["city"].to_list() == [value, None]
+    assert len(asked) == 2
+    assert hashed.prefetch("user", [b"a"], unmetered=True) == (0, 0)
+    assert whole.prefetch("user", [b"a"], unmetered=True)[0] == 1
