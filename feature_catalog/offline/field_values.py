@@ -46,21 +46,17 @@ def field_values(values: pa.ChunkedArray, field: Field, where: str) -> pa.Chunke
     Raises:
         UnfitValues: If one is of another type or shape, or out of the type's range.
     """
-    array = values.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # text of more than 2 GiB stays in chunks
-        return pa.chunked_array(
-            [field_values(pa.chunked_array([c]), field, where).combine_chunks() for c in array.chunks]
-        )
-    if pat.is_dictionary(array.type):
-        array = array.dictionary_decode()
     try:
-        done = _fixed_lists(array, field) if field.shape else _scalars(array, field.dtype)
+        done = [
+            _fixed_lists(chunk, field) if field.shape else _scalars(chunk, field.dtype)
+            for chunk in values.chunks
+        ]
     except (_Unfit, pa.ArrowException) as error:
         raise UnfitValues(
-            f"{where} holds {_shown(array.type)}, of which not all are "
+            f"{where} holds {_shown(values.type)}, of which not all are "
             f"{_form(field)} ({_first_line(error)}); correct them, or the field's dtype or shape"
         ) from error
-    return pa.chunked_array([done])
+    return pa.chunked_array(done, field_type(field))
 
 
 class _Unfit(Exception):
@@ -68,6 +64,8 @@ class _Unfit(Exception):
 
 
 def _scalars(array: pa.Array, dtype: Dtype) -> pa.Array:
+    if pat.is_dictionary(array.type):
+        array = array.dictionary_decode()
     kind, wanted = array.type, _TYPES[dtype]
     if pat.is_null(kind):
         return array.cast(wanted)
@@ -85,27 +83,24 @@ def _scalars(array: pa.Array, dtype: Dtype) -> pa.Array:
 
 
 def _fixed_lists(array: pa.Array, field: Field) -> pa.Array:
-    is_there = array.is_valid()
     flat = array.drop_null()
-    per_row = math.prod(field.shape)
-    shape = list(field.shape)
-    while _is_list(flat.type):
-        wanted = shape.pop(0) if _is_list(flat.type.value_type) and shape else math.prod(shape)
+    is_flat = _depth(array.type) == 1
+    lengths = (math.prod(field.shape),) if is_flat else field.shape
+    if _depth(array.type) != len(lengths) and not pat.is_null(array.type):
+        raise _Unfit(f"{array.type} has another number of dimensions than {list(field.shape)}")
+    for wanted in lengths if not pat.is_null(array.type) else ():
         if flat.null_count or not _has_length(flat, wanted):
             raise _Unfit(f"an array has not the shape {list(field.shape)}")
-        flat, shape = pc.list_flatten(flat), shape or [1]
-    rows = len(array) - array.null_count
-    if pat.is_null(flat.type) and rows == 0:
-        return pa.nulls(len(array), field_type(field))
-    if len(flat) != rows * per_row or not rows == 0 and not _is_list(array.type):
-        raise _Unfit(f"{list(field.shape)} is the shape of arrays")
+        flat = pc.list_flatten(flat)
     packed = _scalars(flat, field.dtype)
     for size in reversed(field.shape):
         packed = pa.FixedSizeListArray.from_arrays(packed, size)
-    if not array.null_count:
-        return packed
-    places = np.cumsum(is_there.to_numpy(zero_copy_only=False)) - 1
-    return packed.take(pa.array(places, mask=~is_there.to_numpy(zero_copy_only=False)))
+    is_there = array.is_valid().to_numpy(zero_copy_only=False)
+    return packed.take(pa.array(np.cumsum(is_there) - 1, mask=~is_there))
+
+
+def _depth(kind: pa.DataType) -> int:
+    return 1 + _depth(kind.value_type) if _is_list(kind) else 0
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -37,6 +37,7 @@ from feature_catalog.offline.feature_assets import AssetReader, load_assets
 from feature_catalog.offline.field_values import field_values
 from feature_catalog.offline.newest_rows import EVENT
 from feature_catalog.offline.parquet_source import ParquetSources
+from feature_catalog.offline.postgres_source import postgres_sources
 from feature_catalog.transform_columns import transform_array
 
 Progress = Callable[[str, int, int], None]
@@ -185,7 +186,6 @@ class OfflineFeatures:
     def _tables(
         self, views: Sequence[FeatureView], until_done: contextlib.ExitStack
     ) -> Joiner | None:
-
         wanted = [v for v in views if isinstance(v.source, CloudSource) and v.source.table]
         if not wanted:
             return None
@@ -203,7 +203,7 @@ class OfflineFeatures:
         served: Sequence[ServedFeature],
         rows: EntityRows,
         joiner: Joiner,
-        naive_is_utc: bool,  # noqa: FBT001
+        naive_is_utc: bool,
     ) -> "_Found":
         names = sorted({each.feature.field for each in served})
         wanted = [each for name in names if (each := view.field(name)) is not None]

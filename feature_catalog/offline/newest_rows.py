@@ -17,12 +17,13 @@ Two sorts and a join, O(n log n) whatever the distribution of keys, late rows an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
-    Select,
+    SelectBase,
     String,
     and_,
     cast,
@@ -54,15 +55,13 @@ class SourceColumns:
     """
 
     table: FromClause
-    keys: Sequence[ColumnElement[object]]
-    event_ts: ColumnElement[object]
-    created_ts: ColumnElement[object] | None
-    fields: Sequence[ColumnElement[object]]
+    keys: Sequence[ColumnElement[Any]]
+    event_ts: ColumnElement[Any]
+    created_ts: ColumnElement[Any] | None
+    fields: Sequence[ColumnElement[Any]]
 
 
-def newest_rows(
-    asked: FromClause, source: SourceColumns, wanted: Sequence[int]
-) -> Select[tuple[object, ...]]:
+def newest_rows(asked: FromClause, source: SourceColumns, wanted: Sequence[int]) -> SelectBase:
     """The newest visible row for each asked row.
 
     Args:
@@ -121,7 +120,7 @@ def newest_rows(
     ).select_from(found.outerjoin(numbered, same))
 
 
-def _known_rows(asked: FromClause, source: SourceColumns) -> Select[tuple[object, ...]]:
+def _known_rows(asked: FromClause, source: SourceColumns) -> SelectBase:
     """Rows of the source whose keys are asked for and whose times are known."""
     is_asked = exists(literal(1)).where(
         *(asked.c[f"k{place}"] == key for place, key in enumerate(source.keys))
@@ -145,8 +144,8 @@ def _known_rows(asked: FromClause, source: SourceColumns) -> Select[tuple[object
     )
 
 
-def _tie_order(known: FromClause, source: SourceColumns) -> list[ColumnElement[object]]:
-    columns: list[ColumnElement[object]] = [
+def _tie_order(known: FromClause, source: SourceColumns) -> list[ColumnElement[Any]]:
+    columns: list[ColumnElement[Any]] = [
         known.c[f"f{place}"] for place in range(len(source.fields))
     ]
     # By bytes: a database's own order of text depends on where it runs.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
@@ -12,7 +13,6 @@ import fsspec
 import pyarrow as pa
 from sqlalchemy import BigInteger, ColumnElement, String, case, column, func, table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
 
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.fields import Dtype, Field
@@ -90,7 +90,7 @@ class ParquetSources:
         source: CloudSource,
         keys: Sequence[tuple[str, Dtype]],
         where: str,
-        naive_is_utc: bool,  # noqa: FBT001
+        naive_is_utc: bool,
     ) -> SourceColumns:
         files, is_folder = self._files(connection, source.path or "", where)
         relation = connection.read_parquet(
@@ -163,12 +163,12 @@ class ParquetSources:
                 connection.close()
 
 
-def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElement[object]:  # noqa: FBT001
+def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElement[Any]:
     """A column of time as a timestamp with time zone, in microseconds, rounded up."""
     is_zoned = found in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
     if not is_zoned and not (found in {"TIMESTAMP", "TIMESTAMP_NS"} and naive_is_utc):
         refuse_time(where, name, found, is_timestamp=found.startswith("TIMESTAMP"))
-    plain: ColumnElement[object] = column(name)
+    plain: ColumnElement[Any] = column(name)
     if found.endswith("_NS"):
         ns = func.epoch_ns(plain, type_=BigInteger)
         # DuckDB divides towards zero.
@@ -177,7 +177,7 @@ def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElem
     return plain if is_zoned else func.timezone("UTC", plain)
 
 
-def _sql_type(found: str) -> TypeEngine[object] | None:
+def _sql_type(found: str) -> String | None:
     return String() if found == _TEXT else None
 
 

@@ -1,8 +1,11 @@
-"""Online feature values: materialised from sources, read by key."""
+"""Online feature values: materialised from sources, read by key.
+
+`serving.OnlineFeatures` and `materialization.materialize` are not handed on here: they load Arrow
+and DuckDB, which the gateways that serve devices do without.
+"""
 
 from feature_catalog.online.errors import TooManyKeys
 from feature_catalog.online.online_view import JoinKey, OnlineView
-from feature_catalog.online.serving import OnlineFeatures, OnlineResponse
 from feature_catalog.online.store import MAX_KEY_BYTES, MAX_KEYS, OnlineStore
 from feature_catalog.online.view_rows import ValueStatus, ViewRows
 
@@ -10,8 +13,6 @@ __all__ = [
     "MAX_KEYS",
     "MAX_KEY_BYTES",
     "JoinKey",
-    "OnlineFeatures",
-    "OnlineResponse",
     "OnlineStore",
     "OnlineView",
     "TooManyKeys",

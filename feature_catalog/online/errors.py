@@ -9,8 +9,8 @@ class InvalidInterval(FlintError):
     code = "FLN-2920"
 
 
-class UnfitSource(FlintError):
-    """A view's source that cannot be read, lacks a column, or holds other types than it should."""
+class UnfitKey(FlintError):
+    """A source's join key that is out of its type's range, or too long."""
 
     code = "FLN-2921"
 
@@ -45,9 +45,3 @@ class UnreadableOnlineValue(FlintError):
 
     code = "FLN-2926"
     exit_code = 1
-
-
-class MissingAsset(FlintError):
-    """A transform needs an asset whose file is not in the blob store, or is of another form."""
-
-    code = "FLN-2927"

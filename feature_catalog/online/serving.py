@@ -14,16 +14,16 @@ from device_runtime.columns import Column
 from feature_catalog.blobs import BlobStore
 from feature_catalog.definitions import RunAt
 from feature_catalog.feature_registry import FeatureRegistry
-from feature_catalog.online.assets import stored_assets
+from feature_catalog.offline.feature_assets import blob_assets, load_assets
 from feature_catalog.online.entity_keys import EntityRows, ViewKeys, entity_columns, keys_of
 from feature_catalog.online.serving_plan import (
     PlannedFeature,
     ServingPlan,
-    asset_names,
     device_column,
-    planned_features,
+    planned,
     planned_views,
     requested_service,
+    served_through,
 )
 from feature_catalog.online.store import OnlineStore
 from feature_catalog.online.view_rows import ValueStatus, ViewRows, column_of_stored
@@ -143,24 +143,23 @@ class OnlineFeatures:
         """Close all connections."""
         self._store.close()
 
-    def _make_plan(self, features: str | tuple[str, ...], through: Through | None) -> ServingPlan:
+    def _make_plan(self, asked: str | tuple[str, ...], through: Through | None) -> ServingPlan:
         with self._engine.connect() as connection:
             newest = select(func.coalesce(func.max(FeatureApplyRecord.id), 0))
             apply_id: int = connection.execute(newest).scalar_one()
         definitions = FeatureRegistry(self._engine).state().definitions
-        service = requested_service(definitions, features)
-        planned = planned_features(
-            definitions, service, None if through is None else RunAt(through)
-        )
+        service = requested_service(definitions, asked)
+        served = served_through(definitions, service, None if through is None else RunAt(through))
+        features = tuple(planned(each) for each in served)
         plan = ServingPlan(
-            views=planned_views(definitions, planned),
-            features=planned,
-            assets=stored_assets(definitions, asset_names(planned), self._blobs),
+            views=planned_views(definitions, features),
+            features=features,
+            assets=load_assets(definitions, served, blob_assets(self._blobs)),
             apply_id=apply_id,
         )
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        self._plans[features, through] = plan
+        self._plans[asked, through] = plan
         return plan
 
 

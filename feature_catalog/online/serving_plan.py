@@ -1,12 +1,12 @@
 """What a read of features comes to: views to look into, and what becomes of each value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from device_runtime.columns import Column
 from device_runtime.transform_assets import Assets
 from device_runtime.transform_chain import TransformChain
-from feature_catalog.definitions import Feature, FeatureService, Field, RunAt, Transform
+from feature_catalog.definitions import Feature, FeatureService, Field, RunAt
 from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.served import ServedFeature, served_features
@@ -75,19 +75,18 @@ def requested_service(definitions: DefinitionSet, features: str | Sequence[str])
     return service
 
 
-def planned_features(
+def served_through(
     definitions: DefinitionSet, service: FeatureService, through: RunAt | None
-) -> tuple[PlannedFeature, ...]:
-    """A service's features, with the transforms up to and with a stage.
+) -> tuple[ServedFeature, ...]:
+    """A service's features, with their transforms up to and with a stage only.
 
     Args:
         through: None: no transform at all. `RunAt.CLOUD`: what a device is sent, so features of
             device views are left out.
     """
-    served = served_features(definitions, service)
     return tuple(
-        _planned(each, through)
-        for each in served
+        replace(each, feature=_up_to(each.feature, through))
+        for each in served_features(definitions, service)
         if through is not RunAt.CLOUD or not each.view.is_on_device
     )
 
@@ -100,29 +99,22 @@ def planned_views(
     return tuple(OnlineView.of(definitions, name) for name in names)
 
 
-def asset_names(features: Sequence[PlannedFeature]) -> tuple[str, ...]:
-    """Assets that the features' chains read."""
-    chains = (feature.chain for feature in features if feature.chain is not None)
-    return tuple(sorted({name for chain in chains for name in chain.asset_names}))
-
-
-def steps_through(transforms: Sequence[Transform], through: RunAt | None) -> tuple[Transform, ...]:
-    """The steps of a feature up to and with a stage."""
-    if through is None:
-        return ()
-    last = STAGES.index(through)
-    return tuple(step for step in transforms if STAGES.index(step.run_at) <= last)
-
-
-def _planned(served: ServedFeature, through: RunAt | None) -> PlannedFeature:
+def planned(served: ServedFeature) -> PlannedFeature:
+    """One feature of a read."""
     field = served.view.field(served.feature.field)
     if field is None:
         raise LookupError(f"{served.feature.ref} was not looked for before")
-    steps = steps_through(served.feature.transforms, through)
+    steps = served.feature.transforms
     chain = TransformChain(tuple(step.operation for step in steps)) if steps else None
     return PlannedFeature(
         served.feature.name, served.view.name, field, served.view.is_on_device, chain
     )
+
+
+def _up_to(feature: Feature, through: RunAt | None) -> Feature:
+    last = -1 if through is None else STAGES.index(through)
+    steps = tuple(step for step in feature.transforms if STAGES.index(step.run_at) <= last)
+    return Feature(feature.ref, steps, feature.name)
 
 
 def _require_view(definitions: DefinitionSet, feature: Feature) -> None:
