@@ -92,9 +92,12 @@ class ParquetSources:
         where: str,
         naive_is_utc: bool,
     ) -> SourceColumns:
-        files, is_folder = self._files(connection, source.path or "", where)
+        path = source.path or ""
+        files = self._files(connection, path, where)
         relation = connection.read_parquet(
-            files, hive_partitioning=is_folder, union_by_name=is_folder
+            files,
+            union_by_name=path.endswith("/"),
+            hive_partitioning=path.endswith("/") and _are_partitions(files),
         )
         relation.create_view("source")
         types = dict(zip(relation.columns, map(str, relation.types), strict=True))
@@ -119,10 +122,8 @@ class ParquetSources:
             fields=[column(field.name, _sql_type(types[field.name])) for field in view.schema],
         )
 
-    def _files(
-        self, connection: duckdb.DuckDBPyConnection, path: str, where: str
-    ) -> tuple[list[str], bool]:
-        """Files of a path, and whether it is a folder."""
+    def _files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
+        """Files of a path, or patterns of them."""
         scheme = urlsplit(path).scheme
         if scheme and scheme != "file":
             try:
@@ -132,7 +133,7 @@ class ParquetSources:
                     f"{where} cannot be read ({_brief(error)}); give a path, or a URL whose fsspec "
                     "package is installed"
                 ) from error
-            return ([f"{path}**/*.parquet"], True) if path.endswith("/") else ([path], False)
+            return [f"{path}**/*.parquet" if path.endswith("/") else path]
         local = self.folder / path.removeprefix("file://")
         if path.endswith("/"):
             found = sorted(each for each in local.rglob("*.parquet") if _is_data(each, local))
@@ -144,7 +145,7 @@ class ParquetSources:
                 f"{where} cannot be read: there is {what} {local}; relative paths are looked for "
                 "in the folder of data (data_folder, --data), which may be another"
             )
-        return [_literal(each) for each in found], path.endswith("/")
+        return [_literal(each) for each in found]
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -179,6 +180,15 @@ def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElem
 
 def _sql_type(found: str) -> String | None:
     return String() if found == _TEXT else None
+
+
+def _are_partitions(files: Sequence[str]) -> bool:
+    """Whether a folder's files are in folders ``column=value`` of the same columns."""
+    columns = {
+        tuple(part.partition("=")[0] for part in Path(file).parts[:-1] if "=" in part)
+        for file in files
+    }
+    return len(columns) == 1 and columns != {()}
 
 
 def _is_data(path: Path, folder: Path) -> bool:
