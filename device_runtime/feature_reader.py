@@ -40,7 +40,7 @@ class FetchedRow:
     """One key's features as the cloud says them.
 
     Attributes:
-        values: By field; a field left out is missing.
+        values: By column; one left out is missing.
         age_s: How old they were when they were sent.
     """
 
@@ -57,11 +57,11 @@ class ViewField:
     """One feature of a view.
 
     Attributes:
-        name: Of the feature, which columns of a read have.
+        name: What the read calls it.
         shape: Of one value; ``()`` for a single one.
         default: What stands for it where nothing is known, before transforms; None: nothing may.
         chain: What it goes through on the device.
-        column: Its name in rows, fetched and cached; the feature's own if it is empty.
+        column: What rows call its value, see `feature_manifest`; empty: as its name.
     """
 
     name: str
@@ -86,9 +86,9 @@ class DeviceView:
     audience: frozenset[str] = frozenset()
 
     @property
-    def columns(self) -> frozenset[str]:
-        """What a row of it holds."""
-        return frozenset(f.column for f in self.fields)
+    def columns(self) -> tuple[str, ...]:
+        """What its rows hold, each column once."""
+        return tuple(dict.fromkeys(f.column for f in self.fields))
 
     def cached(self) -> CachedView:
         """The cache's rules."""
@@ -148,6 +148,7 @@ class FeatureReader:
             for view in self._views.values()
             for f in view.fields
         }
+        self._rows = {view.name: row_digest(view.columns) for view in self._views.values()}
 
     def read(self, view_name: str, keys: Sequence[bytes], *, unmetered: bool | None) -> FeatureRead:
         """Features of keys, transformed.
@@ -205,7 +206,11 @@ class FeatureReader:
         age_ms = max(0, database.wall_ms() - as_of_ms)
         return self._cache.put_all(
             view.name,
-            {EntryKey(key): encode_row(values) for key, values in rows.items()},
+            {
+                EntryKey(key, self._rows[view.name]): encode_row(values)
+                for key, values in rows.items()
+            },
+            made_of_them=self._chains(view),
             kept_at_ms=database.now_ms() - age_ms,
         )
 
@@ -221,12 +226,11 @@ class FeatureReader:
                 for entry, value in self._cache.get_all(view.name, entries).items():
                     processed[entry.key][f.name] = value.body
         unfinished = [key for key in keys if len(processed[key]) < len(view.fields)]
-        raw = self._cache.get_all(view.name, [EntryKey(key) for key in unfinished])
+        row = self._rows[view.name]
+        raw = self._cache.get_all(view.name, [EntryKey(key, row) for key in unfinished])
         for entry, value in raw.items():
-            row = decode_row(value.body)
-            if view.columns <= row.keys():  # else another service's, with other columns
-                found.raw[entry.key] = row
-                found.kept_at_ms[entry.key] = value.kept_at_ms
+            found.raw[entry.key] = decode_row(value.body)
+            found.kept_at_ms[entry.key] = value.kept_at_ms
         wanted = [key for key in unfinished if key not in found.raw]
         for key in set(keys).difference(wanted):
             found.processed[key] = processed[key]
@@ -252,18 +256,23 @@ class FeatureReader:
         """Keep fetched rows; a key the cloud does not know is kept as one without values."""
         values: dict[bytes, Mapping[str, Value]] = {}
         by_age: defaultdict[float, dict[EntryKey, bytes]] = defaultdict(dict)
-        names = [f.column for f in view.fields]
+        digest = self._rows[view.name]
         for key in keys:
             row = rows.get(key)
-            known = {name: None if row is None else row.values.get(name) for name in names}
+            known = {} if row is None else {name: row.values.get(name) for name in view.columns}
             values[key] = known
-            by_age[row.age_s if row else 0.0][EntryKey(key)] = encode_row(known)
+            by_age[row.age_s if row else 0.0][EntryKey(key, digest)] = encode_row(known)
         if view.policy.mode is not CacheMode.NEVER:
             now_ms = self._cache.database.now_ms()
             with self._cache.database.transaction():
                 for age_s, bodies in by_age.items():
                     kept_at_ms = now_ms - int(age_s * 1000)
-                    self._cache.put_all(view.name, bodies, kept_at_ms=kept_at_ms)
+                    self._cache.put_all(
+                        view.name,
+                        bodies,
+                        kept_at_ms=kept_at_ms,
+                        made_of_them=self._chains(view),
+                    )
         return values
 
     def _settle(self, view: DeviceView, wanted: Sequence[bytes], found: _Found) -> None:
@@ -327,15 +336,19 @@ class FeatureReader:
 
     def _stale(self, view: DeviceView, keys: Sequence[bytes]) -> list[bytes]:
         """Keys whose raw row is not there, or past half of its greatest age."""
-        held = self._cache.get_all(view.name, [EntryKey(key) for key in keys])
+        row = self._rows[view.name]
+        held = self._cache.get_all(view.name, [EntryKey(key, row) for key in keys])
         max_age_s, now_ms = view.policy.max_age_s, self._cache.database.now_ms()
         fresh = {
             entry.key
             for entry, value in held.items()
-            if (max_age_s is None or now_ms - value.kept_at_ms < max_age_s * 500)
-            and view.columns <= decode_row(value.body).keys()
+            if max_age_s is None or now_ms - value.kept_at_ms < max_age_s * 500
         }
         return [key for key in keys if key not in fresh]
+
+    def _chains(self, view: DeviceView) -> list[bytes]:
+        """Digests of what is made of the view's rows."""
+        return [self._digests[view.name, f.name][0] for f in view.fields if f.chain.steps]
 
     def _digests_of(self, f: ViewField) -> tuple[bytes, bytes]:
         return transform_digest(f.column, f.chain), assets_digest(f.chain, self._assets)
@@ -348,9 +361,18 @@ def may_fetch(policy: CachePolicy, unmetered: bool | None) -> bool:
     return unmetered or policy.network is Network.ANY
 
 
-def transform_digest(field_name: str, chain: TransformChain) -> bytes:
-    """What tells processed values of one field and chain from all others."""
-    return hashlib.sha256(field_name.encode() + b"\x00" + chain.sha256()).digest()[:_DIGEST_BYTES]
+def row_digest(columns: Iterable[str]) -> bytes:
+    """What tells rows of these columns from the same key's rows of others.
+
+    Services that read different columns of a view have a row each: one of them finds no row in
+    which its columns are missing only because the other had not asked for them.
+    """
+    return hashlib.sha256("\x00".join(sorted(columns)).encode()).digest()[:_DIGEST_BYTES]
+
+
+def transform_digest(column: str, chain: TransformChain) -> bytes:
+    """What tells processed values of one column and chain from all others."""
+    return hashlib.sha256(column.encode() + b"\x00" + chain.sha256()).digest()[:_DIGEST_BYTES]
 
 
 def assets_digest(chain: TransformChain, assets: Assets) -> bytes:

@@ -1,23 +1,32 @@
-"""The cloud views of a feature manifest, as `FeatureReader` and the cache take them."""
+"""A manifest's cloud views, as the reader of cached features takes them."""
 
-from device_runtime.feature_manifest import FeatureManifest, Place
+from device_runtime.feature_manifest import FeatureManifest, ManifestView, Place
 from device_runtime.feature_policies import CachePolicy
 from device_runtime.feature_reader import DeviceView, ViewField
 
 
 def cloud_views(manifest: FeatureManifest) -> tuple[DeviceView, ...]:
-    """A view for each of the manifest's that the cloud makes, with a field for each feature."""
-    return tuple(
-        DeviceView(
-            view.name,
-            view.version,
-            tuple(
-                ViewField(f.name, f.kind, f.shape, f.default, f.read, f.column)
-                for f in manifest.features_of(view.name)
-            ),
-            view.cache or CachePolicy(),
-            view.audience,
-        )
-        for view in manifest.views.values()
-        if view.place is Place.CLOUD
+    """The views whose values come from the cloud, by name, with the features the device can make."""
+    of_cloud = (
+        _device_view(manifest, manifest.views[name])
+        for name in sorted(manifest.views)
+        if manifest.views[name].place is Place.CLOUD
     )
+    return tuple(view for view in of_cloud if view.fields)
+
+
+def _device_view(manifest: FeatureManifest, view: ManifestView) -> DeviceView:
+    fields = tuple(
+        ViewField(
+            name=each.name,
+            kind=each.kind,
+            shape=each.shape,
+            default=each.default,
+            chain=each.read,
+            column=each.column,
+        )
+        for each in manifest.features_of(view.name)
+        if each.name not in manifest.refused_features
+    )
+    policy = view.cache or CachePolicy()
+    return DeviceView(view.name, view.version, fields, policy, view.audience)
