@@ -75,6 +75,22 @@ class BlobCache:
         except FileNotFoundError:
             return 0
 
+    def adopt_partial(self, digest: bytes) -> None:
+        """Take up what a process that has ended had received of a blob, if this one has nothing."""
+        own = self._partial(digest)
+        if own.exists():
+            return
+        for partial in self._directory.glob(f"{digest.hex()}.*{_PARTIAL_SUFFIX}"):
+            process = partial.name.removesuffix(_PARTIAL_SUFFIX).rpartition(".")[2]
+            if process.isdecimal() and not _is_running(int(process)):
+                with contextlib.suppress(FileNotFoundError):  # taken up by another just now
+                    partial.replace(own)
+                    return
+
+    def forget_partial(self, digest: bytes) -> None:
+        """Delete what this process has received of a blob."""
+        self._partial(digest).unlink(missing_ok=True)
+
     def receive(self, digest: bytes, chunks: Iterable[bytes]) -> Path:
         """Append chunks to what was received of a blob, and keep it once they end.
 
@@ -142,3 +158,13 @@ class BlobCache:
 
     def _partial(self, digest: bytes) -> Path:
         return self._directory / f"{digest.hex()}.{os.getpid()}{_PARTIAL_SUFFIX}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -23,7 +23,7 @@ from typing import Any
 
 from device_runtime.columns import Kind
 from device_runtime.errors import FlintError
-from device_runtime.feature_policies import CachePolicy, Retention
+from device_runtime.feature_policies import CachePolicy, Network, Retention
 from device_runtime.feature_values import Value
 from device_runtime.transform_chain import TransformChain
 
@@ -145,6 +145,7 @@ class ManifestAsset:
         type: ``vocabulary`` or ``embedding``.
         sha256: Of the file.
         size_bytes: Of the file.
+        network: Over which network it may be fetched.
     """
 
     name: str
@@ -152,6 +153,7 @@ class ManifestAsset:
     type: str
     sha256: bytes
     size_bytes: int
+    network: Network = Network.UNMETERED
 
     @property
     def is_fallback(self) -> bool:
@@ -219,6 +221,7 @@ class FeatureManifest:
                     "type": each.type,
                     "sha256": each.sha256.hex(),
                     "size_bytes": each.size_bytes,
+                    "network": str(each.network),
                 }
                 for each in (self.assets[name] for name in sorted(self.assets))
             ],

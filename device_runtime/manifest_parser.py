@@ -29,7 +29,7 @@ from device_runtime.feature_manifest import (
     Place,
     Refusal,
 )
-from device_runtime.feature_policies import CachePolicy, Retention
+from device_runtime.feature_policies import CachePolicy, Network, Retention
 from device_runtime.transform_assets import MAX_ASSET_BYTES
 from device_runtime.transform_chain import MAX_JSON_BYTES, TransformChain
 
@@ -271,6 +271,7 @@ def _asset(block: _Block) -> ManifestAsset:
         type=block.one_of("type", _ASSET_TYPES),
         sha256=block.digest("sha256"),
         size_bytes=block.whole("size_bytes", 1, MAX_ASSET_BYTES),
+        network=block.choice("network", Network),
     )
 
 

@@ -6,7 +6,7 @@ from device_runtime.feature_reader import DeviceView, ViewField
 
 
 def cloud_views(manifest: FeatureManifest) -> tuple[DeviceView, ...]:
-    """The views whose values come from the cloud, by name, with the features the device can make."""
+    """The views of the cloud, by name, with the features this device can make."""
     of_cloud = (
         _device_view(manifest, manifest.views[name])
         for name in sorted(manifest.views)

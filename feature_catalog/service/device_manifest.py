@@ -20,6 +20,7 @@ from device_runtime.feature_manifest import (
     Refusal,
     column_name,
 )
+from device_runtime.feature_policies import Network
 from device_runtime.transform_assets import Assets
 from device_runtime.transform_chain import TransformChain
 from feature_catalog.definitions.assets import Asset
@@ -87,7 +88,8 @@ class ManifestMaker:
             features=features,
             views={name: _view(contract, name, found) for name in sorted(contract.views)},
             assets={
-                name: _asset(name, contract.definitions.asset(uses)) for name, uses in taken.items()
+                name: _asset(name, contract.definitions.asset(uses), self.rules)
+                for name, uses in taken.items()
             },
             refusals=(*_refusals(found, lost), *refusals),
         )
@@ -205,7 +207,7 @@ def _join_keys(definitions: DefinitionSet, view: FeatureView) -> Iterator[JoinKe
             yield from (JoinKey(name, str(entity.dtype)) for name in entity.join_keys)
 
 
-def _asset(name: str, asset: Asset | None) -> ManifestAsset:
+def _asset(name: str, asset: Asset | None, rules: DeviceRules) -> ManifestAsset:
     if asset is None:
         raise LookupError(f"the asset {name} was not looked for before")
     return ManifestAsset(
@@ -214,6 +216,7 @@ def _asset(name: str, asset: Asset | None) -> ManifestAsset:
         type=str(asset.type),
         sha256=bytes.fromhex(asset.sha256),
         size_bytes=asset.size_bytes,
+        network=Network.ANY if asset.size_bytes <= rules.metered_asset_bytes else Network.UNMETERED,
     )
 
 
