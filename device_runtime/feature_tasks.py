@@ -39,7 +39,7 @@ class FeatureCloud(Protocol):
         """The manifest of a service under a contract, from the gateway or as last kept."""
         ...
 
-    def assets(self, manifest: FeatureManifest) -> Assets:
+    def assets(self, manifest: FeatureManifest, *, unmetered: bool | None) -> Assets:
         """Every asset the manifest names, checked against its digest."""
         ...
 
@@ -111,7 +111,7 @@ class FeatureTasks:
             reasons = "; ".join(r.reason for r in manifest.refusals if r.features)
             raise TaskDeclined("features_refused", reasons[:500])
         with _refusals_decline():
-            assets = self._cloud.assets(manifest)
+            assets = self._cloud.assets(manifest, unmetered=self._unmetered())
         database = self._opened()
         events = LabelledEvents(database, manifest, assets)
         if self._activity.exists():

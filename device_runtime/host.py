@@ -125,7 +125,7 @@ class DeviceHost:
     def _feature_tasks(self, folder: Path, signer: RequestSigner) -> FeatureTasks:
         features = FeatureTasks(
             folder,
-            FeatureClient(self._channel, signer, folder),
+            FeatureClient(self._channel, signer, folder, assets=self._shared.cache),
             self._settings.description.app_id,
             lambda: self._settings.state.read().unmetered_network,
         )

@@ -4,6 +4,7 @@ from device_runtime.blob_cache import BlobRefused
 from device_runtime.columns import UnsuitableColumn
 from device_runtime.engine import InvalidArtifact, UnsuitableExamples
 from device_runtime.examples import UnreadableExamples
+from device_runtime.feature_client import DamagedAsset
 from device_runtime.feature_database import UnreadableFeatureDatabase
 from device_runtime.feature_inputs import UnsuitableFeatures, UnsuitableFeatureValue
 from device_runtime.feature_manifest import InvalidFeatureManifest
@@ -26,6 +27,7 @@ _REASONS: dict[type[Exception], str] = {
     UnreadableExamples: "unreadable_examples",
     InvalidFeatureManifest: "invalid_feature_manifest",
     InvalidAsset: "invalid_asset",
+    DamagedAsset: "invalid_asset",
     InvalidTransform: "invalid_feature_manifest",
     UnsuitableFeatures: "unsuitable_features",
     UnsuitableFeatureValue: "unsuitable_features",
