@@ -25,6 +25,7 @@ from server.operations.up import BLOB_URL_VARIABLE, DATABASE_URL_VARIABLE
 
 if TYPE_CHECKING:
     from feature_catalog.offline import AssetReader, OfflineFeatures
+    from feature_catalog.online.serving import OnlineFeatures
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class CatalogSession:
             assets=assets or blob_assets(self.blobs),
             memory_bytes=memory_bytes,
         )
+
+    def online_features(self) -> "OnlineFeatures":
+        """The newest values of features, for models served in the cloud; close it after use."""
+        from feature_catalog.online.serving import OnlineFeatures
+
+        return OnlineFeatures(self.engine, self.blobs)
 
     @property
     def measurements(self) -> Measurements:
