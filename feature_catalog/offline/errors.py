@@ -55,3 +55,9 @@ class AmbiguousColumns(FlintError):
     """Two columns of the result would have one name, or a device's value could be of two views."""
 
     code = "FLN-2908"
+
+
+class UnwritableFeatures(FlintError):
+    """The file of training data cannot be written where it should go."""
+
+    code = "FLN-2909"

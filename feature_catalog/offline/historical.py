@@ -16,6 +16,7 @@ from device_runtime.errors import named_in
 from device_runtime.transform_assets import Assets
 from device_runtime.transform_chain import TransformChain
 from feature_catalog.definitions.catalog_set import DefinitionSet
+from feature_catalog.definitions.contracts import freeze
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.fields import Dtype, Field
 from feature_catalog.definitions.served import ServedFeature, served_features
@@ -75,10 +76,12 @@ class HistoricalFeatures:
         table: The entity rows' columns in their order, then a column a feature, by name; as many
             rows in the same order.
         features: How each feature's values were found.
+        contract_sha256: Digest of the service's contract, hexadecimal.
     """
 
     table: pa.Table
     features: tuple[FeatureSummary, ...]
+    contract_sha256: str
 
 
 class Joiner(Protocol):
@@ -142,7 +145,8 @@ class OfflineFeatures:
             UnknownDefinition: If there is no such service.
             FlintError: If rows, sources or assets are not as they must be (`offline.errors`).
         """
-        served = self._served(service)
+        found_service = self._service(service)
+        served = served_features(self.definitions, found_service)
         rows = read_entity_rows(entity_rows, event_ts, naive_is_utc=naive_is_utc)
         kept = _kept_columns(rows.table, served)
         assets = {} if untransformed else load_assets(self.definitions, served, self.assets)
@@ -171,9 +175,13 @@ class OfflineFeatures:
         table = rows.table.select(kept)
         for each in served:
             table = table.append_column(each.feature.name, columns[each.feature.name])
-        return HistoricalFeatures(table, tuple(summaries[each.feature.name] for each in served))
+        return HistoricalFeatures(
+            table=table,
+            features=tuple(summaries[each.feature.name] for each in served),
+            contract_sha256=freeze(self.definitions, found_service).sha256,
+        )
 
-    def _served(self, service: str) -> tuple[ServedFeature, ...]:
+    def _service(self, service: str) -> FeatureService:
         found = self.definitions.service(service)
         if found is None:
             known = self.definitions.names(FeatureService.kind)
@@ -181,7 +189,7 @@ class OfflineFeatures:
             raise UnknownDefinition(
                 f"there is no feature service {service}{did_you_mean(service, known)}{there}"
             )
-        return served_features(self.definitions, found)
+        return found
 
     def _tables(
         self, views: Sequence[FeatureView], until_done: contextlib.ExitStack

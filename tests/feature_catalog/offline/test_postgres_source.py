@@ -3,10 +3,18 @@
 import itertools
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from feature_catalog.definitions import CloudSource
+from feature_catalog.definitions import (
+    CloudSource,
+    Entity,
+    Feature,
+    FeatureService,
+    FeatureView,
+)
+from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import UnfitValues, UnreadableSource
 from tests.feature_catalog.offline.join_contract import VALUE, JoinContract, rows, stats
@@ -126,3 +134,35 @@ class TestPostgresSources(JoinContract):
         self.engine = None
         with pytest.raises(UnreadableSource, match="no database is given"):
             self.join(VIEW, CloudSource(table="somewhere"), rows(["a"], 2))
+
+
+def test_a_service_may_have_files_and_tables(database, tmp_path):
+    user = Entity(name="user", join_keys=["user_id"])
+    pq.write_table(rows(["a", "b"], 1, 1, value=[10, 20]), tmp_path / "filed.parquet")
+    with database.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE stored AS SELECT 'b' user_id, 7 value, now() event_ts")
+        )
+        connection.execute(text("UPDATE stored SET event_ts = '2026-03-29 02:00+00'"))
+    filed, stored, again = (
+        FeatureView(name=name, entities=[user], source=source, schema=VALUE)
+        for name, source in (
+            ("filed", CloudSource(path="filed.parquet")),
+            ("stored", CloudSource(table="stored")),
+            ("again", CloudSource(table="public.stored")),
+        )
+    )
+    features = [Feature(f"{name}:value", name=name) for name in ("filed", "stored", "again")]
+    service = FeatureService(name="all", features=features)
+    each = (user, filed, stored, again, service)
+    offline = OfflineFeatures(
+        DefinitionSet({key_of(one): one for one in each}), data_folder=tmp_path, engine=database
+    )
+    found = offline.get_historical_features(
+        entity_rows=rows(["b", "a", "b"], 3, 3, 1), service="all", untransformed=True
+    )
+    assert found.table.drop_columns(["user_id", "event_ts"]).to_pydict() == {
+        "again": [7, None, None],
+        "filed": [20, 10, 20],
+        "stored": [7, None, None],
+    }
