@@ -107,7 +107,9 @@ class LeasedTask:
             )
             x, y = self._source(examples, features, engine).load(plan.max_records)
             if len(x) == 0:
-                raise TaskFault("no_examples", "this device has no records")
+                # A device may well have events of other services, or features it cannot fetch now.
+                fault = TaskDeclined if self.task.HasField("features") else TaskFault
+                raise fault("no_examples", "this device has no records for the task")
             self._session = TrainingSession(engine, plan, base, x, y)
         except FAULTS as error:
             raise TaskFault.of(error) from error

@@ -66,7 +66,10 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
             check_dataset(dataset, model)
     if job.feature_service is not None:
         require_fitting_features(job, model, deployment.features)
-        note(f"devices join the features of {job.feature_service}, and train on those")
+        note(
+            f"devices join the features of {job.feature_service} and train on those; Flower nodes, "
+            "which cannot, take no part"
+        )
     resolve_initial_version(job, deployment.models)
     job = with_measured_devices(job, deployment.measurements, note)
     _note_small_rounds(deployment.settings, job, note)

@@ -194,7 +194,9 @@ class Coordinator:
         is_secure = job.privacy.secure_aggregation is not None
         enclave = self._nodes_enclave() if is_secure else None
         nodes = []
-        if enclave is not None or not is_secure:
+        if job.feature_service is not None:
+            log.info("Flower nodes join no features; none takes part in job %s", row.job_id)
+        elif enclave is not None or not is_secure:
             nodes.append(GridFleet(flower.grid, self._blobs, enclave=enclave))
         runner = JobRunner(
             opened,

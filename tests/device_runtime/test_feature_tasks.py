@@ -159,6 +159,14 @@ def test_a_model_this_runtime_does_not_know_is_declined(
     assert declines(gateway, feature_device, make_task, reads="images") == "features_unknown"
 
 
+def test_a_device_whose_features_cannot_be_had_now_declines_the_task(
+    gateway, feature_device, make_task, catalog, tmp_path
+):
+    activity().write(tmp_path / "device" / ACTIVITY_FILE)
+    catalog.rows.is_reachable = False
+    assert declines(gateway, feature_device, make_task) == "no_examples"
+
+
 def test_an_app_that_joins_no_features_declines_the_task(gateway, start_device, make_task):
     assert declines(gateway, start_device(records=5), make_task) == "no_features"
 
