@@ -57,6 +57,15 @@ def add(
     naive_is_utc: Annotated[
         bool, typer.Option("--naive-is-utc", help="Times without a time zone are UTC.")
     ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="FLINT_FEATURES_DATABASE_URL",
+            help="Postgres of sources that are tables. Default: the catalog's own.",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,16 +91,24 @@ def add(
                 "--text-field and --exclude-field are of a file's columns; with --feature-service "
                 "the service says what is learnt from"
             )
+        import contextlib
+
+        from feature_catalog.database import connect
         from feature_catalog.feature_datasets import RowRoles, add_feature_dataset
         from feature_catalog.offline import asset_folder
         from flint.steps_screen import StepsScreen
 
-        with open_catalog(resolve_home(home)) as catalog, StepsScreen("views joined") as screen:
+        with contextlib.ExitStack() as until_done:
+            catalog = until_done.enter_context(open_catalog(resolve_home(home)))
             reader = None if assets is None else asset_folder(assets)
+            source_engine = None if database is None else connect(database)
+            if source_engine is not None:
+                until_done.callback(source_engine.dispose)
+            screen = until_done.enter_context(StepsScreen("views joined"))
             joined = add_feature_dataset(
                 catalog.datasets,
                 catalog.blobs,
-                catalog.offline_features(data, reader),
+                catalog.offline_features(data, reader, source_engine=source_engine),
                 file,
                 feature_service,
                 RowRoles(client_field, label_field, event_ts),
@@ -103,6 +120,11 @@ def add(
             )
         _show_joined(joined, as_json=as_json)
         return
+    if naive_is_utc or assets is not None or event_ts != "event_ts" or data != Path():
+        raise typer.BadParameter(
+            "--event-ts, --data, --assets and --naive-is-utc say how features are joined; name "
+            "them with --feature-service"
+        )
     with open_catalog(resolve_home(home)) as catalog:
         row = catalog.datasets.add(
             file,
