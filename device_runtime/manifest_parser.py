@@ -357,8 +357,10 @@ def _placed(where: str) -> Iterator[None]:
     except InvalidFeatureManifest:
         raise
     except FlintError as error:
+        # It may quote a key of the manifest's.
+        why = "".join(each if each.isprintable() else "?" for each in error.sentence)
         raise InvalidFeatureManifest(
-            f"the feature manifest's {where} does not hold: {error.sentence}"
+            f"the feature manifest's {where} does not hold: {why[:_LONGEST_TEXT]}"
         ) from error
 
 

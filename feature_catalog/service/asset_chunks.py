@@ -58,6 +58,6 @@ def asset_chunks(
 
 @functools.lru_cache(maxsize=32)
 def _packed(data: bytes) -> bytes | None:
-    """A chunk compressed, once for all who fetch it; None where that is no use (embeddings)."""
+    """A chunk compressed, once for all who fetch it; None where that is no use."""
     packed = zlib.compress(data, _LEVEL)
     return packed if len(packed) < len(data) * _WORTH_IT else None

@@ -4,25 +4,15 @@ import threading
 from collections import OrderedDict
 
 from device_runtime.transform_assets import Asset as AssetFile
-from device_runtime.transform_assets import EmbeddingTable, InvalidAsset, Vocabulary
+from device_runtime.transform_assets import InvalidAsset
+from feature_catalog.asset_files import read_asset
 from feature_catalog.blobs import BlobStore, MissingBlob
-from feature_catalog.definitions.assets import Asset, AssetType
+from feature_catalog.definitions.assets import Asset
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.on_device.served_views import chain_at
 from feature_catalog.service.served_contracts import ServedContract
 
 _MOST_BYTES = 512 * 2**20
-
-
-def read_asset(asset: Asset, content: bytes) -> AssetFile:
-    """Parse an asset's file.
-
-    Raises:
-        InvalidAsset: If it is none of the asset's type.
-    """
-    if asset.type is AssetType.VOCABULARY:
-        return Vocabulary.from_bytes(content)
-    return EmbeddingTable.from_bytes(content)
 
 
 class CloudAssets:
