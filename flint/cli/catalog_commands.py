@@ -5,16 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-<<<<<<< HEAD
 from flint.cli import (
+    catalog_asset_commands,
     catalog_historical_command,
     catalog_history_commands,
     catalog_online_commands,
 )
-=======
-from flint.cli import catalog_asset_commands, catalog_history_commands
 from flint.cli.catalog_asset_commands import note_missing
->>>>>>> service
 from flint.cli.catalog_history_commands import NameArgument
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
@@ -25,23 +22,16 @@ if TYPE_CHECKING:
     from flint.catalog_session import CatalogSession
 
 app = typer.Typer(
-<<<<<<< HEAD
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage; training data: "
-    "historical; newest values: materialize, get, online. "
-=======
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage, asset. "
->>>>>>> service
+    help="Feature definitions: plan, apply, list, show, history, diff, lineage, asset; training "
+    "data: historical; newest values: materialize, get, online. "
     "docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
-<<<<<<< HEAD
 catalog_historical_command.register(app)
 catalog_online_commands.register(app)
-=======
 app.add_typer(catalog_asset_commands.app, name="asset")
->>>>>>> service
 
 SOMETHING_TO_DO = 3
 
