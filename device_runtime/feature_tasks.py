@@ -5,7 +5,7 @@ gateway has none of that contract for it, or leaves features out that this devic
 task is declined with a reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast, get_args
@@ -14,7 +14,8 @@ from device_runtime.feature_cache import FeatureCache
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_inputs import InputForm, Reads
 from device_runtime.feature_manifest import FeatureManifest
-from device_runtime.feature_reader import FeatureReader, Fetch
+from device_runtime.feature_reader import FeatureReader, Fetch, FetchedRow
+from device_runtime.feature_values import encode_row
 from device_runtime.gateway_client import GatewayRefused
 from device_runtime.joined_examples import FeatureSources, JoinedExamples
 from device_runtime.labelled_events import LabelledEvents, stream_of
@@ -49,7 +50,11 @@ class FeatureCloud(Protocol):
 
 
 class FeatureTasks:
-    """The features of one device, for the tasks that want them."""
+    """The features of one device, for the tasks that want them.
+
+    Attributes:
+        bytes_down: Of rows fetched so far, with their keys.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class FeatureTasks:
             app_id: Host app; whose entries of the cache it reads and writes.
             unmetered: Whether the network is, at this moment; None: there is none.
         """
+        self.bytes_down = 0
         self._folder = folder
         self._cloud = cloud
         self._app_id = app_id
@@ -119,10 +125,19 @@ class FeatureTasks:
         self._waiting = 0
         views = cloud_views(manifest)
         cache = FeatureCache(database, self._app_id, [view.cached() for view in views])
-        reader = FeatureReader(cache, views, self._cloud.fetch(manifest), assets)
+        reader = FeatureReader(cache, views, self._counting(self._cloud.fetch(manifest)), assets)
         form = input_form_of(asked)
         sources = FeatureSources(manifest, events, reader, assets, self._unmetered)
         return JoinedExamples(sources, form, label_shape)
+
+    def _counting(self, fetch: Fetch) -> Fetch:
+        def rows(view: str, version: int, keys: Sequence[bytes]) -> Mapping[bytes, FetchedRow]:
+            found = fetch(view, version, keys)
+            sizes = (len(key) + len(encode_row(row.values)) for key, row in found.items())
+            self.bytes_down += sum(sizes)
+            return found
+
+        return rows
 
     def close(self) -> None:
         """Let go of the file."""

@@ -105,7 +105,11 @@ class LeasedTask:
             base = self._shared.models.parameters(
                 self.task.parameters_sha256, engine.manifest, self._obtain
             )
+            before = 0 if features is None else features.bytes_down
             x, y = self._source(examples, features, engine).load(plan.max_records)
+            if features is not None:
+                self._bytes_down += features.bytes_down - before
+                self._shared.counts["bytes_down"] += features.bytes_down - before
             if len(x) == 0:
                 # A device may well have events of other services, or features it cannot fetch now.
                 fault = TaskDeclined if self.task.HasField("features") else TaskFault

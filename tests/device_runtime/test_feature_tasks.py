@@ -98,6 +98,9 @@ def test_a_task_trains_on_what_the_device_joined(
         x,
         y,
     )
+    assert features.bytes_down > 0
+    down = sum(map(len, gateway.blobs.values())) + features.bytes_down
+    assert gateway.uploads[0].cost.bytes_down == down
     (update,) = gateway.updates()
     for tensor, delta in zip(update.tensors, expected.delta, strict=True):
         np.testing.assert_array_equal(tensor.array(), delta)
