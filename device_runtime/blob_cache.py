@@ -23,15 +23,19 @@ class BlobCache:
     it mapped stays readable there.
     """
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, max_bytes: int, *, partial_max_age_s: float = _PARTIAL_MAX_AGE_S
+    ) -> None:
         """Open or make the cache.
 
         Args:
             directory: Folder of its own.
             max_bytes: Bound on what is kept, and on one blob.
+            partial_max_age_s: For how long half a blob is kept for the rest of it to come.
         """
         self._directory = directory
         self._max_bytes = max_bytes
+        self._partial_max_age_s = partial_max_age_s
         directory.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned_partials()
 
@@ -147,7 +151,7 @@ class BlobCache:
                 yield status.st_mtime, status.st_size, Path(entry.path)
 
     def _remove_abandoned_partials(self) -> None:
-        oldest = time.time() - _PARTIAL_MAX_AGE_S
+        oldest = time.time() - self._partial_max_age_s
         for partial in self._directory.glob(f"*{_PARTIAL_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 if partial.stat().st_mtime < oldest:

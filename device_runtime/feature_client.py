@@ -36,6 +36,8 @@ from device_runtime.transform_assets import Asset, EmbeddingTable, InvalidAsset,
 log = logging.getLogger(__name__)
 
 ASSET_CACHE_BYTES = 512 * 2**20
+_PARTIAL_MAX_AGE_S = 7 * 24 * 3600.0
+"""An unmetered network may come once a night."""
 _CALL_TIMEOUT_S = 30.0
 _TRANSFER_TIMEOUT_S = 300.0
 _MOST_CHUNK_BYTES = 2**20
@@ -258,7 +260,11 @@ class FeatureClient:
 
     def _asset_cache(self) -> BlobCache:
         if self._assets is None:
-            self._assets = BlobCache(self._folder / "assets", ASSET_CACHE_BYTES)
+            self._assets = BlobCache(
+                self._folder / "assets",
+                ASSET_CACHE_BYTES,
+                partial_max_age_s=_PARTIAL_MAX_AGE_S,
+            )
         return self._assets
 
 

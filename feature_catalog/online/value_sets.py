@@ -51,17 +51,14 @@ class ValueSet:
 def list_value_sets(engine: Engine, definitions: DefinitionSet) -> tuple[ValueSet, ...]:
     """All values there are, and views that have none yet; by name, those that count first."""
     record, run = OnlineValueSetRecord, MaterializationRecord
-    counted = select(OnlineValueRecord.value_set, func.count().label("keys")).group_by(
+    counted = select(OnlineValueRecord.value_set, func.count().label("rows")).group_by(
         OnlineValueRecord.value_set
     )
-    newest = (
-        select(run.value_set, run.finished_at)
-        .distinct(run.value_set)
-        .order_by(run.value_set, run.id.desc())
-    )
+    last = select(func.max(run.id)).group_by(run.value_set)
+    newest = select(run.value_set, run.finished_at).where(run.id.in_(last))
     with engine.connect() as connection:
-        keys = dict(connection.execute(counted).tuples().all())
-        finished = dict(connection.execute(newest).tuples().all())
+        keys = {row.value_set: row.rows for row in connection.execute(counted)}
+        finished = {row.value_set: row.finished_at for row in connection.execute(newest)}
         stored = connection.execute(select(record)).all()
     current = {view.value_set: view.name for view in online_views(definitions)}
     found = [

@@ -25,6 +25,7 @@ from feature_catalog.service.asset_chunks import AssetBytes, asset_chunks
 from feature_catalog.service.cloud_assets import CloudAssets
 from feature_catalog.service.device_manifest import ManifestMaker
 from feature_catalog.service.errors import (
+    FeaturesUnavailable,
     InvalidFeatureRequest,
     NotServedToDevices,
     OutdatedManifest,
@@ -48,6 +49,7 @@ _STATUSES: dict[type[FlintError], grpc.StatusCode] = {
     MissingBlob: grpc.StatusCode.NOT_FOUND,
     BlobStoreUnreachable: grpc.StatusCode.UNAVAILABLE,
     DatabaseUnreachable: grpc.StatusCode.UNAVAILABLE,
+    FeaturesUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -216,9 +218,9 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         try:
             yield
         except SQLAlchemyError as error:
-            log.error("%s: %s", call, error)
-            self._door.count(call, "unavailable")
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the database does not answer [FLN-2947]")
+            self._refuse(
+                call, FeaturesUnavailable(f"the database does not answer ({error})"), context
+            )
         except FlintError as error:
             self._refuse(call, error, context)
 

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from flint.catalog_session import CatalogSession
 
 app = typer.Typer(
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage, asset; training "
-    "data: historical; newest values: materialize, get, online. "
+    help="Feature definitions: plan, apply, list, show, history, diff, lineage; files of assets: "
+    "asset; training data: historical; newest values: materialize, get, online. "
     "docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
+app.add_typer(catalog_asset_commands.app, name="asset")
 catalog_historical_command.register(app)
 catalog_online_commands.register(app)
-app.add_typer(catalog_asset_commands.app, name="asset")
 
 SOMETHING_TO_DO = 3
 

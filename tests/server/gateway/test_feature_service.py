@@ -29,8 +29,10 @@ from feature_catalog.online.materialization import Sources, materialize
 from server.gateway.gateway import Gateway
 from server.gateway.rate_limits import DeviceRates, Rate
 from tests.server.gateway import feature_examples as examples
+from tests.server.gateway.conftest import open_new_job
 from tests.server.gateway.feature_device import FeatureDevice
 from tests.server.gateway.feature_examples import COUNTRIES, ROWS, TOKENS, user_id
+from tests.server.update_examples import make_job
 
 pytestmark = pytest.mark.integration
 
@@ -177,6 +179,44 @@ def test_a_device_that_says_it_has_little_room_takes_fallbacks_or_is_told_why_no
     uses = {each["name"]: each["uses"] for each in manifest["assets"]}
     assert uses["tokens"] == "categories"
     assert "bytes" in told["tokens"]["reason"]
+
+
+def test_the_service_of_an_open_job_may_be_read_under_its_contract_and_no_longer(
+    device, shared_coordinator, deployment, catalog
+):
+    for name in ("secret", "no_such_service"):
+        with pytest.raises(GatewayRefused, match="FLN-2941"):
+            device.client.manifest(name)
+    job = make_job(feature_service=f"secret@{catalog['secret'].hex()}")
+    open_new_job(shared_coordinator, deployment, job)
+    manifest = device.client.manifest("secret", catalog["secret"])
+    rows = device.client.fetch(manifest)(
+        "user_stats", manifest.views["user_stats"].version, [encode_key([user_id(3)])]
+    )
+    assert [row.values for row in rows.values()] == [{"clicks": 3}]
+    open_new_job(shared_coordinator, deployment)
+    with pytest.raises(FetchFailed, match="FLN-2941"):
+        device.client.fetch(manifest)(
+            "user_stats", manifest.views["user_stats"].version, [encode_key([user_id(3)])]
+        )
+    with pytest.raises(GatewayRefused, match="FLN-2941"):  # what was kept is not gone by then
+        device.client.manifest("secret", catalog["secret"])
+
+
+def test_an_asset_whose_file_is_gone_is_told_in_the_manifest_and_not_found(device, deployment):
+    manifest = device.client.manifest("ads_a")
+    blobs = BlobStore(deployment.settings.blob_url)
+    digest = manifest.assets["tokens"].sha256
+    content = blobs.get(digest)
+    blobs.delete(digest)
+    try:
+        without = device.client.manifest("ads_a")
+        assert without.assets["tokens"].uses == "categories"
+        assert without.sha256() != manifest.sha256()
+        with pytest.raises(GatewayRefused, match="FLN-1236"):
+            only(device.client, manifest, "tokens")
+    finally:
+        blobs.put(content)
 
 
 # -- features ----------------------------------------------------------------------------------
