@@ -113,13 +113,21 @@ class ParquetSources:
             fits = types[name] == _TEXT if dtype is Dtype.STRING else types[name] in _INTEGERS
             if not fits:
                 refuse_key(where, name, types[name], dtype)
-        moments = {name: _moment(name, types[name], where, naive_is_utc) for name in times}
+        # Qualified: DuckDB takes a bare "user" in a subquery for its function of that name.
+        stored = table(
+            "source",
+            *(column(name) for name in (*(key for key, _ in keys), *times)),
+            *(column(field.name, _sql_type(types[field.name])) for field in view.schema),
+        )
+        moments = {
+            name: _moment(stored.c[name], types[name], where, naive_is_utc) for name in times
+        }
         return SourceColumns(
-            table=table("source", *(column(name) for name in needed)),
-            keys=[column(name) for name, _ in keys],
+            table=stored,
+            keys=[stored.c[name] for name, _ in keys],
             event_ts=moments[source.event_ts],
             created_ts=None if source.created_ts is None else moments[source.created_ts],
-            fields=[column(field.name, _sql_type(types[field.name])) for field in view.schema],
+            fields=[stored.c[field.name] for field in view.schema],
         )
 
     def _files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
@@ -164,12 +172,13 @@ class ParquetSources:
                 connection.close()
 
 
-def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElement[Any]:
+def _moment(
+    plain: ColumnElement[Any], found: str, where: str, naive_is_utc: bool
+) -> ColumnElement[Any]:
     """A column of time as a timestamp with time zone, in microseconds, rounded up."""
     is_zoned = found in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
     if not is_zoned and not (found in {"TIMESTAMP", "TIMESTAMP_NS"} and naive_is_utc):
-        refuse_time(where, name, found, is_timestamp=found.startswith("TIMESTAMP"))
-    plain: ColumnElement[Any] = column(name)
+        refuse_time(where, str(plain.key), found, is_timestamp=found.startswith("TIMESTAMP"))
     if found.endswith("_NS"):
         ns = func.epoch_ns(plain, type_=BigInteger)
         # DuckDB divides towards zero.

@@ -1,6 +1,5 @@
 """A source's rows as the online tables hold them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from feature_catalog.online.store import MAX_KEY_BYTES
 from feature_catalog.online.value_writer import EncodedRows
 from feature_catalog.online_schema import CREATED_UNKNOWN_US
 
+_OVERHEAD_BYTES = 9  # of CBOR, for one join key
 _BITS = {Dtype.INT32: 31, Dtype.INT64: 63}
 
 
@@ -27,23 +27,13 @@ def encode_batch(batch: pa.Table, view: OnlineView, where: str) -> EncodedRows:
 
     Raises:
         UnfitValues: If a value is not of its field's type or shape.
-        UnfitKey: If a key is out of its type's range, or too long.
     """
     fields = [
         _plain(field_values(batch[f"f{place}"], field, f"{where}: {field.name}"), field)
         for place, field in enumerate(view.fields)
     ]
-    keys = [
-        _key(batch[f"k{place}"], key.name, key.dtype, where)
-        for place, key in enumerate(view.join_keys)
-    ]
+    keys = [batch[f"k{place}"].to_pylist() for place in range(len(view.join_keys))]
     encoded = [encode_key(row) for row in zip(*keys, strict=True)]
-    longest = max(map(len, encoded), default=0)
-    if longest > MAX_KEY_BYTES:
-        raise UnfitKey(
-            f"{where} has a key of {longest} bytes, and at most {MAX_KEY_BYTES} are kept; shorten "
-            "the keys, e.g. to a digest of them"
-        )
     created_us = (
         batch["created_us"].to_pylist()
         if "created_us" in batch.column_names
@@ -59,17 +49,33 @@ def last_key(batch: pa.Table, view: OnlineView) -> list[Any]:
     return [batch[f"k{place}"][-1].as_py() for place in range(len(view.join_keys))]
 
 
-def _key(values: pa.ChunkedArray, name: str, dtype: Dtype, where: str) -> Sequence[Any]:
-    bits = _BITS.get(dtype)
-    if bits is not None:
+def check_keys(batch: pa.Table, view: OnlineView, where: str) -> None:
+    """Check keys of rows before any is written.
+
+    Args:
+        batch: ``k0``..., none NULL; at least one row.
+
+    Raises:
+        UnfitKey: If a key is out of its type's range, or too long.
+    """
+    longest = 0
+    for place, key in enumerate(view.join_keys):
+        values, bits = batch[f"k{place}"], _BITS.get(key.dtype)
+        if bits is None:
+            longest += pc.max(pc.binary_length(values)).as_py() + _OVERHEAD_BYTES
+            continue
+        longest += _OVERHEAD_BYTES
         bounds = pc.min_max(values).as_py()
         if not -(2**bits) <= bounds["min"] <= bounds["max"] < 2**bits:
             raise UnfitKey(
-                f"{where} has keys {name} from {bounds['min']} to {bounds['max']}, which do not "
-                f"all fit {dtype}; correct them, or the entity's dtype"
+                f"{where} has keys {key.name} from {bounds['min']} to {bounds['max']}, which do "
+                f"not all fit {key.dtype}; correct them, or the entity's dtype"
             )
-    found: list[Any] = values.to_pylist()
-    return found
+    if longest > MAX_KEY_BYTES:
+        raise UnfitKey(
+            f"{where} has a key of more than {MAX_KEY_BYTES} bytes, all join keys "
+            "together; shorten them, e.g. to a digest"
+        )
 
 
 def _plain(values: pa.ChunkedArray, field: Field) -> list[Any]:

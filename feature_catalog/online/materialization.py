@@ -17,7 +17,7 @@ from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.served import served_features
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.online.encoded_batch import encode_batch, last_key, needs_check
+from feature_catalog.online.encoded_batch import check_keys, encode_batch, last_key, needs_check
 from feature_catalog.online.errors import InvalidInterval, NotServedOnline
 from feature_catalog.online.materialization_log import (
     OpenRun,
@@ -258,7 +258,10 @@ def _open(
 def _check_all(
     source: SourceRows, view: OnlineView, where: str, tell: Callable[[int], None]
 ) -> None:
-    """Refuse a source with unfit values before any of it is written."""
+    """Refuse a source with unfit keys or values before any of it is written."""
+    for found in source.keys_found():
+        if found.num_rows:
+            check_keys(found, view, where)
     checked = 0
     for batch in source.batches(None, CHUNK_ROWS):
         if not needs_check(batch, view):

@@ -80,6 +80,12 @@ class _ParquetRows:
         self.connection.execute(f"CREATE OR REPLACE TABLE {_FOUND} AS {newest}").fetchall()
         return self._row(f"SELECT count(*) FROM {_FOUND}")[0]  # noqa: S608
 
+    def keys_found(self) -> Iterator[pa.Table]:
+        columns = ", ".join(RowColumns.of(self.source).keys)
+        with self.connection.cursor() as reading:
+            for batch in reading.sql(f"SELECT {columns} FROM {_FOUND}").to_arrow_reader():  # noqa: S608
+                yield pa.table(batch)
+
     def batches(self, after: Sequence[Any] | None, rows: int) -> Iterator[pa.Table]:
         columns = RowColumns.of(self.source)
         times = [func.epoch_us(column(name)).label(f"{name}_us") for name in columns.times]

@@ -49,6 +49,10 @@ class SourceRows(Protocol):
         """Find the newest row of each key in an interval; how many there are."""
         ...
 
+    def keys_found(self) -> Iterator[pa.Table]:
+        """The keys of the rows found, ``k0``..., in any order."""
+        ...
+
     def batches(self, after: Sequence[Any] | None, rows: int) -> Iterator[pa.Table]:
         """The rows found, in the order of their keys.
 

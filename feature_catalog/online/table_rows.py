@@ -88,15 +88,19 @@ class _TableRows:
         self._found.append(name)
         return self.connection.execute(select(func.count()).select_from(table(name))).scalar_one()
 
+    def keys_found(self) -> Iterator[pa.Table]:
+        kinds = self._key_kinds()
+        statement: Any = select(*map(column, kinds)).select_from(table(self._found[-1]))
+        yield copy_out(self.connection, statement, kinds)
+
     def batches(self, after: Sequence[Any] | None, rows: int) -> Iterator[pa.Table]:
         columns = RowColumns.of(self.source)
         times = [
             cast(extract("epoch", column(name)) * 1_000_000, BigInteger).label(f"{name}_us")
             for name in columns.times
         ]
-        keys = [pa.string() if dtype is Dtype.STRING else pa.int64() for _, dtype in self.keys]
         kinds = {
-            **dict(zip(columns.keys, keys, strict=True)),
+            **self._key_kinds(),
             **{f"{name}_us": pa.int64() for name in columns.times},
             **dict(zip(columns.fields, self.kinds, strict=True)),
         }
@@ -108,6 +112,13 @@ class _TableRows:
             if batch.num_rows < rows:
                 return
             after = [batch[name][-1].as_py() for name in columns.keys]
+
+    def _key_kinds(self) -> dict[str, pa.DataType]:
+        names = RowColumns.of(self.source).keys
+        return {
+            name: pa.string() if dtype is Dtype.STRING else pa.int64()
+            for name, (_, dtype) in zip(names, self.keys, strict=True)
+        }
 
     def _array_columns(self) -> set[str]:
         """Columns that go out as JSON."""

@@ -17,6 +17,7 @@ from feature_catalog.definitions import (
 from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import UnfitValues, UnreadableSource
+from feature_catalog.offline.newest_rows import newest_rows_by_index
 from tests.feature_catalog.offline.join_contract import VALUE, JoinContract, rows, stats
 
 pytestmark = pytest.mark.integration
@@ -59,7 +60,9 @@ def database(postgres_server):
         connection.execute(text("DROP DATABASE joins WITH (FORCE)"))
 
 
-class TestPostgresSources(JoinContract):
+class PostgresContract(JoinContract):
+    """The contract, its rows in tables."""
+
     @pytest.fixture(autouse=True)
     def of_database(self, database):
         self.engine = database
@@ -67,7 +70,7 @@ class TestPostgresSources(JoinContract):
     def store(self, table):
         name = f"rows_{next(NAMES)}"
         columns = ", ".join(
-            f"{c} {sql_type(table.schema.field(c).type)}" for c in table.column_names
+            f'"{c}" {sql_type(table.schema.field(c).type)}' for c in table.column_names
         )
         with self.engine.begin() as connection:
             connection.execute(text(f"CREATE TABLE {name} ({columns})"))
@@ -87,6 +90,8 @@ class TestPostgresSources(JoinContract):
             for statement in statements:
                 connection.execute(text(statement))
 
+
+class TestPostgresSources(PostgresContract):
     def test_a_table_may_be_in_a_schema_and_a_view_of_the_database(self):
         self.sql(
             "CREATE SCHEMA stats",
@@ -134,6 +139,41 @@ class TestPostgresSources(JoinContract):
         self.engine = None
         with pytest.raises(UnreadableSource, match="no database is given"):
             self.join(VIEW, CloudSource(table="somewhere"), rows(["a"], 2))
+
+
+class TestPostgresIndexes(PostgresContract):
+    """The same, where each row is looked up by an index."""
+
+    @pytest.fixture(autouse=True)
+    def always_by_index(self, monkeypatch):
+        monkeypatch.setattr("feature_catalog.offline.postgres_source.ROWS_PER_LOOK_UP", -1)
+        self.looked_up = 0
+
+        def counted(*args):
+            self.looked_up += 1
+            return newest_rows_by_index(*args)
+
+        monkeypatch.setattr("feature_catalog.offline.postgres_source.newest_rows_by_index", counted)
+
+    def store(self, table):
+        source = super().store(table)
+        keys = [c for c in ("shop", "user_id", "ad_no") if c in table.column_names]
+        if {"user_id", "event_ts"} <= set(table.column_names):
+            self.sql(
+                f"CREATE INDEX ON {source.table} ({', '.join([*keys, 'event_ts'])} DESC)",
+                f"ANALYZE {source.table}",
+            )
+        return source
+
+    def test_rows_are_looked_up_by_the_index(self):
+        source = rows(["a"], 1, value=[1])
+        assert self.values(VIEW, source, rows(["a"], 2)) == [1]
+        assert self.looked_up == 1
+
+    def test_without_an_index_they_are_not(self):
+        source = super().store(rows(["a"], 1, value=[1]))
+        assert self.values(VIEW, source, rows(["a"], 2)) == [1]
+        assert self.looked_up == 0
 
 
 def test_a_service_may_have_files_and_tables(database, tmp_path):

@@ -24,6 +24,7 @@ from sqlalchemy import Boolean as SqlBoolean
 from feature_catalog.definitions import (
     Bool,
     CloudSource,
+    Dtype,
     Entity,
     FeatureService,
     FeatureView,
@@ -91,21 +92,20 @@ def definitions(
     table: str | None = None,
     fields: Sequence[Field] = tuple(FIELDS),
     ttl: dt.timedelta | None = None,
-    with_created: bool = True,
+    ad_dtype: Dtype = Int64,
 ) -> DefinitionSet:
     """The view ``pairs`` of a user and an ad, and the service ``served`` of it."""
-    times = {"created_ts": "created_ts"} if with_created else {}
     where = {"path": "pairs.parquet"} if table is None else {"table": table}
     view = FeatureView(
         name="pairs",
         entities=["user", "ad"],
-        source=CloudSource(**where, **times),
+        source=CloudSource(**where, created_ts="created_ts"),
         schema=fields,
         ttl=ttl,
     )
     every = [
         Entity("user", join_keys=["user"]),
-        Entity("ad", join_keys=["ad"], dtype=Int64),
+        Entity("ad", join_keys=["ad"], dtype=ad_dtype),
         view,
         FeatureService("served", [view]),
     ]
