@@ -122,7 +122,7 @@ class FeatureTasks:
         events = LabelledEvents(database, manifest, assets)
         if self._activity.exists():
             replay(self._activity, events)
-        self._waiting = 0
+            self._waiting = None
         views = cloud_views(manifest)
         cache = FeatureCache(database, self._app_id, [view.cached() for view in views])
         reader = FeatureReader(cache, views, self._counting(self._cloud.fetch(manifest)), assets)

@@ -52,7 +52,11 @@ class LabelledEvent:
 
 
 class LabelledEvents:
-    """The labelled events of one service, under the strictest retention of its device views."""
+    """The labelled events of one service, under the strictest retention of its device views.
+
+    Attributes:
+        service: Its name.
+    """
 
     def __init__(
         self, database: FeatureDatabase, manifest: FeatureManifest, assets: Assets | None = None
@@ -71,7 +75,7 @@ class LabelledEvents:
             for view in manifest.views.values()
             for key in view.join_keys
         }
-        self._service = manifest.service
+        self.service = manifest.service
         self._records = RetainedRecords(
             database, stream_of(manifest.service), strictest_retention(manifest)
         )
@@ -115,7 +119,7 @@ class LabelledEvents:
         body = encode_row(row)
         if len(body) > _MAX_EVENT_BYTES:
             raise UnsuitableLabelledEvent(
-                f"an event for {self._service} has {len(body)} bytes; at most {_MAX_EVENT_BYTES} "
+                f"an event for {self.service} has {len(body)} bytes; at most {_MAX_EVENT_BYTES} "
                 "are kept of one"
             )
         return self._records.append(body, at_ms=at_ms)
@@ -153,7 +157,7 @@ class LabelledEvents:
         kind = self._keys[name]
         if isinstance(value, bool) or not isinstance(value, str if kind is Kind.STRING else int):
             raise UnsuitableLabelledEvent(
-                f"the key {name} of an event for {self._service} is {str(value)[:60]!r}; give "
+                f"the key {name} of an event for {self.service} is {str(value)[:60]!r}; give "
                 f"{'text' if kind is Kind.STRING else 'a whole number'}"
             )
         return value

@@ -125,6 +125,13 @@ class LeasedTask:
             return examples
         if features is None:
             raise TaskDeclined("no_features", "the task is for features, and this app joins none")
+        wanted = engine.manifest.input.shape
+        if wanted != (self.task.features.places,):
+            raise TaskFault(
+                "unsuitable_features",
+                f"the task says that its model reads {self.task.features.places} entries a record, "
+                f"and its artefact takes {wanted}",
+            )
         return features.examples(self.task.features, engine.manifest.label_shape)
 
     def train(self, budget_s: float) -> bool:

@@ -78,13 +78,16 @@ class UserActivity:
 def replay(path: Path, events: LabelledEvents) -> int:
     """Record a user's activity, and delete the file; returns how many events are kept.
 
-    What the store held before goes: a replay that was killed is done again whole.
+    What the store held before goes: a replay that was killed is done again whole. Activity that is
+    not for the store's service is left alone.
 
     Raises:
         UnreadableActivity: If the file is something else.
         UnsuitableLabelledEvent: If an event is not of the service.
     """
     activity = UserActivity.read(path)
+    if activity.service != events.service:
+        return 0
     with events.database.transaction():
         events.clear()
         for event in activity.events:

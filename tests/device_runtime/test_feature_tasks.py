@@ -122,6 +122,25 @@ def test_a_replay_that_was_killed_before_its_file_went_is_not_counted_twice(feat
         assert features.examples(FEATURES, (1,)).count() == 7
 
 
+def test_activity_for_another_service_waits_for_it(features, tmp_path):
+    path = tmp_path / "device" / ACTIVITY_FILE
+    replace(activity(7), service="mail").write(path)
+    assert features.examples(FEATURES, (1,)).count() == 0
+    assert path.exists()
+    assert features.count() == 7
+
+
+def test_a_task_that_contradicts_its_artefact_fails_before_anything_is_joined(
+    gateway, feature_device, make_task, tmp_path
+):
+    activity().write(tmp_path / "device" / ACTIVITY_FILE)
+    gateway.tasks.append(task_of(make_task, places=2**20))
+    feature_device.step_until(lambda: gateway.reports)
+    (report,) = gateway.reports
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "unsuitable_features")
+    assert (tmp_path / "device" / ACTIVITY_FILE).exists()
+
+
 def declines(gateway, device, make_task, **changes) -> str:
     gateway.tasks.append(task_of(make_task, **changes))
     device.step_until(lambda: gateway.reports)
