@@ -2,8 +2,9 @@
 
     python examples/features/generate_clicks.py click-data
 
-Gives ``clicks.parquet`` (a row an impression), ``ads.parquet`` (a row an ad) and ``features.yaml``,
-which says how they belong together. Values are drawn from a fixed seed.
+Gives ``clicks.parquet`` (a row an impression), ``ads.parquet`` (a row an ad), ``publishers.txt`` (a
+vocabulary) and ``features.yaml``, which says how they belong together. Values are drawn from a
+fixed seed.
 """
 
 import argparse

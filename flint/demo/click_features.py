@@ -2,7 +2,8 @@
 
 The same clicks as `click_data` generates, taken apart: what a device sees when it shows an ad goes
 into ``clicks.parquet``, one row an impression; what the company knows of its ads into
-``ads.parquet``. ``features.yaml`` says how they belong together.
+``ads.parquet``. ``publishers.txt`` is a vocabulary that devices look publishers up in, and
+``features.yaml`` says how all belong together.
 """
 
 import datetime as dt
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from device_runtime.transform_assets import Vocabulary
 from feature_catalog.feature_datasets import RowRoles
 from feature_catalog.splits import is_heldout
 from flint.demo.click_data import generate_clicks
@@ -26,6 +28,14 @@ DEFINITIONS = """\
 # docs/feature-catalog.md explains every key.
 entities:
   - {name: ad, join_keys: [ad_id]}
+
+assets:
+  - name: click_publishers
+    type: vocabulary
+    version: 1
+    sha256: VOCABULARY_SHA256
+    size_bytes: VOCABULARY_BYTESB
+    entries: VOCABULARY_ENTRIES
 
 feature_views:
   # In the cloud. A device fetches an ad's row when it first needs it, and keeps it for a week.
@@ -61,7 +71,12 @@ feature_services:
           - op: bucketize
             run_at: cloud
             parameters: {boundaries: [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6]}
-      - impressions:publisher
+      # Publishers that are not in the vocabulary share eight numbers.
+      - ref: impressions:publisher
+        transforms:
+          - op: vocab
+            run_at: device_read
+            parameters: {asset: click_publishers, hash_buckets: 8}
       - impressions:position
       - impressions:interests
       # The hour itself is not kept: six parts of the day are.
@@ -75,6 +90,7 @@ feature_services:
 
 _START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 _DAYS = 28
+_KNOWN_PUBLISHERS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +101,13 @@ class ClickFeatures:
         rows: What devices saw, and whether their users clicked.
         definitions: Of the features.
         data_folder: Of the cloud's tables.
+        vocabulary: Of publishers.
     """
 
     rows: Path
     definitions: Path
     data_folder: Path
+    vocabulary: Path
 
 
 def write_click_features(folder: Path, *, training_clients: int, seed: int) -> ClickFeatures:
@@ -135,9 +153,22 @@ def write_click_features(folder: Path, *, training_clients: int, seed: int) -> C
             "ctr_28d": pa.array(generator.binomial(shown, chance) / shown, pa.float32()),
         }
     )
-    files = ClickFeatures(folder / f"{ROWS_NAME}.parquet", folder / "features.yaml", folder)
+    publishers, shown = np.unique(columns["publisher"], return_counts=True)
+    most_shown = publishers[np.argsort(-shown, kind="stable")][:_KNOWN_PUBLISHERS]
+    vocabulary = Vocabulary.of(tuple(most_shown.tolist()))
+    files = ClickFeatures(
+        folder / f"{ROWS_NAME}.parquet",
+        folder / "features.yaml",
+        folder,
+        folder / "publishers.txt",
+    )
+    files.vocabulary.write_bytes(vocabulary.to_bytes())
     rows = rows.sort_by([("user_id", "ascending"), ("ts", "ascending")])
     pq.write_table(rows, files.rows, compression="zstd")
     pq.write_table(table, folder / "ads.parquet", compression="zstd")
-    files.definitions.write_text(DEFINITIONS)
+    files.definitions.write_text(
+        DEFINITIONS.replace("VOCABULARY_SHA256", vocabulary.sha256.hex())
+        .replace("VOCABULARY_BYTES", str(len(vocabulary.to_bytes())))
+        .replace("VOCABULARY_ENTRIES", str(len(vocabulary.tokens)))
+    )
     return files

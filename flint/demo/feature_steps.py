@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from feature_catalog.asset_files import add_asset_files
 from feature_catalog.datasets import Dataset
 from feature_catalog.definitions.files import load_definitions
 from feature_catalog.feature_datasets import add_feature_dataset
@@ -36,6 +37,8 @@ def make_feature_dataset(
     state = deployment.features.state()
     contract = state.contracts[SERVICE]
     screen.done(f"{SERVICE} is the contract {contract[:16]}")
+    screen.step(f"flint catalog asset add {files.vocabulary}")
+    add_asset_files(deployment.engine, deployment.blobs, [files.vocabulary])
     screen.step(f"flint catalog materialize {SERVICE} --data {folder}")
     online = materialize(
         deployment.engine, state.definitions, [SERVICE], sources=Sources(files.data_folder)

@@ -10,14 +10,14 @@ import pytest
 
 from device_runtime.columns import Column
 from device_runtime.feature_inputs import UnsuitableFeatures
-from device_runtime.hashing import encode_bag
+from device_runtime.hashing import encode_bag, hash_bucket
 from device_runtime.transforms import Hash
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.definitions.files import load_definitions
 from feature_catalog.feature_datasets import RowRoles, add_feature_dataset, contract_sha256
 from feature_catalog.feature_fit import ForeignFeatures, check_same_features
 from feature_catalog.feature_plan import UnknownDefinition
-from feature_catalog.offline import OfflineFeatures
+from feature_catalog.offline import OfflineFeatures, blob_assets
 from feature_catalog.offline.errors import MissingEntityColumn
 from feature_catalog.recorded_events import UnsuitableRows
 from flint.demo.click_features import (
@@ -48,7 +48,8 @@ def catalog(engine, blobs) -> DatasetCatalog:
 def add(catalog, blobs, files):
     def add(path=None, definitions=None, model=SPARSE_MLP, roles=ROLES, **more):
         known = load_definitions([definitions or files.definitions])
-        offline = OfflineFeatures(known, files.data_folder)
+        blobs.put(files.vocabulary.read_bytes())
+        offline = OfflineFeatures(known, files.data_folder, assets=blob_assets(blobs))
         service = more.pop("service", SERVICE)
         return add_feature_dataset(
             catalog, blobs, offline, path or files.rows, service, roles, model, **more
@@ -57,18 +58,21 @@ def add(catalog, blobs, files):
     return add
 
 
-def expected_bag(row, ad):
+def expected_bag(row, ad, publishers):
     """The features of one row, said without any of the code that joins or assembles them."""
     tokens = []
     ctr = None if ad is None else int(np.searchsorted(BOUNDARIES, ad["ctr_28d"], side="right"))
     handset = Hash(8).apply(Column.of([row["handset"]]), {}).to_list()[0]
+    known = row["publisher"] in publishers
+    publisher = len(publishers) + hash_bucket(row["publisher"], 8, 0)
+    publisher = publishers.index(row["publisher"]) if known else publisher
     part = sum(hour <= row["hour"] for hour in PARTS)
     for name, value in (
         ("ctr_28d", ctr),
         ("handset", handset),
         ("part_of_day", part),
         ("position", row["position"]),
-        ("publisher", row["publisher"]),
+        ("publisher", publisher),
         ("topic", None if ad is None else ad["topic"]),
     ):
         if value is not None:
@@ -82,10 +86,14 @@ def test_each_record_is_its_row_joined_with_what_the_cloud_knew_then(add, catalo
     dataset = catalog.open(f"{made.row.name}@{made.row.version}")
     rows = pq.read_table(files.rows).to_pylist()
     ads = {ad["ad_id"]: ad for ad in pq.read_table(files.data_folder / "ads.parquet").to_pylist()}
+    publishers = files.vocabulary.read_text().splitlines()
+    assert any(row["publisher"] not in publishers for row in rows)
     for client in [*dataset.clients(), *dataset.heldout_clients()]:
         x, y = dataset.records(client)
         own = [row for row in rows if row["user_id"] == client]
-        assert x.tolist() == [expected_bag(row, ads[row["ad_id"]]).tolist() for row in own]
+        assert x.tolist() == [
+            expected_bag(row, ads[row["ad_id"]], publishers).tolist() for row in own
+        ]
         assert y.ravel().tolist() == [row["clicked"] for row in own]
     assert {f.name: f.present for f in made.features}["ctr_28d"] == len(rows)
 
@@ -99,7 +107,9 @@ def test_a_row_before_the_cloud_knew_its_key_has_no_token_of_it(add, catalog, fi
     dataset = catalog.open("early")
     client = dataset.clients()[0]
     own = [row for row in rows.to_pylist() if row["user_id"] == client]
-    assert dataset.records(client)[0].tolist() == [expected_bag(r, None).tolist() for r in own]
+    publishers = files.vocabulary.read_text().splitlines()
+    expected = [expected_bag(row, None, publishers).tolist() for row in own]
+    assert dataset.records(client)[0].tolist() == expected
     assert {f.name: f.not_found for f in made.features}["topic"] == len(rows)
 
 

@@ -175,6 +175,7 @@ def clicks(session) -> Clicks:
     folder = session.home / "feature-files"
     files = write_click_features(folder, training_clients=FEATURE_DEVICES, seed=5)
     session.json("catalog", "apply", files.definitions)
+    session.json("catalog", "asset", "add", files.vocabulary)
     (online,) = session.json("catalog", "materialize", SERVICE, "--data", folder)
     dataset = session.json(
         *("dataset", "add", files.rows, "--name", "joined", "--data", folder),
