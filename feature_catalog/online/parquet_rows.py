@@ -46,8 +46,8 @@ def parquet_rows(
     sources = ParquetSources(folder, _MEMORY_BYTES)
     where = f"{source.path} of the view {view.name}"
     try:
-        with sources._connection() as connection:
-            columns = sources._open(connection, view, source, keys, where, naive_is_utc)
+        with sources.connection() as connection:
+            columns = sources.open(connection, view, source, keys, where, naive_is_utc)
             yield _ParquetRows(connection, columns, keys, source, _stamp(folder, source))
     except duckdb.OutOfMemoryException as error:
         raise UnreadableSource(

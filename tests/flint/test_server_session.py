@@ -297,9 +297,12 @@ def test_a_waiting_job_and_a_running_job_are_stopped(session, job_file):
     assert "is stopped" in session.text("stop", first)
 
 
-def test_the_session_has_one_data_set_and_says_what_is_wrong_with_others(session, job_file):
-    (dataset,) = session.json("dataset", "list")
-    assert (dataset["name"], dataset["version"]) == ("clicks", 1)
+def test_the_session_lists_its_data_sets_and_says_what_is_wrong_with_others(
+    session, clicks, job_file
+):
+    dataset, joined = session.json("dataset", "list")
+    assert (dataset["name"], dataset["version"], dataset["feature_service"]) == ("clicks", 1, None)
+    assert (joined["name"], joined["feature_service"]) == ("joined", SERVICE)
     assert session.json("dataset", "show", "clicks") == dataset
     assert "clicks@1" in session.text("dataset", "list")
 
