@@ -110,7 +110,7 @@ class DatasetCatalog:
         record = self._find(reference)
         local = self._blobs.local_path(record.records_sha256)
         return DatasetSource(
-            row=_row(record),
+            row=dataset_row(record),
             records=local or self._blobs.get(record.records_sha256),
             clients=self._blobs.get(record.clients_sha256),
         ).open()
@@ -121,13 +121,13 @@ class DatasetCatalog:
         Raises:
             UnknownDataset: If there is none; says which there are.
         """
-        return _row(self._find(reference))
+        return dataset_row(self._find(reference))
 
     def list(self) -> tuple[DatasetRow, ...]:
         """All versions by name and number."""
         statement = select(DatasetRecord).order_by(DatasetRecord.name, DatasetRecord.version)
         with Session(self._engine) as session:
-            return tuple(_row(record) for record in session.scalars(statement))
+            return tuple(dataset_row(record) for record in session.scalars(statement))
 
     def _encode(
         self,
@@ -174,12 +174,12 @@ class DatasetCatalog:
             session.execute(lock, {"name": record.name})
             newest = session.scalars(_newest(record.name)).one_or_none()
             if newest is not None and _is_same(newest, record):
-                return _row(newest)
+                return dataset_row(newest)
             record.version = 1 if newest is None else newest.version + 1
             session.add(record)
             session.flush()
             session.refresh(record)
-            return _row(record)
+            return dataset_row(record)
 
     def _find(self, reference: str) -> DatasetRecord:
         name, which = split_reference(reference)
@@ -269,7 +269,8 @@ def _is_same(stored: DatasetRecord, new: DatasetRecord) -> bool:
     )
 
 
-def _row(record: DatasetRecord) -> DatasetRow:
+def dataset_row(record: DatasetRecord) -> DatasetRow:
+    """A table's row as others know it."""
     return DatasetRow(
         name=record.name,
         version=record.version,
