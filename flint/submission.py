@@ -57,9 +57,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
             f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
             "without an enclave; start it with `flint up --aggregator enclave`"
         )
-    if job.evaluation is not None:
-        with named_in("evaluation.dataset"):
-            check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
+    job = _pin_evaluation(deployment, job, model)
     job = pin_feature_service(job, deployment.features)
     if job.feature_service is not None:
         note(
@@ -86,6 +84,18 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         stop_run(deployment.settings, run_id)
         raise
     return Submission(job_id, run_id, waiting)
+
+
+def _pin_evaluation(deployment: Deployment, job: Job, model: ModelSpec) -> Job:
+    """The job with its data set as ``name@version``: a newer one never comes under way."""
+    if job.evaluation is None:
+        return job
+    with named_in("evaluation.dataset"):
+        dataset = deployment.datasets.open(job.evaluation.dataset)
+        check_dataset(dataset, model)
+    pinned = f"{dataset.row.name}@{dataset.row.version}"
+    evaluation = job.evaluation.model_copy(update={"dataset": pinned})
+    return job.model_copy(update={"evaluation": evaluation})
 
 
 def _note_small_rounds(settings: ServerSettings, job: Job, note: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Which code drove a job, each time a coordinator took it up, and which of these stored a version."""
+"""Which code drove a job each time a coordinator took it up, and which of these stored what."""
 
 import sqlalchemy as sa
 from alembic import op
