@@ -62,7 +62,7 @@ class CatalogSession:
 
 
 @contextlib.contextmanager
-def open_catalog(home: Path) -> Iterator[CatalogSession]:
+def open_catalog(home: Path, *, read_only: bool = False) -> Iterator[CatalogSession]:
     """Open the catalog of a data directory.
 
     It is that of the server that runs there. Where none runs, it is the one that `flint up` would
@@ -72,6 +72,8 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
 
     Args:
         home: Data directory; made where there is none.
+        read_only: The session can change nothing; the database itself refuses. Its tables are
+            brought up to date before, as ever, where no server runs.
 
     Raises:
         DatabaseUnreachable: If a configured database does not answer.
@@ -83,7 +85,16 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
     with _connected(home, places) as engine:
         if not places.is_served:  # a server's tables are its own affair
             upgrade(engine)
-        yield CatalogSession(engine, BlobStore(places.blob_url))
+        if not read_only:
+            yield CatalogSession(engine, BlobStore(places.blob_url))
+            return
+        url = engine.url.render_as_string(hide_password=False)
+        engine.dispose()
+        reading = connect(url, read_only=True)
+        try:
+            yield CatalogSession(reading, BlobStore(places.blob_url))
+        finally:
+            reading.dispose()
 
 
 @contextlib.contextmanager

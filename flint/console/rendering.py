@@ -1,0 +1,103 @@
+"""Templates and what they may call. Everything a name contains is text: nothing is markup."""
+
+import datetime as dt
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from feature_catalog.strict_yaml import dump_mapping
+from flint.console.graph_drawing import drawn_graph
+from flint.console.line_chart import line_chart
+from flint.reports.markup import element
+from flint.reports.wording import (
+    printable,
+    said_bytes,
+    said_duration,
+    said_number,
+    said_share,
+    shortened,
+)
+
+_NOTHING = "\N{EN DASH}"
+
+SECTIONS = (
+    ("/", "Overview"),
+    ("/features", "Features"),
+    ("/services", "Services"),
+    ("/devices", "On a device"),
+    ("/assets", "Assets"),
+    ("/models", "Models"),
+    ("/jobs", "Jobs"),
+    ("/runs", "Dry-runs"),
+    ("/datasets", "Data sets"),
+    ("/audit", "Audit log"),
+)
+
+
+def rendered(template: str, data: Mapping[str, Any]) -> str:
+    """A page as HTML."""
+    return _environment().get_template(template).render(data)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("flint.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.globals.update(sections=SECTIONS, graph=_graph, chart=_chart)
+    environment.filters.update(
+        bytes=said_bytes,
+        number=_number,
+        share=said_share,
+        duration=said_duration,
+        when=_when,
+        digest=_digest,
+        short=lambda text, length=60: shortened(str(text), length),
+        words=lambda name: str(name).replace("_", " "),
+        yaml=dump_mapping,
+    )
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What is not there is a dash; what no HTML may contain is replaced."""
+    if value is None:
+        return _NOTHING
+    return printable(value) if type(value) is str else value
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return said_number(value, digits)
+
+
+def _when(moment: dt.datetime | None) -> object:
+    """A moment to the second, the same for every reader."""
+    if moment is None:
+        return _NOTHING
+    utc = moment.astimezone(dt.UTC)
+    text = utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup(element("time", text, datetime=utc.isoformat()))  # noqa: S704 - escaped there
+
+
+def _digest(value: bytes | str | None) -> object:
+    """The beginning of a digest; the whole one beside the pointer."""
+    if value is None:
+        return _NOTHING
+    text = value.hex() if isinstance(value, bytes) else value
+    return Markup(element("code", text[:12], title=text))  # noqa: S704 - escaped there
+
+
+def _graph(*args: Any, **kwargs: Any) -> Markup:  # noqa: ANN401 - as `drawn_graph`
+    return Markup(drawn_graph(*args, **kwargs))  # noqa: S704 - escaped there
+
+
+def _chart(*args: Any, **kwargs: Any) -> Markup:  # noqa: ANN401 - as `line_chart`
+    return Markup(line_chart(*args, **kwargs))  # noqa: S704 - escaped there
