@@ -1,0 +1,198 @@
+"""``flint catalog explain``: what a device does with a feature service, and why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flint.cli.options import HomeOption, JsonOption, require_some, resolve_home
+from flint.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from feature_catalog.definitions.catalog_set import DefinitionSet
+    from feature_catalog.definitions.services import FeatureService
+    from feature_catalog.feature_registry import FeatureRegistry
+    from feature_catalog.on_device import DeviceProfile
+
+NOT_COMPLETE = 3
+
+
+def explain(
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE",
+            help="A feature service, or SERVICE@CONTRACT for one it had: the first digits do.",
+        ),
+    ],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROFILE",
+            help="small, medium or large; an emulated phone (tier-01 to tier-27); a measured "
+            "device model; an enrolled device's id; or a profile file (.yaml).",
+            show_default=False,
+        ),
+    ] = None,
+    storage_class: Annotated[
+        str | None,
+        typer.Option(help="small, medium or large; else from memory.", show_default=False),
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option(help="The device's memory, 10^6 bytes.", show_default=False)
+    ] = None,
+    free: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Free storage, e.g. 2GB.", show_default=False),
+    ] = None,
+    metered: Annotated[
+        bool | None,
+        typer.Option("--metered/--unmetered", help="What its network is.", show_default=False),
+    ] = None,
+    locale: Annotated[
+        str | None, typer.Option(help="Its user's language, e.g. pt-BR.", show_default=False)
+    ] = None,
+    os_release: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM", help="Month of its OS release.", show_default=False),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML with other budgets and limits than docs/feature-catalog.md says.",
+            show_default=False,
+        ),
+    ] = None,
+    definitions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Take definitions from these files and not from the catalog. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="Exit with 3 if the device cannot have every feature, else 0."
+        ),
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain what a device stores, caches, downloads and transforms, and why not more.
+
+    Bytes are the most that the device spends, by the sizes its own code counts by. What is not
+    said of the device is not judged. Nothing is changed.
+
+    Example: flint catalog explain ads_ctr_v1 --device tier-26 --metered
+
+    Example: flint catalog explain ads_ctr_v1 --memory-mb 4000 --free 1GB --locale pt-BR --json
+    """
+    from feature_catalog.on_device import resolve_for_device
+    from feature_catalog.on_device.described import describe
+    from feature_catalog.on_device.rules import DEFAULT_RULES
+    from flint.device_profiles import find_device_profile, read_device_rules, with_facts
+    from flint.device_view import closing_lines, headline, tables
+
+    facts = {
+        "storage_class": storage_class,
+        "memory_mb": memory_mb,
+        "free_bytes": _bytes(free),
+        "unmetered": None if metered is None else not metered,
+        "locale": locale,
+        "os_release": os_release,
+    }
+    require_some(
+        [device] if device is not None else None,
+        [name for name, value in facts.items() if value is not None],
+        sentence="say which device: --device PROFILE, or what it is like, e.g. --memory-mb 4000",
+    )
+    asked = DEFAULT_RULES if rules is None else read_device_rules(rules)
+    profile: DeviceProfile
+    if definitions:
+        profile = find_device_profile(device or "medium")
+        given, found = _from_files(definitions, service)
+    else:
+        from flint.catalog_session import open_catalog
+
+        with open_catalog(resolve_home(home)) as catalog:
+            profile = find_device_profile(
+                device or "medium", measurements=catalog.measurements, engine=catalog.engine
+            )
+            given, found = _from_catalog(catalog.features, service)
+    if device is None:
+        profile = _unnamed()
+    resolution = resolve_for_device(with_facts(profile, facts), found, given, asked)
+    if as_json:
+        print_json(describe(resolution))
+    else:
+        print(headline(resolution))
+        for columns, rows in tables(resolution):
+            print_table(columns, rows, empty="")
+        for line in closing_lines(resolution):
+            print(line)
+    if exit_code and not resolution.is_complete:
+        raise typer.Exit(NOT_COMPLETE)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``flint catalog``."""
+    app.command("explain")(explain)
+
+
+def _unnamed() -> "DeviceProfile":
+    from feature_catalog.on_device import DeviceProfile
+
+    return DeviceProfile("this device")
+
+
+def _from_catalog(
+    registry: "FeatureRegistry", reference: str
+) -> "tuple[DefinitionSet, FeatureService]":
+    """A service as it is defined now, or as one of its contracts froze it."""
+    from feature_catalog.definitions.contracts import thaw
+    from feature_catalog.feature_plan import UnknownDefinition
+    from feature_catalog.references import split_reference
+
+    name, sha256 = split_reference(reference)
+    if sha256 is None:
+        return _service_of(registry.state().definitions, name)
+    fitting = [c for c in registry.contracts(name) if c.contract.sha256.startswith(sha256)]
+    if len({each.contract.sha256 for each in fitting}) != 1 or not sha256:
+        which = "several contracts that begin so" if fitting else "no such contract"
+        raise UnknownDefinition(
+            f"{name[:63]} has {which} ({sha256[:16]}); `flint catalog history "
+            f"feature_service/{name[:63]}` shows those it had"
+        )
+    return _service_of(thaw(fitting[0].contract), name)
+
+
+def _from_files(paths: list[Path], name: str) -> "tuple[DefinitionSet, FeatureService]":
+    from feature_catalog.definitions.catalog_set import check_set
+    from feature_catalog.definitions.files import load_definitions
+
+    given = load_definitions(paths)
+    check_set(given)
+    return _service_of(given, name)
+
+
+def _service_of(given: "DefinitionSet", name: str) -> "tuple[DefinitionSet, FeatureService]":
+    from feature_catalog.feature_plan import UnknownDefinition
+    from feature_catalog.references import near_matches
+
+    service = given.service(name)
+    if service is None:
+        first = "define one in a file and `flint catalog apply` it"
+        known = given.names("feature_service")
+        raise UnknownDefinition(
+            f"there is no feature service {name[:63]!r}{near_matches(name, known, first=first)}"
+        )
+    return given, service
+
+
+def _bytes(size: str | None) -> int | None:
+    from feature_catalog.definitions.quantities import parse_bytes
+
+    return None if size is None else parse_bytes(size, "--free")
