@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.orm import Session
 
-from feature_catalog.audit_log import AuditEntry
+from feature_catalog.audit_log import AuditAction, AuditEntry
 from feature_catalog.datasets import dataset_row
 from feature_catalog.jobs import JobRow, job_row
 from feature_catalog.model_store import PRIMARY_METRIC, ModelVersion, version_row
@@ -20,6 +20,7 @@ from feature_catalog.schema import (
     AuditRecord,
     DatasetRecord,
     DeviceRecord,
+    FeatureContractRecord,
     JobRecord,
     ModelLine,
     ModelVersionRecord,
@@ -164,6 +165,26 @@ class CatalogBrowser:
         with self._engine.connect() as connection:
             found = [MeasuredPoint(*row) for row in connection.execute(statement)]
         return tuple(found[::-1])
+
+    def promotions(self, name: str, limit: int, offset: int = 0) -> Page[AuditEntry]:
+        """Promotions of one model's versions, the last first."""
+        record = AuditRecord
+        statement = (
+            select(record)
+            .where(
+                record.action == str(AuditAction.MODEL_PROMOTED),
+                func.split_part(record.subject, "@", 1) == name,
+            )
+            .order_by(record.id.desc())
+        )
+        return self._page(statement, _entry, limit, offset)
+
+    def service_of_contract(self, sha256: bytes) -> str | None:
+        """Name of the feature service that froze to a contract; None where none did."""
+        record = FeatureContractRecord
+        statement = select(record.service).where(record.sha256 == sha256).limit(1)
+        with self._engine.connect() as connection:
+            return connection.execute(statement).scalar_one_or_none()
 
     def devices(self) -> tuple[DeviceGroup, ...]:
         """Enrolled devices by model and app, the most frequent first; at most 200 groups."""

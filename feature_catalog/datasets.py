@@ -18,7 +18,7 @@ from feature_catalog.encoders import build_encoder
 from feature_catalog.featurize import FieldRoles, learn_encodings
 from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
 from feature_catalog.record_files import ClientIndex, order_by_client, write_records
-from feature_catalog.references import near_matches, split_reference
+from feature_catalog.references import near_matches, split_reference, version_number
 from feature_catalog.schema import DatasetRecord
 from feature_catalog.splits import heldout_clients
 from feature_catalog.table_files import TableFile, open_table
@@ -185,8 +185,7 @@ class DatasetCatalog:
         name, which = split_reference(reference)
         statement = _newest(name)
         if which is not None:
-            number = int(which) if which.isdecimal() else 0
-            statement = statement.where(DatasetRecord.version == number)
+            statement = statement.where(DatasetRecord.version == version_number(which))
         with Session(self._engine) as session:
             record = session.scalars(statement).one_or_none()
             if record is not None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from feature_catalog.audit_log import AuditAction
 from feature_catalog.contract_lineage import add_contract
 from feature_catalog.lineage import LineageDraft, LineageGraph, LineageNode
-from feature_catalog.references import split_reference
+from feature_catalog.references import split_reference, version_number
 from feature_catalog.schema import (
     AuditRecord,
     DatasetRecord,
@@ -205,13 +205,14 @@ def _add_evaluation(
     reference = str(evaluation["dataset"])
     name, which = split_reference(reference)
     key = f"dataset:{reference}"
-    if which is None or not which.isdecimal():
+    number = version_number(which)
+    if number == 0:
         unknown = "the job named no version, and which one was newest then was not recorded"
         draft.add(job, "evaluated on", LineageNode(key, "data set", name, missing=unknown))
         return
     table = DatasetRecord
     record = session.scalars(
-        select(table).where(table.name == name, table.version == int(which))
+        select(table).where(table.name == name, table.version == number)
     ).one_or_none()
     if record is None:
         gone = "this data set is not in the catalog"

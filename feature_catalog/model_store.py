@@ -25,7 +25,7 @@ from feature_catalog.blobs import BlobStore
 from feature_catalog.failpoints import failpoint
 from feature_catalog.jobs import require_epoch
 from feature_catalog.model_files import ModelFormat, read_model_file, write_model_file
-from feature_catalog.references import near_matches, split_reference
+from feature_catalog.references import near_matches, split_reference, version_number
 from feature_catalog.schema import ArtifactRecord, ModelLine, ModelVersionRecord
 from feature_catalog.task_outcomes import (
     TaskOutcomeRow,
@@ -299,8 +299,7 @@ class ModelStore:
                 statement = statement.where(record.number == line.production_number)
                 missing = f"no version of {name} is in production; promote one first"
             else:
-                number = int(which) if which is not None and which.isdecimal() else 0
-                statement = statement.where(record.number == number)
+                statement = statement.where(record.number == version_number(which))
                 missing = (
                     f"there is no version {name}@{which}; it has 1 to {line.next_number - 1}, and "
                     f"the aliases {', '.join(ALIASES)}"

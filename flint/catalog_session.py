@@ -15,6 +15,7 @@ from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
 from feature_catalog.feature_registry import FeatureRegistry
+from feature_catalog.jobs import JobQueue
 from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
@@ -39,6 +40,11 @@ class CatalogSession:
     def models(self) -> ModelStore:
         """Model versions and artefacts."""
         return ModelStore(self.engine, self.blobs)
+
+    @property
+    def jobs(self) -> JobQueue:
+        """Jobs, queued and past."""
+        return JobQueue(self.engine)
 
     @property
     def simulation_runs(self) -> SimulationRuns:

@@ -89,6 +89,7 @@ class Guarded:
         self._only_loopback = only_loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":  # no websockets, and nothing to do at start and end
             return
 
@@ -114,4 +115,6 @@ class Guarded:
             allowed = {"Allow": ", ".join(_METHODS)}
             told = "The console only shows things; changes are made by flint commands.\n"
             return PlainTextResponse(told, status_code=405, headers=allowed)
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            return PlainTextResponse("No name in the catalog has this character.\n", 400)
         return self._app

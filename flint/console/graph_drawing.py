@@ -10,7 +10,7 @@ from flint.reports.wording import shortened
 MAX_BOXES = 150
 _MAX_FEATURES = 24
 _LETTERS = 27
-_MARGIN = 8.0
+_MARGIN, _INSET = 8.0, 10.0
 
 Corner = tuple[float, float]
 
@@ -73,17 +73,16 @@ def simplified(graph: LineageGraph) -> tuple[list[LineageNode], list[LineageEdge
     return nodes[:MAX_BOXES], [e for e in edges if e.made in drawn and e.source in drawn]
 
 
-def _node(
-    node: LineageNode, at: Corner, links: Mapping[str, str], *, is_root: bool
-) -> Html:
+def _node(node: LineageNode, at: Corner, links: Mapping[str, str], *, is_root: bool) -> Html:
     x, y = at
+    left = f"{x + _INSET:.1f}"
     told = "; ".join(f"{name}: {value}" for name, value in node.facts.items())
     box = element(
         "g",
         element("title", "; ".join(part for part in (node.title, told, node.missing) if part)),
         element("rect", x=f"{x:.1f}", y=f"{y:.1f}", width=BOX_WIDTH, height=BOX_HEIGHT, rx=6),
-        element("text", node.kind.replace("_", " "), class_="kind", x=f"{x + 10:.1f}", y=f"{y + 16:.1f}"),
-        element("text", shortened(node.title, _LETTERS), x=f"{x + 10:.1f}", y=f"{y + 34:.1f}"),
+        element("text", node.kind.replace("_", " "), class_="kind", x=left, y=f"{y + 16:.1f}"),
+        element("text", shortened(node.title, _LETTERS), x=left, y=f"{y + 34:.1f}"),
         class_="node" + (" root" if is_root else "") + (" unknown" if node.missing else ""),
     )
     link = links.get(node.key)

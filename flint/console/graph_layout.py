@@ -1,12 +1,13 @@
 """Where the boxes of a lineage stand: layers from left to right, few crossings, no overlaps.
 
-Sugiyama's method (Sugiyama, Tagawa and Toda, 1981) in small: the longest path gives the layer, edges
-that skip layers get a place in each, and the order within a layer follows the neighbours' mean.
+Sugiyama's method (Sugiyama, Tagawa and Toda, 1981) in small: the longest path gives the layer,
+edges that skip layers get a place in each, and the order within one follows the neighbours' mean.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BOX_WIDTH, BOX_HEIGHT = 200.0, 44.0
 LAYER_GAP, BOX_GAP = 56.0, 12.0
@@ -102,7 +103,7 @@ def _rows(
 def _neighbours(chains: Mapping[Edge, Sequence[_Item]]) -> Mapping[_Item, list[_Item]]:
     found: dict[_Item, list[_Item]] = defaultdict(list)
     for chain in chains.values():
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in pairwise(chain):
             found[one].append(other)
             found[other].append(one)
     return found

@@ -49,8 +49,9 @@ def add_page(router: APIRouter, path: str, template: str, read: Callable[..., Da
 
     @functools.wraps(read)
     def twin(*args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - as ``read``
-        data = json.dumps(plain(read(*args, **kwargs)), allow_nan=False)
-        return Response(data, media_type="application/json")
+        # What begins with _ is only for the page to draw.
+        data = {k: v for k, v in read(*args, **kwargs).items() if not k.startswith("_")}
+        return Response(json.dumps(plain(data), allow_nan=False), media_type="application/json")
 
     for annotated in (page, twin):
         annotated.__annotations__ = {**read.__annotations__, "return": Response}

@@ -2,12 +2,14 @@
 
 import datetime as dt
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from feature_catalog.browsing import MeasuredPoint
+from feature_catalog.lineage import LineageGraph
 from feature_catalog.strict_yaml import dump_mapping
 from flint.console.graph_drawing import drawn_graph
 from flint.console.line_chart import line_chart
@@ -52,7 +54,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.globals.update(sections=SECTIONS, graph=_graph, chart=_chart)
+    environment.globals.update(sections=SECTIONS, draw=_draw, chart=_chart)
     environment.filters.update(
         bytes=said_bytes,
         number=_number,
@@ -95,9 +97,13 @@ def _digest(value: bytes | str | None) -> object:
     return Markup(element("code", text[:12], title=text))  # noqa: S704 - escaped there
 
 
-def _graph(*args: Any, **kwargs: Any) -> Markup:  # noqa: ANN401 - as `drawn_graph`
-    return Markup(drawn_graph(*args, **kwargs))  # noqa: S704 - escaped there
+def _draw(graph: LineageGraph, links: Mapping[str, str]) -> Markup:
+    return Markup(drawn_graph(graph, links))  # noqa: S704 - escaped there
 
 
-def _chart(*args: Any, **kwargs: Any) -> Markup:  # noqa: ANN401 - as `line_chart`
-    return Markup(line_chart(*args, **kwargs))  # noqa: S704 - escaped there
+def _chart(points: Sequence[MeasuredPoint], *, title: str, by_job: bool = False) -> Markup:
+    """A metric by version: the model's numbers, or the job's own."""
+    placed = [((p.job_version or 0) if by_job else p.number, p.metric) for p in points]
+    x_name = "job's version" if by_job else "version"
+    drawn = line_chart(placed, title=title, x_name=x_name, y_name="metric")
+    return Markup(drawn)  # noqa: S704 - escaped there
