@@ -37,7 +37,7 @@ def add_contract(
             says the versions of its members.
     """
     key = f"contract:{sha256.hex()}"
-    title = f"contract {sha256.hex()[:_SHOWN_DIGITS]}"
+    title = sha256.hex()[:_SHOWN_DIGITS]
     record = _contract(session, sha256, used_at)
     if record is None:
         unknown = "this catalog has no contract of this digest, so its features are not known"

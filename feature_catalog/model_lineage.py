@@ -106,7 +106,7 @@ def _add_start(
     facts = {"model": first.model}
     if "seed" in job_file:
         facts["seed"] = str(job_file["seed"])
-    title = f"initial parameters of {first.model}"
+    title = f"of {first.model}"
     no_seed = "the seed is not known, as the job is not in the catalog"
     missing = no_seed if "seed" not in job_file else None
     node = LineageNode(f"initial:{record.job_id}", "initial parameters", title, facts, missing)
@@ -156,7 +156,7 @@ def _flower_run(job: JobRecord) -> LineageNode:
         unknown = "the job has no run on a SuperLink"
         return LineageNode(f"run of {job.job_id}", "Flower run", "Flower run", missing=unknown)
     number = str(int(job.flower_run_id))
-    return LineageNode(f"flower_run:{number}", "Flower run", f"run {number}")
+    return LineageNode(f"flower_run:{number}", "Flower run", number)
 
 
 def _code(session: Session, version: ModelVersionRecord) -> LineageNode:
@@ -190,7 +190,7 @@ def _device_records(session: Session, version: ModelVersionRecord) -> LineageNod
     return LineageNode(
         f"records of {version.job_id}",
         "training records",
-        f"records on {devices:,} device{plural}",
+        f"of {devices:,} device{plural}",
         facts,
         "the records stay on the devices; the catalog knows the updates that came of them",
     )

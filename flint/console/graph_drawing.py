@@ -9,7 +9,7 @@ from flint.reports.wording import shortened
 
 MAX_BOXES = 150
 _MAX_FEATURES = 24
-_LETTERS = 27
+_LETTERS = 24
 _MARGIN, _INSET = 8.0, 10.0
 
 Corner = tuple[float, float]

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-BOX_WIDTH, BOX_HEIGHT = 200.0, 44.0
-LAYER_GAP, BOX_GAP = 56.0, 12.0
+BOX_WIDTH, BOX_HEIGHT = 196.0, 44.0
+LAYER_GAP, BOX_GAP = 46.0, 12.0
 _PASS_HEIGHT = 8.0
 _SWEEPS = 6
 

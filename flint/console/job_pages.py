@@ -32,7 +32,6 @@ def job(catalog: Catalog, job_id: str) -> Data:
     row = catalog.jobs.get(job_id)
     progress = row.progress
     sessions = progress.get("sessions", {})
-    outcomes = progress.get("outcomes", {})
     measured = _measured(row)
     return {
         **describe(row),
@@ -42,8 +41,8 @@ def job(catalog: Catalog, job_id: str) -> Data:
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
         "finished_at": row.finished_at,
-        "outcome_rows": _shares(outcomes),
-        "reason_rows": _shares(progress.get("reasons", {}), of=sum(outcomes.values())),
+        "outcome_rows": _shares(progress.get("outcomes", {})),
+        "reason_rows": _shares(progress.get("reasons", {})),
         "session_rows": _shares(sessions),
         "job_file": json.loads(row.job_json),
         "points": CatalogBrowser(catalog.engine).metric_points(job_id=job_id),
@@ -68,9 +67,9 @@ def job_in_short(row: JobRow) -> dict[str, Any]:
     }
 
 
-def _shares(counts: dict[str, int], of: int | None = None) -> list[dict[str, Any]]:
-    """Counts with their shares, the greatest first."""
-    total = sum(counts.values()) if of is None else of
+def _shares(counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Counts with their shares of all, the greatest first."""
+    total = sum(counts.values())
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
         {"name": name, "count": count, "share": count / total if total else None}

@@ -7,9 +7,10 @@ from flint.reports.markup import Html, element
 from flint.reports.wording import said_number
 
 WIDTH, HEIGHT = 720, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 26, 34
 _MARKED_POINTS = 60
 _TICKS = 5
+_NO_SPAN, _SMALL = 1e-9, 1e-6
 
 Point = tuple[float, float]
 
@@ -38,7 +39,7 @@ def line_chart(points: Sequence[Point], *, title: str, x_name: str, y_name: str)
         element("desc", told),
         *(_horizontal(place, y) for y in y_ticks),
         *(_vertical(place, x) for x in x_ticks),
-        element("text", y_name, class_="axis", x=4, y=_TOP - 1),
+        element("text", y_name, class_="axis", x=4, y=12),
         element("text", x_name, class_="axis end", x=WIDTH - _RIGHT, y=HEIGHT - 4),
         element("polyline", class_="line", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)),
         *(_mark(point, at) for point, at in zip(known, placed, strict=True) if _is_marked(known)),
@@ -56,8 +57,8 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     >>> ticks(3, 3, whole=True)
     [3.0, 4.0]
     """
-    if high <= low:
-        high = low + (1.0 if whole or low == 0 else abs(low) * 0.1)
+    if high - low <= _NO_SPAN * max(1.0, abs(low), abs(high)):
+        high = low + (1.0 if whole or abs(low) < _SMALL else abs(low) * 0.1)
     raw = (high - low) / _TICKS
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.99)

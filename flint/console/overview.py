@@ -1,8 +1,8 @@
 """The first page: what runs, what is new, and where to begin where there is nothing yet."""
 
 from fastapi import APIRouter
+from sqlalchemy import URL
 
-from feature_catalog.audit_log import without_password
 from feature_catalog.browsing import CatalogBrowser
 from feature_catalog.definitions.plain import DEFINITIONS
 from flint.console.job_pages import job_in_short
@@ -23,7 +23,7 @@ def overview(catalog: Catalog, home: Home) -> Data:
     driven = catalog.simulation_runs.driven() if runs else frozenset()
     return {
         "server": home.server(),
-        "database": without_password(catalog.engine.url.render_as_string(hide_password=True)),
+        "database": _database(catalog.engine.url),
         "definitions": {
             kind: sum(key.kind == kind for key in state.definitions.definitions)
             for kind in DEFINITIONS
@@ -34,6 +34,13 @@ def overview(catalog: Catalog, home: Home) -> Data:
         "runs": [run_in_short(row, driven) for row in runs],
         "changes": browser.audit_entries(_NEWEST).rows,
     }
+
+
+def _database(url: URL) -> str:
+    """Where the database is, without user or password."""
+    if url.host is None:
+        return "the embedded Postgres"
+    return f"Postgres at {url.host}" + (f":{url.port}" if url.port else "")
 
 
 add_page(router, "/", "overview.html", overview)

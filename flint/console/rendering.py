@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from flint.reports.wording import (
     shortened,
 )
 
+_LONG_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _NOTHING = "\N{EN DASH}"
 
 SECTIONS = (
@@ -64,6 +66,7 @@ def _environment() -> Environment:
         digest=_digest,
         short=lambda text, length=60: shortened(str(text), length),
         words=lambda name: str(name).replace("_", " "),
+        told=_told,
         yaml=dump_mapping,
     )
     return environment
@@ -87,6 +90,15 @@ def _when(moment: dt.datetime | None) -> object:
     utc = moment.astimezone(dt.UTC)
     text = utc.strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup(element("time", text, datetime=utc.isoformat()))  # noqa: S704 - escaped there
+
+
+def _told(value: object) -> str:
+    """A recorded fact in words: lists as such, digests by their beginning."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_told(each) for each in value)
+    return _LONG_DIGEST.sub(lambda found: found[0][:12], str(value))
 
 
 def _digest(value: bytes | str | None) -> object:

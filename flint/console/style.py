@@ -12,6 +12,9 @@ body>header nav a{text-decoration:none;color:var(--quiet)}
 body>header nav a:hover{text-decoration:underline}
 body>header nav a[aria-current]{color:var(--ink);font-weight:600}
 main{max-width:1240px;padding-top:1.6rem}
+h2{margin:1.9rem 0 .4rem;padding-top:.8rem}
+time,.id{white-space:nowrap}
+td.more{overflow-wrap:anywhere}
 td,th,code,dd,.isolated{unicode-bidi:isolate}
 table{width:100%}
 td.num,th.num{text-align:right;white-space:nowrap}
@@ -49,7 +52,7 @@ svg .middle{text-anchor:middle}
 svg .grid{stroke:var(--rule);stroke-width:.6}
 svg .line{fill:none;stroke:var(--run-1);stroke-width:1.8;stroke-linejoin:round}
 svg .mark{fill:var(--run-1)}
-svg.lineage{display:block;max-width:none}
+svg.lineage{display:block;max-width:100%;min-width:860px;height:auto}
 svg .edge{fill:none;stroke:var(--quiet);stroke-width:1.1;opacity:.75}
 svg .tip{fill:var(--quiet)}
 svg .node rect{fill:var(--panel);stroke:var(--rule)}
