@@ -1,5 +1,6 @@
 """From the command to a console that answers, and to its end."""
 
+import contextlib
 import errno
 import socket
 import threading
@@ -85,7 +86,8 @@ def serve_console(
             target=_announce, args=(server, url, open_browser, on_listening), daemon=True
         )
         announce.start()
-        server.run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # how a console is meant to end
+            server.run(sockets=[listener])
 
 
 def _announce(
