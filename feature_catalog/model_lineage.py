@@ -72,7 +72,7 @@ def _add_version(
         unknown = (
             "the job named no feature service, so what devices trained on is as their apps define"
         )
-        none = LineageNode(f"features of {record.job_id}", "features", "features", missing=unknown)
+        none = LineageNode(f"features of {record.job_id}", "features", "not named", missing=unknown)
         draft.add(key, "trained under", none)
     return _add_start(session, draft, record, job_file)
 
