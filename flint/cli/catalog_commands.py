@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flint.cli import catalog_device_commands, catalog_history_commands
+from flint.cli import (
+    catalog_device_commands,
+    catalog_history_commands,
+    catalog_locality_command,
+    vocab_commands,
+)
 from flint.cli.catalog_history_commands import NameArgument
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
@@ -14,13 +19,16 @@ if TYPE_CHECKING:
     from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
 
 app = typer.Typer(
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage, explain. "
+    help="Feature definitions: plan, apply, list, show, history, diff, lineage, explain, "
+    "locality, vocabularies. "
     "docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
 catalog_device_commands.register(app)
+catalog_locality_command.register(app)
+app.add_typer(vocab_commands.app, name="vocab")
 
 SOMETHING_TO_DO = 3
 

@@ -9,9 +9,6 @@ from flint.cli.options import HomeOption, JsonOption, require_some, resolve_home
 from flint.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from feature_catalog.definitions.catalog_set import DefinitionSet
-    from feature_catalog.definitions.services import FeatureService
-    from feature_catalog.feature_registry import FeatureRegistry
     from feature_catalog.on_device import DeviceProfile
 
 NOT_COMPLETE = 3
@@ -95,6 +92,7 @@ def explain(
     from feature_catalog.on_device.rules import DEFAULT_RULES
     from flint.device_profiles import find_device_profile, read_device_rules, with_facts
     from flint.device_view import closing_lines, headline, tables
+    from flint.service_definitions import service_from_catalog, service_from_files
 
     facts = {
         "storage_class": storage_class,
@@ -113,7 +111,7 @@ def explain(
     profile: DeviceProfile
     if definitions:
         profile = find_device_profile(device or "medium")
-        given, found = _from_files(definitions, service)
+        given, found = service_from_files(definitions, service)
     else:
         from flint.catalog_session import open_catalog
 
@@ -121,7 +119,7 @@ def explain(
             profile = find_device_profile(
                 device or "medium", measurements=catalog.measurements, engine=catalog.engine
             )
-            given, found = _from_catalog(catalog.features, service)
+            given, found = service_from_catalog(catalog.features, service)
     if device is None:
         profile = _unnamed()
     resolution = resolve_for_device(with_facts(profile, facts), found, given, asked)
@@ -146,50 +144,6 @@ def _unnamed() -> "DeviceProfile":
     from feature_catalog.on_device import DeviceProfile
 
     return DeviceProfile("this device")
-
-
-def _from_catalog(
-    registry: "FeatureRegistry", reference: str
-) -> "tuple[DefinitionSet, FeatureService]":
-    """A service as it is defined now, or as one of its contracts froze it."""
-    from feature_catalog.definitions.contracts import thaw
-    from feature_catalog.feature_plan import UnknownDefinition
-    from feature_catalog.references import split_reference
-
-    name, sha256 = split_reference(reference)
-    if sha256 is None:
-        return _service_of(registry.state().definitions, name)
-    fitting = [c for c in registry.contracts(name) if c.contract.sha256.startswith(sha256)]
-    if len({each.contract.sha256 for each in fitting}) != 1 or not sha256:
-        which = "several contracts that begin so" if fitting else "no such contract"
-        raise UnknownDefinition(
-            f"{name[:63]} has {which} ({sha256[:16]}); `flint catalog history "
-            f"feature_service/{name[:63]}` shows those it had"
-        )
-    return _service_of(thaw(fitting[0].contract), name)
-
-
-def _from_files(paths: list[Path], name: str) -> "tuple[DefinitionSet, FeatureService]":
-    from feature_catalog.definitions.catalog_set import check_set
-    from feature_catalog.definitions.files import load_definitions
-
-    given = load_definitions(paths)
-    check_set(given)
-    return _service_of(given, name)
-
-
-def _service_of(given: "DefinitionSet", name: str) -> "tuple[DefinitionSet, FeatureService]":
-    from feature_catalog.feature_plan import UnknownDefinition
-    from feature_catalog.references import near_matches
-
-    service = given.service(name)
-    if service is None:
-        first = "define one in a file and `flint catalog apply` it"
-        known = given.names("feature_service")
-        raise UnknownDefinition(
-            f"there is no feature service {name[:63]!r}{near_matches(name, known, first=first)}"
-        )
-    return given, service
 
 
 def _bytes(size: str | None) -> int | None:
