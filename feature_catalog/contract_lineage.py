@@ -29,8 +29,9 @@ def add_contract(
     sha256: bytes,
     *,
     used_at: dt.datetime | None = None,
+    relation: str = "trained under",
 ) -> None:
-    """Add a contract and all that it froze, as what ``made`` was trained under.
+    """Add a contract and all that it froze, as what ``made`` came to be by.
 
     Args:
         used_at: When it was used: of several applies that gave this contract, the last one before
@@ -41,11 +42,11 @@ def add_contract(
     record = _contract(session, sha256, used_at)
     if record is None:
         unknown = "this catalog has no contract of this digest, so its features are not known"
-        draft.add(made, "trained under", LineageNode(key, "contract", title, missing=unknown))
+        draft.add(made, relation, LineageNode(key, "contract", title, missing=unknown))
         return
     content = json.loads(record.content_json)
     facts = {"sha256": sha256.hex(), "apply": str(record.apply_id)}
-    if not draft.add(made, "trained under", LineageNode(key, "contract", title, facts)):
+    if not draft.add(made, relation, LineageNode(key, "contract", title, facts)):
         return
     versions = _versions(session, content, record.apply_id)
     service = LineageNode(

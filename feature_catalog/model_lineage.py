@@ -228,6 +228,10 @@ def _add_evaluation(
     source = record.source_sha256.hex()
     file = LineageNode(f"file:{source}", "file", record.source, {"sha256": source})
     draft.add(key, "made from", file)
+    contract = record.roles.get("feature_contract_sha256")
+    if contract is not None:
+        sha256 = bytes.fromhex(contract)
+        add_contract(session, draft, key, sha256, used_at=record.created_at, relation="joined by")
 
 
 def _version_key(record: ModelVersionRecord) -> str:

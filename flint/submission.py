@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.errors import FlintError, named_in
+from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
@@ -52,12 +53,15 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     from server.flower.adapter import stop_run, submit_run
 
     model = get_model(job.model)
+    job = pin_evaluation(job, deployment.datasets)
     if job.privacy.secure_aggregation is not None and not deployment.settings.has_enclave:
         raise NoEnclave(
             f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
             "without an enclave; start it with `flint up --aggregator enclave`"
         )
-    job = _pin_evaluation(deployment, job, model)
+    if job.evaluation is not None:
+        with named_in("evaluation.dataset"):
+            check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
     job = pin_feature_service(job, deployment.features)
     if job.feature_service is not None:
         note(
@@ -84,18 +88,6 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
         stop_run(deployment.settings, run_id)
         raise
     return Submission(job_id, run_id, waiting)
-
-
-def _pin_evaluation(deployment: Deployment, job: Job, model: ModelSpec) -> Job:
-    """The job with its data set as ``name@version``: a newer one never comes under way."""
-    if job.evaluation is None:
-        return job
-    with named_in("evaluation.dataset"):
-        dataset = deployment.datasets.open(job.evaluation.dataset)
-        check_dataset(dataset, model)
-    pinned = f"{dataset.row.name}@{dataset.row.version}"
-    evaluation = job.evaluation.model_copy(update={"dataset": pinned})
-    return job.model_copy(update={"evaluation": evaluation})
 
 
 def _note_small_rounds(settings: ServerSettings, job: Job, note: Callable[[str], None]) -> None:
@@ -149,3 +141,17 @@ def ensure_artifact(
     note(f"building the artefact of {model.name} for batch size {batch_size} ...")
     artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
     return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
+
+
+def pin_evaluation(job: Job, datasets: DatasetCatalog) -> Job:
+    """The job with its data set as ``name@version``: a newer one never comes under way.
+
+    Raises:
+        UnknownDataset: If there is none of that name, or no such version.
+    """
+    if job.evaluation is None:
+        return job
+    with named_in("evaluation.dataset"):
+        row = datasets.get(job.evaluation.dataset)
+    evaluation = job.evaluation.model_copy(update={"dataset": f"{row.name}@{row.version}"})
+    return job.model_copy(update={"evaluation": evaluation})

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, update
 
 from feature_catalog.blobs import BlobStore
 from feature_catalog.code_version import code_version
@@ -19,7 +19,7 @@ from feature_catalog.jobs import JobQueue
 from feature_catalog.lineage import LineageGraph
 from feature_catalog.model_lineage import MAX_GENERATIONS, lineage_of_version
 from feature_catalog.model_store import ModelStore, ModelVersion, NewVersion
-from feature_catalog.schema import JobRecord
+from feature_catalog.schema import DatasetRecord, JobRecord
 from feature_catalog.task_outcomes import TaskOutcomeRow
 from tests.feature_catalog.definitions.examples import parsed, with_change
 from tests.feature_catalog.models import DENSE_MODEL
@@ -140,6 +140,16 @@ def test_a_version_leads_back_to_job_code_data_and_features(deployed: Deployed, 
     assert sum(kind == "feature" for kind, _ in defined) == 7
     # The one thing a federated catalog never knows.
     assert [node.kind for node in graph.missing] == ["training records"]
+
+
+def test_a_data_set_of_joined_features_leads_to_its_own_contract(deployed: Deployed, clicks: Path):
+    joined = {"feature_contract_sha256": deployed.contract}
+    with deployed.engine.begin() as connection:
+        connection.execute(update(DatasetRecord).values(roles=joined))
+    graph = deployed.lineage(deployed.train("ads", 1, dataset="clicks@1"))
+    contract = chain(graph, "made by", "evaluated on", "joined by")
+    assert contract == deployed.contract[:16]
+    assert "feature_service:ads_ctr_v1@1" in graph.nodes
 
 
 def test_an_earlier_version_counts_only_the_updates_behind_it(deployed: Deployed):
