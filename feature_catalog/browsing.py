@@ -186,6 +186,24 @@ class CatalogBrowser:
         with self._engine.connect() as connection:
             return connection.execute(statement).scalar_one_or_none()
 
+    def trained_with(self, service: str) -> int:
+        """Number of model versions that were trained with a service, under any contract it had."""
+        contract, version = FeatureContractRecord, ModelVersionRecord
+        digests = select(contract.sha256).where(contract.service == service)
+        statement = select(func.count()).where(version.feature_contract_sha256.in_(digests))
+        with self._engine.connect() as connection:
+            return connection.execute(statement).scalar_one()
+
+    def trained_under(self, sha256: bytes, limit: int) -> Page[ModelVersion]:
+        """Model versions that were trained under a contract, the newest first."""
+        record = ModelVersionRecord
+        statement = (
+            select(record)
+            .where(record.feature_contract_sha256 == sha256)
+            .order_by(record.id.desc())
+        )
+        return self._page(statement, version_row, limit, 0)
+
     def devices(self) -> tuple[DeviceGroup, ...]:
         """Enrolled devices by model and app, the most frequent first; at most 200 groups."""
         record = DeviceRecord

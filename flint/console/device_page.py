@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from feature_catalog.browsing import CatalogBrowser
 from feature_catalog.on_device import DeviceProfile, resolve_for_device
 from feature_catalog.on_device.described import describe
 from flint.console.pages import Catalog, Data, add_page
@@ -42,7 +43,12 @@ def on_a_device(
         "free_mb": free_mb,
         "locale": locale,
     }
-    form = {"services": services, "devices": sorted(profiles), "chosen": chosen}
+    form = {
+        "services": services,
+        "devices": sorted(profiles),
+        "chosen": chosen,
+        "enrolled": CatalogBrowser(catalog.engine).devices(),
+    }
     found = state.definitions.service(service)
     if not device or found is None:
         return {**form, "found": None}

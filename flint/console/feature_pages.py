@@ -15,6 +15,8 @@ from feature_catalog.feature_registry import DefinitionVersion
 from flint.catalog_view import as_yaml, value_lines
 from flint.console.pages import Catalog, Data, Offset, Words, add_page, paging, sliced
 
+MAX_VERSIONS = 100
+
 router = APIRouter()
 
 
@@ -77,7 +79,7 @@ def definition(catalog: Catalog, kind: str, name: str, version: int | None = Non
         "actor": shown.actor,
         "yaml": None if shown.definition is None else as_yaml(shown.definition),
         "is_deleted_now": versions[-1].definition is None,
-        "versions": _changes(versions)[:100],
+        "versions": _changes(versions, MAX_VERSIONS),
     }
 
 
@@ -98,9 +100,10 @@ def _view(state: RegistryState, view: FeatureView) -> dict[str, Any]:
     }
 
 
-def _changes(versions: tuple[DefinitionVersion, ...]) -> list[dict[str, Any]]:
+def _changes(versions: tuple[DefinitionVersion, ...], most: int) -> list[dict[str, Any]]:
+    """What each version changed, the newest first."""
     rows = []
-    for before, each in zip((None, *versions), versions, strict=False):
+    for before, each in list(zip((None, *versions), versions, strict=False))[-most:]:
         old = None if before is None else before.definition
         if each.definition is None:
             lines = ["deleted"]

@@ -1,14 +1,19 @@
 """Feature services and their contracts: what each is the digest of, what was trained under it."""
 
 import json
+from typing import Any
 
 from fastapi import APIRouter
 
+from feature_catalog.browsing import CatalogBrowser
 from feature_catalog.definitions.catalog_set import DefinitionKey
 from feature_catalog.definitions.plain import to_plain
 from flint.console.errors import NoSuchPage
 from flint.console.feature_pages import matches
 from flint.console.pages import Catalog, Data, Offset, Words, add_page, paging, sliced
+from flint.version_view import reference
+
+MAX_CONTRACTS = 50
 
 router = APIRouter()
 
@@ -21,7 +26,6 @@ def contract(catalog: Catalog, service: str, sha256: str) -> Data:
         raise NoSuchPage(
             f"{service} never had the contract {sha256[:16]}; its page lists those it had"
         )
-    models = catalog.features.models(service)
     return {
         "service": service,
         "sha256": sha256,
@@ -29,7 +33,7 @@ def contract(catalog: Catalog, service: str, sha256: str) -> Data:
         "since": [{"apply_id": each.apply_id, "applied_at": each.applied_at} for each in found],
         "service_version": found[-1].service_version,
         "content": json.loads(found[-1].contract.content_json),
-        "models": [each.version for each in models if each.contract_sha256 == sha256],
+        "models": _trained(CatalogBrowser(catalog.engine), sha256, 50),
     }
 
 
@@ -39,12 +43,13 @@ def services(catalog: Catalog, q: Words = "", offset: Offset = 0) -> Data:
     found = [state.definitions.service(name) for name in state.definitions.names("feature_service")]
     plain = [to_plain(each) for each in found if each is not None]
     page = sliced([each for each in plain if matches(each, q)], offset)
+    browser = CatalogBrowser(catalog.engine)
     rows = [
         {
             **each,
             "version": state.versions[DefinitionKey("feature_service", each["name"])],
             "contract_sha256": state.contracts.get(each["name"]),
-            "models": len(catalog.features.models(each["name"])),
+            "models": browser.trained_with(each["name"]),
         }
         for each in page.rows
     ]
@@ -55,10 +60,7 @@ def service(catalog: Catalog, name: str) -> Data:
     """One service: its features, its contract now and those it had."""
     shown = catalog.features.version(f"feature_service/{name}")
     contracts = catalog.features.contracts(name)
-    models = catalog.features.models(name)
-    trained: dict[str, list[str]] = {}
-    for each in models:
-        trained.setdefault(each.contract_sha256, []).append(each.version)
+    browser = CatalogBrowser(catalog.engine)
     current = contracts[-1].contract if contracts and shown.definition is not None else None
     return {
         "name": name,
@@ -73,11 +75,17 @@ def service(catalog: Catalog, name: str) -> Data:
                 "service_version": each.service_version,
                 "apply_id": each.apply_id,
                 "applied_at": each.applied_at,
-                "models": trained.get(each.contract.sha256, []),
+                "models": _trained(browser, each.contract.sha256, 12),
             }
-            for each in contracts[::-1]
+            for each in contracts[: -MAX_CONTRACTS - 1 : -1]
         ],
     }
+
+
+def _trained(browser: CatalogBrowser, sha256: str, limit: int) -> dict[str, Any]:
+    """Number of model versions trained under a contract, and the newest of them."""
+    page = browser.trained_under(bytes.fromhex(sha256), limit)
+    return {"total": page.total, "newest": [reference(each) for each in page.rows]}
 
 
 add_page(router, "/services", "services.html", services)

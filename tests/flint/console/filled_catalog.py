@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from feature_catalog.blobs import BlobStore
 from feature_catalog.datasets import DatasetCatalog
@@ -16,6 +17,7 @@ from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.featurize import FieldRoles
 from feature_catalog.jobs import JobQueue
 from feature_catalog.model_store import ModelStore, NewVersion
+from feature_catalog.schema import DeviceRecord
 from feature_catalog.simulation_runs import NewSimulationRun, RunInput, SimulationRuns
 from feature_catalog.task_outcomes import TaskOutcomeRow
 from tests.feature_catalog.definitions.examples import parsed, with_change
@@ -61,8 +63,24 @@ def fill(engine: Engine, blobs: BlobStore, folder: Path) -> Filled:
     registry.apply(parsed(changed), actor=f"{HOSTILE}@desk")
     now = registry.state().contracts["ads_ctr_v1"]
     add_dataset(engine, blobs, folder)
+    add_devices(engine)
     finished = add_finished_job(engine, blobs, old)
     return Filled(old, now, finished, add_running_job(engine), add_run(engine, blobs))
+
+
+def add_devices(engine: Engine) -> None:
+    """Three enrolled devices, of a model that says what it likes."""
+    with Session(engine) as session, session.begin():
+        session.add_all(
+            DeviceRecord(
+                device_id=f"d-{number}",
+                public_key_der=b"",
+                app_id="com.example.feed",
+                device_model=HOSTILE,
+                os_release="2021-10",
+            )
+            for number in range(3)
+        )
 
 
 def add_dataset(engine: Engine, blobs: BlobStore, folder: Path) -> None:

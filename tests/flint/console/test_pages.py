@@ -115,7 +115,8 @@ def test_a_service_shows_its_contracts_and_what_was_trained_under_each(console):
     shown = twin(console, "/services/ads_ctr_v1")
     assert shown["contract_sha256"] == filled.contract
     assert [each["sha256"] for each in shown["contracts"]] == [filled.contract, filled.old_contract]
-    assert len(shown["contracts"][1]["models"]) == VERSIONS + 1
+    assert shown["contracts"][1]["models"]["total"] == VERSIONS + 1
+    assert shown["contracts"][0]["models"] == {"total": 0, "newest": []}
     old = page(console, f"/services/ads_ctr_v1/contracts/{filled.old_contract}")
     assert "older" in old.text
     assert "ads@13" in old.text
