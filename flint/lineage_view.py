@@ -59,12 +59,16 @@ def definition_graph(lineage: Lineage) -> LineageGraph:
         edges.update((LineageEdge(str(made), str(other), "needs"), None) for other in sources)
     for source, users in lineage.needed_by.items():
         edges.update((LineageEdge(str(other), str(source), "needs"), None) for other in users)
-    for service, trained in lineage.models.items():
-        for each in trained:
-            key = f"model_version:{each.version}"
-            facts = {"contract": each.contract_sha256}
-            nodes.setdefault(key, LineageNode(key, "model version", each.version, facts))
-            edges[LineageEdge(key, f"feature_service {service}", "trained with")] = None
+    trained: dict[str, set[int]] = {}
+    for service, models in lineage.models.items():
+        for each in models:
+            line, _, number = each.version.rpartition("@")
+            trained.setdefault(line, set()).add(int(number))
+            edges[LineageEdge(f"model:{line}", f"feature_service {service}", "trained with")] = None
+    for line, numbers in trained.items():
+        key, plural = f"model:{line}", "s" if len(numbers) != 1 else ""
+        facts = {"oldest": f"{line}@{min(numbers)}", "newest": f"{line}@{max(numbers)}"}
+        nodes[key] = LineageNode(key, "model", f"{line}, {len(numbers)} version{plural}", facts)
     return LineageGraph(str(lineage.key), nodes, tuple(edges))
 
 

@@ -45,6 +45,8 @@ def link_to(node: LineageNode) -> str | None:
     if kind == "model version" and "@" in name:
         line, _, number = name.partition("@")
         return f"/models/{line}/{number}"
+    if kind == "model":
+        return f"/models/{name.partition(',')[0]}"
     if kind == "job" and name.startswith("j-") and node.missing is None:
         return f"/jobs/{name}"
     if kind == "data set" and "@" in name and node.missing is None:

@@ -61,9 +61,8 @@ svg .root rect{stroke:var(--run-1);stroke-width:2}
 svg .unknown rect{stroke-dasharray:4 3;fill:none;stroke:var(--quiet)}
 svg a:hover rect,svg a:focus rect{stroke:var(--run-1)}
 svg a text:not(.kind){fill:var(--run-1)}
-.bar{height:.55rem;border-radius:.3rem;background:var(--rule);min-width:5rem;overflow:hidden}
-progress{width:100%;height:.7rem;accent-color:var(--run-1)}
-@media (max-width:640px){th,td{padding:.3rem .45rem}h1{font-size:1.5rem}main{padding-top:1rem}
+@media (max-width:640px){.words td:not(.num){min-width:8rem}
+th,td{padding:.3rem .45rem}h1{font-size:1.5rem}main{padding-top:1rem}
 .facts{grid-template-columns:minmax(0,1fr)}.facts dt{margin-top:.4rem}}
 """
 

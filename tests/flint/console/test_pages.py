@@ -160,7 +160,8 @@ def test_lineage_is_drawn_with_what_is_not_known(console):
     assert "the records stay on the devices" in shown.text
     assert f"/jobs/{console.filled.finished}" in shown.links()
     backwards = page(console, "/definitions/asset/ad_categories/lineage").text
-    assert "ads@13" in backwards
+    assert "ads, 13 versions" in backwards
+    assert "newest ads@13" in backwards
 
 
 def test_a_job_is_shown_with_its_reasons_and_sessions(console):
