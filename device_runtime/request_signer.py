@@ -187,6 +187,21 @@ class RequestSigner:
         )
         return request
 
+    def sign_feature_request(self, request: identity.FeatureRequest) -> None:
+        """Sign what is asked of the feature catalog; it must be set already.
+
+        Raises:
+            NotEnrolled: If no gateway has enrolled this device.
+        """
+        enrolment = self._enrolment_or_refuse()
+        identity.sign_feature_request(
+            self._store.key,
+            request,
+            device_id=enrolment.device_id,
+            credential=enrolment.credential,
+            timestamp_ms=self.server_time_ms(),
+        )
+
     def _enrolment_or_refuse(self) -> Enrolment:
         if self._enrolment is None:
             raise NotEnrolled("this device is not enrolled yet; let it enrol first")

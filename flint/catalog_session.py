@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -22,6 +23,10 @@ from feature_catalog.simulation_runs import SimulationRuns
 from server.operations.home_claim import AlreadyRunning, no_server_runs, running_server
 from server.operations.settings import MissingSettings, ServerSettings
 from server.operations.up import BLOB_URL_VARIABLE, DATABASE_URL_VARIABLE
+
+if TYPE_CHECKING:
+    from feature_catalog.offline import AssetReader, OfflineFeatures
+    from feature_catalog.online.serving import OnlineFeatures
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,38 @@ class CatalogSession:
     def features(self) -> FeatureRegistry:
         """Feature definitions, their history and contracts."""
         return FeatureRegistry(self.engine)
+
+    def offline_features(
+        self,
+        data_folder: Path = Path(),
+        assets: "AssetReader | None" = None,
+        *,
+        source_engine: Engine | None = None,
+        memory_bytes: int | None = None,
+    ) -> "OfflineFeatures":
+        """Past values of features, for training data.
+
+        Args:
+            data_folder: Sources' relative paths are under it.
+            assets: Where vocabularies and embeddings are; by default in the blob store.
+            source_engine: Database of sources that are tables; by default the catalog's.
+            memory_bytes: What a join over files may hold in memory besides its result.
+        """
+        from feature_catalog.offline import OfflineFeatures, blob_assets
+
+        return OfflineFeatures(
+            definitions=self.features.state().definitions,
+            data_folder=data_folder,
+            engine=source_engine or self.engine,
+            assets=assets or blob_assets(self.blobs),
+            memory_bytes=memory_bytes,
+        )
+
+    def online_features(self) -> "OnlineFeatures":
+        """The newest values of features, for models served in the cloud; close it after use."""
+        from feature_catalog.online.serving import OnlineFeatures
+
+        return OnlineFeatures(self.engine, self.blobs)
 
     @property
     def measurements(self) -> Measurements:

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.errors import FlintError, named_in
+from feature_catalog.asset_files import missing_assets
+from feature_catalog.contract_lookup import find_contract
 from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.definitions.contracts import thaw
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
+from feature_catalog.references import split_reference
 from flint.deployment import Deployment
 from flint.extras import require
 from flint.measured_devices import with_measured_devices
@@ -71,6 +75,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     resolve_initial_version(job, deployment.models)
     job = with_measured_devices(job, deployment.measurements, note)
     _note_small_rounds(deployment.settings, job, note)
+    _note_missing_assets(deployment, job, note)
     ensure_artifact(
         deployment,
         model,
@@ -99,6 +104,21 @@ def _note_small_rounds(settings: ServerSettings, job: Job, note: Callable[[str],
         note(
             f"each of {settings.gateways} gateways' enclaves needs {secure.release_threshold} "
             f"devices: a round below {needed} updates may be abandoned; raise strategy.min_updates"
+        )
+
+
+def _note_missing_assets(deployment: Deployment, job: Job, note: Callable[[str], None]) -> None:
+    """Without the file of an asset, devices that need it decline the job's tasks."""
+    if job.feature_service is None:
+        return
+    name, sha256 = split_reference(job.feature_service)
+    contract = find_contract(deployment.engine, name, bytes.fromhex(sha256 or ""))
+    if contract is None:
+        return
+    for asset in missing_assets(thaw(contract), deployment.blobs, [name]):
+        note(
+            f"warning: the file of asset {asset.name} is not in the blob store, so devices do "
+            "without it; add it with `flint catalog asset add FILE`"
         )
 
 

@@ -9,6 +9,7 @@ what is defined and not on how a file is written.
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,14 @@ def freeze(given: DefinitionSet, service: FeatureService) -> Contract:
     """A service's contract, in a set that `check_set` has accepted."""
     served = served_features(given, service)
     views = {each.view.name: each.view for each in served}
+    used = {
+        name: {each.feature.field for each in served if each.view.name == name} for name in views
+    }
     content = {
         "format": FORMAT,
         "service": service.name,
         "features": [_feature(each) for each in served],
-        "views": [_view(views[name], served) for name in sorted(views)],
+        "views": [frozen_view(views[name], used[name]) for name in sorted(views)],
         "entities": _entities(given, list(views.values())),
         "assets": _assets(given, served),
     }
@@ -100,8 +104,12 @@ def _feature(served: ServedFeature) -> dict[str, Any]:
     }
 
 
-def _view(view: FeatureView, served: tuple[ServedFeature, ...]) -> dict[str, Any]:
-    used = {each.feature.field for each in served if each.view.name == view.name}
+def frozen_view(view: FeatureView, used: Collection[str]) -> dict[str, Any]:
+    """What a contract holds of a view.
+
+    Args:
+        used: Names of the fields that the service uses.
+    """
     plain = _bare(to_plain(view))
     plain["schema"] = [_bare(field) for field in plain["schema"] if field["name"] in used]
     if view.is_on_device:

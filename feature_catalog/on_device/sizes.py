@@ -78,7 +78,7 @@ def raw_entry_bytes(
 ) -> Size:
     """What a cached row counts as."""
     key = key_bytes(join_keys, text_bytes)
-    entry = EntryKey(bytes(key.bytes))
+    entry = EntryKey(bytes(key.bytes), bytes(_DIGEST_BYTES))
     counted = entry_bytes(app, view, entry, bytes(row.bytes))
     return Size(counted, row.is_bound and key.is_bound)
 
