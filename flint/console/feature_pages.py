@@ -12,10 +12,12 @@ from feature_catalog.definitions.plain import to_plain
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.feature_plan import RegistryState, differences
 from feature_catalog.feature_registry import DefinitionVersion
+from feature_catalog.online.value_sets import list_value_sets
 from flint.catalog_view import as_yaml, value_lines
 from flint.console.pages import Catalog, Data, Offset, Words, add_page, paging, sliced
 
 MAX_VERSIONS = 100
+MAX_VALUE_SETS = 500
 
 router = APIRouter()
 
@@ -57,11 +59,18 @@ def assets(catalog: Catalog, offset: Offset = 0) -> Data:
                 **to_plain(asset),
                 "size_bytes": asset.size_bytes,
                 "definition_version": state.versions[key],
+                "has_file": catalog.blobs.exists(bytes.fromhex(asset.sha256)),
                 "services": [user.name for user in users if user.kind == "feature_service"],
                 "stands_for": [user.name for user in users if user.kind == "asset"],
             }
         )
     return {"assets": rows, "paging": paging(page)}
+
+
+def newest_values(catalog: Catalog) -> Data:
+    """What the online tables hold of each cloud view. Every key is counted, which takes a while."""
+    definitions = catalog.features.state().definitions
+    return {"value_sets": list_value_sets(catalog.engine, definitions)[:MAX_VALUE_SETS]}
 
 
 def definition(catalog: Catalog, kind: str, name: str, version: int | None = None) -> Data:
@@ -130,5 +139,6 @@ def matches(plain: dict[str, Any], words: str) -> bool:
 
 
 add_page(router, "/features", "features.html", features)
+add_page(router, "/features/online", "values.html", newest_values)
 add_page(router, "/assets", "assets.html", assets)
 add_page(router, "/definitions/{kind}/{name}", "definition.html", definition)

@@ -37,7 +37,7 @@ font-size:.82rem;margin:0 .2rem .15rem 0;unicode-bidi:isolate}
 border:1px solid var(--rule);white-space:nowrap}
 .status.running{border-color:var(--run-1);color:var(--run-1)}
 .status.finished,.status.complete{border-color:var(--run-3);color:var(--run-3)}
-.status.failed,.status.refused{border-color:var(--run-2);color:var(--run-2)}
+.status.failed,.status.refused,.status.missing{border-color:var(--run-2);color:var(--run-2)}
 .facts{display:grid;grid-template-columns:max-content minmax(0,1fr);
 gap:.25rem 1.2rem;margin:.9rem 0}
 .facts dt{color:var(--quiet)}

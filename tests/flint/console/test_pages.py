@@ -145,6 +145,21 @@ def test_a_device_is_chosen_by_name_and_never_by_a_file(console):
     assert "FLN-2982" in body
 
 
+def test_an_asset_whose_file_devices_would_miss_is_said_to_be_missing(console):
+    (asset,) = twin(console, "/assets")["assets"]
+    assert (asset["name"], asset["has_file"]) == ("ad_categories", False)
+    assert "missing" in page(console, "/assets").text
+
+
+def test_cloud_views_are_listed_with_what_is_served_of_them(console):
+    found = twin(console, "/features/online")["value_sets"]
+    assert [(each["view"], each["standing"], each["keys"]) for each in found] == [
+        ("ad_stats", "current", 0),
+        ("user_stats", "current", 0),
+    ]
+    assert "/features/online" in page(console, "/features").links()
+
+
 def test_a_model_shows_its_best_and_production_versions_and_who_promoted(console):
     shown = page(console, "/models/ads").text
     assert "In production ads@5" in shown
