@@ -555,3 +555,26 @@ def test_the_columns_that_devices_get_are_the_clouds_own_transforms(device):
         None if n % 5 == 0 else int(np.searchsorted([2, 5, 100], n, "right")) for n in numbers
     ]
     assert read == oracle
+
+
+def test_a_device_of_two_services_keeps_the_cached_rows_of_both(device, tmp_path):
+    database = FeatureDatabase(tmp_path / "features.sqlite")
+    pair = encode_key([3, user_id(1)])
+
+    def reader(name):  # as each task opens the cache anew
+        manifest = device.client.manifest(name)
+        views = device.client.cached_views(manifest)
+        cache = FeatureCache(database, "com.example.feed", views)
+        return FeatureReader(
+            cache,
+            cloud_views(manifest),
+            device.client.fetch(manifest),
+            device.client.assets(manifest),
+        )
+
+    assert reader("ads_a").prefetch("ad_stats", [pair], unmetered=True)[0] == 1
+    assert reader("ads_b").prefetch("user_stats", [encode_key([user_id(1)])], unmetered=True)[0]
+    kept = reader("ads_a").read("ad_stats", [pair], unmetered=None)
+    assert kept.statuses == ("cached",)
+    assert kept.columns["category"].to_list() == [1]  # "news", by the vocabulary
+    database.close()
