@@ -50,7 +50,7 @@ class Materialized:
         start: Rows that became true after it were read; None: all up to ``end``.
         keys: Keys with a row in the interval.
         written: Of them those whose row is new, or took the place of an older or different one.
-        skipped: Rows of the source that no interval has, by the column that is NULL.
+        skipped: Rows of the source that were not read, by the column that is NULL.
         resumed_after: Keys that an earlier run had written before it was cut off.
     """
 
@@ -225,7 +225,7 @@ def _materialize_view(
     tell(f"{view.name}: reading the source", 0, None)
     with _open(engine, defined, view, sources) as source:
         run = open_run(engine, view, interval, source.stamp(), restart=restart)
-        skipped = source.left_out()
+        skipped = source.left_out(interval)
         total = source.find_newest(interval)
         note_total(engine, run.id, total, skipped)
         if run.resume_after is None:
