@@ -17,7 +17,7 @@ from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.served import served_features
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.online.encoded_batch import check_keys, encode_batch, last_key, needs_check
+from feature_catalog.online.encoded_batch import check_keys, encode_batch, last_key, may_be_unfit
 from feature_catalog.online.errors import InvalidInterval, NotServedOnline
 from feature_catalog.online.materialization_log import (
     OpenRun,
@@ -262,10 +262,10 @@ def _check_all(
     for found in source.keys_found():
         if found.num_rows:
             check_keys(found, view, where)
+    if not may_be_unfit(source.field_types(), view):
+        return
     checked = 0
     for batch in source.batches(None, CHUNK_ROWS):
-        if not needs_check(batch, view):
-            return  # the types say that all fit
         encode_batch(batch, view, where)
         checked += batch.num_rows
         tell(checked)

@@ -98,6 +98,12 @@ class _ParquetRows:
         self.connection.execute(f"CREATE OR REPLACE TABLE {_FOUND} AS {newest}").fetchall()
         return self._row(f"SELECT count(*) FROM {_FOUND}")[0]  # noqa: S608
 
+    def field_types(self) -> Sequence[pa.DataType]:
+        fields = ", ".join(RowColumns.of(self.source).fields)
+        with self.connection.cursor() as reading:
+            none = reading.sql(f"SELECT {fields} FROM {_FOUND} LIMIT 0").to_arrow_table()  # noqa: S608
+        return list(none.schema.types)
+
     def keys_found(self) -> Iterator[pa.Table]:
         columns = ", ".join(RowColumns.of(self.source).keys)
         with self.connection.cursor() as reading:

@@ -72,6 +72,10 @@ class SourceRows(Protocol):
         """Find the newest row of each key in an interval; how many there are."""
         ...
 
+    def field_types(self) -> Sequence[pa.DataType]:
+        """Types of ``f0``... of the rows found."""
+        ...
+
     def keys_found(self) -> Iterator[pa.Table]:
         """The keys of the rows found, ``k0``..., in any order."""
         ...

@@ -89,6 +89,9 @@ class _TableRows:
         self._found.append(name)
         return self.connection.execute(select(func.count()).select_from(table(name))).scalar_one()
 
+    def field_types(self) -> Sequence[pa.DataType]:
+        return self.kinds
+
     def keys_found(self) -> Iterator[pa.Table]:
         kinds = self._key_kinds()
         statement: Any = select(*map(column, kinds)).select_from(table(self._found[-1]))
