@@ -101,7 +101,7 @@ class PostgresSources:
         """
         where = f"the table {source.table} of the view {view.name}"
         try:
-            columns, kinds = self._columns(view, source, keys, where, naive_is_utc)
+            columns, kinds = self.columns(view, source, keys, where, naive_is_utc)
             places = [view.schema.index(each) for each in wanted]
             is_quicker = self._is_quicker_by_index(source, columns, len(asked))
             statement_of = newest_rows_by_index if is_quicker else newest_rows
@@ -119,7 +119,7 @@ class PostgresSources:
         except (DBAPIError, self.connection.dialect.loaded_dbapi.Error) as error:
             raise UnreadableSource(f"{where} cannot be read ({_brief(error)})") from error
 
-    def _columns(
+    def columns(
         self,
         view: FeatureView,
         source: CloudSource,
@@ -127,7 +127,18 @@ class PostgresSources:
         where: str,
         naive_is_utc: bool,
     ) -> tuple[SourceColumns, list[pa.DataType]]:
-        """The source's columns, and what its fields come out as."""
+        """The source's columns, and what its fields come out as.
+
+        Args:
+            where: What refusals call the source.
+
+        Raises:
+            UnreadableSource: If there is no such table.
+            MissingSourceColumn: If it lacks a column.
+            UnfitValues: If a field's column is of a type that no field is.
+            MismatchedKeys: If a join key is of another type than the entity says.
+            NaiveTimestamps: If a column of time has no time zone.
+        """
         schema, _, name = (source.table or "").rpartition(".")
         try:
             reflected = inspect(self.connection).get_columns(name, schema or None)

@@ -46,9 +46,9 @@ def parquet_rows(
     sources = ParquetSources(folder, _MEMORY_BYTES)
     where = f"{source.path} of the view {view.name}"
     try:
-        with sources._connection() as connection:
-            columns = sources._open(connection, view, source, keys, where, naive_is_utc)
-            files = sources._files(connection, source.path or "", where)
+        with sources.connection() as connection:
+            columns = sources.open(connection, view, source, keys, where, naive_is_utc)
+            files = sources.files(connection, source.path or "", where)
             yield _ParquetRows(connection, columns, keys, source, files, _stamp(folder, source))
     except duckdb.OutOfMemoryException as error:
         raise UnreadableSource(

@@ -48,7 +48,7 @@ def table_rows(
     """
     where = f"the table {source.table} of the view {view.name}"
     with postgres_sources(engine) as sources:
-        columns, kinds = sources._columns(view, source, keys, where, naive_is_utc)
+        columns, kinds = sources.columns(view, source, keys, where, naive_is_utc)
         yield _TableRows(sources.connection, columns, keys, source, kinds)
 
 

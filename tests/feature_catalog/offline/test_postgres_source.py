@@ -18,7 +18,8 @@ from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import UnfitValues, UnreadableSource
 from feature_catalog.offline.newest_rows import newest_rows_by_index
-from tests.feature_catalog.offline.join_contract import VALUE, JoinContract, rows, stats
+from tests.feature_catalog.offline.examples import VALUE, rows, stats
+from tests.feature_catalog.offline.join_contract import JoinContract
 
 pytestmark = pytest.mark.integration
 
