@@ -10,8 +10,8 @@ from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.steady_time import steady_time
 
-RUNTIME_VERSION = 2
-"""What this runtime can do: 2 seals updates where a task asks for it."""
+RUNTIME_VERSION = 3
+"""What this runtime can do: 2 seals updates, 3 joins features, where a task asks for it."""
 
 _KEPT_CLOCK_ERROR_MS = 1000
 

@@ -12,7 +12,7 @@ from device_runtime.errors import FlintError, named_in
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.quantities import parse_bytes
 from feature_catalog.devices import DeviceRegistry
-from feature_catalog.measurements import Measurements
+from feature_catalog.measurements import Measurement, Measurements
 from feature_catalog.on_device import DeviceProfile, DeviceRules, StorageClass
 from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 
@@ -51,14 +51,16 @@ def shipped_device_profiles() -> dict[str, DeviceProfile]:
 def known_device_profiles(measurements: Measurements) -> dict[str, DeviceProfile]:
     """Those, and every device model that was measured, as its newest measurement says."""
     measured = {
-        row.measurement.device_model: DeviceProfile(
-            device_model=row.measurement.device_model,
-            os_release=row.measurement.os_release,
-            memory_mb=row.measurement.device_memory_mb,
-        )
-        for row in measurements.list()
+        row.measurement.device_model: _measured(row.measurement) for row in measurements.list()
     }
     return measured | shipped_device_profiles()
+
+
+def _measured(found: Measurement) -> DeviceProfile:
+    """A measured device's model; what its benchmark could not tell is not known."""
+    profile = DeviceProfile.enrolled(found.device_model, found.os_release or "")
+    memory_mb = found.device_memory_mb if found.device_memory_mb > 0 else None
+    return dataclasses.replace(profile, memory_mb=memory_mb)
 
 
 def find_device_profile(

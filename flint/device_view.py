@@ -1,7 +1,8 @@
 """What a device does with a feature service, as people read it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from device_runtime.feature_policies import CacheMode
@@ -20,6 +21,7 @@ STORED = ("stored on the device", "event", "kept", "bytes an event", "bytes at m
 CACHED = ("cached", "mode", "of it", "network", "missing", "keys", "bytes at most")
 DOWNLOADED = ("downloaded", "for", "network", "in memory", "bytes")
 TRANSFORMED = ("feature", "from", "in the cloud", "when stored", "when read", "gives")
+DEVICES = ("device", "class", "features", "bytes at most", "of", "memory", "otherwise")
 OTHERWISE = ("what", "about", "why")
 
 
@@ -84,6 +86,26 @@ def transformed_rows(found: DeviceResolution) -> list[Row]:
         )
         for each in found.transformed
     ]
+
+
+def device_rows(found: Mapping[str, DeviceResolution]) -> list[Row]:
+    """Rows of `DEVICES`, a device each."""
+    rows: list[Row] = []
+    for name, each in found.items():
+        had = len(each.transformed)
+        reasons = Counter(f"{remark.effect}: {remark.reason}" for remark in each.remarks)
+        rows.append(
+            (
+                name,
+                each.storage_class,
+                f"{had} of {had + len(each.refused)}",
+                f"{each.total_bytes:,}",
+                f"{each.budget.total_bytes:,}",
+                f"{each.memory_bytes:,}",
+                ", ".join(f"{reason} ({count})" for reason, count in reasons.items()) or "-",
+            )
+        )
+    return rows
 
 
 def otherwise_rows(found: DeviceResolution) -> list[Row]:

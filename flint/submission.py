@@ -8,6 +8,7 @@ from feature_catalog.asset_files import missing_assets
 from feature_catalog.contract_lookup import find_contract
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.definitions.contracts import thaw
+from feature_catalog.feature_fit import check_same_features
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
@@ -17,7 +18,7 @@ from flint.extras import require
 from flint.measured_devices import with_measured_devices
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
-from server.feature_service import pin_feature_service
+from server.feature_service import pin_feature_service, require_fitting_features
 from server.initial_version import resolve_initial_version
 from server.job import FedAvgSettings, Job
 from server.operations.settings import ServerSettings
@@ -63,14 +64,17 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
             f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
             "without an enclave; start it with `flint up --aggregator enclave`"
         )
+    job = pin_feature_service(job, deployment.features)
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
-            check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
-    job = pin_feature_service(job, deployment.features)
+            dataset = deployment.datasets.open(job.evaluation.dataset)
+            check_same_features(dataset.row, job.feature_service)
+            check_dataset(dataset, model)
     if job.feature_service is not None:
+        require_fitting_features(job, model, deployment.features)
         note(
-            f"versions will be tied to the feature contract {job.feature_service}; devices train "
-            "on the records that their apps store, which must be of its features"
+            f"devices join the features of {job.feature_service} and train on those; Flower nodes, "
+            "which cannot, take no part"
         )
     resolve_initial_version(job, deployment.models)
     job = with_measured_devices(job, deployment.measurements, note)

@@ -82,6 +82,11 @@ def closing_lines(advice: Advice) -> Iterator[str]:
         f"{advice.positive_share:.4f}"
     )
     yield recommendation(advice)
+    if full.auprc <= advice.positive_share:
+        yield (
+            "even the full vocabularies rank no better than chance, so these data cannot tell "
+            "sizes apart: give more clients, or other columns"
+        )
     yield (
         f"FLINT's ads vocabularies have {FLINT_VOCABULARY_BYTES:,} bytes and map over "
         f"{FLINT_MAPPED_SHARE:.0%} of the features; the full ones here have "
@@ -140,6 +145,7 @@ def draw(advice: Advice, path: Path) -> None:
     """
     import io
 
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -163,7 +169,15 @@ def draw(advice: Advice, path: Path) -> None:
     axes.set_ylabel("AUPRC on held-out clients")
     axes.legend()
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png" if path.suffix.lower() == ".png" else "svg", dpi=120)
+    is_png = path.suffix.lower() == ".png"
+    with rc_context({"svg.hashsalt": "flint"}):  # the same file for the same numbers
+        figure.savefig(
+            drawn,
+            format="png" if is_png else "svg",
+            dpi=120,
+            facecolor="white",
+            metadata={} if is_png else {"Date": None},
+        )
     write_whole(path, drawn.getvalue())
 
 

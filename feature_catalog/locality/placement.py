@@ -287,6 +287,8 @@ def _placement(
     facts: ColumnFacts, key: str | None, groups: dict[str, KeyedGroup], of_client: set[str]
 ) -> Placement:
     name = facts.column
+    if not facts.distinct:
+        return Placement(name, Place.DEVICE, "has no value in these rows: nothing tells", facts)
     if name in of_client:
         reason = (
             f"{facts.constant_share:.0%} of clients have one value: it is the user's, and one row "

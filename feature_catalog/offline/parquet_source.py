@@ -27,8 +27,8 @@ _INTEGERS = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
 }
-# Statements are SQLAlchemy's for Postgres, whose SQL DuckDB's follows.
-_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+"""Compiles SQLAlchemy's statements for DuckDB, whose SQL follows that of Postgres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,16 @@ class ParquetSources:
             NaiveTimestamps: If a column of time has no time zone.
         """
         where = f"{source.path} of the view {view.name}"
-        with self._connection() as connection:
+        with self.connection() as connection:
             try:
-                columns = self._open(connection, view, source, keys, where, naive_is_utc)
+                columns = self.open(connection, view, source, keys, where, naive_is_utc)
                 connection.register("asked", asked)
                 places = [view.schema.index(field) for field in wanted]
                 statement = newest_rows(
                     table("asked", *(column(name) for name in asked.column_names)), columns, places
                 )
                 sql = str(
-                    statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
+                    statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True})
                 )
                 return connection.sql(sql).to_arrow_table()
             except duckdb.OutOfMemoryException as error:
@@ -83,7 +83,7 @@ class ParquetSources:
             except (duckdb.Error, OSError) as error:
                 raise UnreadableSource(f"{where} cannot be read ({_brief(error)})") from error
 
-    def _open(
+    def open(
         self,
         connection: duckdb.DuckDBPyConnection,
         view: FeatureView,
@@ -92,8 +92,20 @@ class ParquetSources:
         where: str,
         naive_is_utc: bool,
     ) -> SourceColumns:
+        """Make a view's rows the connection's view ``source``, and check their columns.
+
+        Args:
+            where: What refusals call the source.
+
+        Raises:
+            UnreadableSource: If a file is not there.
+            MissingSourceColumn: If a file lacks a column.
+            MismatchedKeys: If a join key is of another type than the entity says.
+            NaiveTimestamps: If a column of time has no time zone.
+            duckdb.Error: If a file is damaged.
+        """
         path = source.path or ""
-        files = self._files(connection, path, where)
+        files = self.files(connection, path, where)
         relation = connection.read_parquet(
             files,
             union_by_name=path.endswith("/"),
@@ -113,16 +125,24 @@ class ParquetSources:
             fits = types[name] == _TEXT if dtype is Dtype.STRING else types[name] in _INTEGERS
             if not fits:
                 refuse_key(where, name, types[name], dtype)
-        moments = {name: _moment(name, types[name], where, naive_is_utc) for name in times}
+        # Qualified: DuckDB takes a bare "user" in a subquery for its function of that name.
+        stored = table(
+            "source",
+            *(column(name) for name in (*(key for key, _ in keys), *times)),
+            *(column(field.name, _sql_type(types[field.name])) for field in view.schema),
+        )
+        moments = {
+            name: _moment(stored.c[name], types[name], where, naive_is_utc) for name in times
+        }
         return SourceColumns(
-            table=table("source", *(column(name) for name in needed)),
-            keys=[column(name) for name, _ in keys],
+            table=stored,
+            keys=[stored.c[name] for name, _ in keys],
             event_ts=moments[source.event_ts],
             created_ts=None if source.created_ts is None else moments[source.created_ts],
-            fields=[column(field.name, _sql_type(types[field.name])) for field in view.schema],
+            fields=[stored.c[field.name] for field in view.schema],
         )
 
-    def _files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
+    def files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
         """Files of a path, or patterns of them."""
         scheme = urlsplit(path).scheme
         if scheme and scheme != "file":
@@ -148,7 +168,8 @@ class ParquetSources:
         return [_literal(each) for each in found]
 
     @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A database of DuckDB in memory, its temporary files in a folder that goes with it."""
         config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -164,12 +185,13 @@ class ParquetSources:
                 connection.close()
 
 
-def _moment(name: str, found: str, where: str, naive_is_utc: bool) -> ColumnElement[Any]:
+def _moment(
+    plain: ColumnElement[Any], found: str, where: str, naive_is_utc: bool
+) -> ColumnElement[Any]:
     """A column of time as a timestamp with time zone, in microseconds, rounded up."""
     is_zoned = found in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
     if not is_zoned and not (found in {"TIMESTAMP", "TIMESTAMP_NS"} and naive_is_utc):
-        refuse_time(where, name, found, is_timestamp=found.startswith("TIMESTAMP"))
-    plain: ColumnElement[Any] = column(name)
+        refuse_time(where, str(plain.key), found, is_timestamp=found.startswith("TIMESTAMP"))
     if found.endswith("_NS"):
         ns = func.epoch_ns(plain, type_=BigInteger)
         # DuckDB divides towards zero.

@@ -101,7 +101,7 @@ class PostgresSources:
         """
         where = f"the table {source.table} of the view {view.name}"
         try:
-            columns, kinds = self._columns(view, source, keys, where, naive_is_utc)
+            columns, kinds = self.columns(view, source, keys, where, naive_is_utc)
             places = [view.schema.index(each) for each in wanted]
             is_quicker = self._is_quicker_by_index(source, columns, len(asked))
             statement_of = newest_rows_by_index if is_quicker else newest_rows
@@ -119,7 +119,7 @@ class PostgresSources:
         except (DBAPIError, self.connection.dialect.loaded_dbapi.Error) as error:
             raise UnreadableSource(f"{where} cannot be read ({_brief(error)})") from error
 
-    def _columns(
+    def columns(
         self,
         view: FeatureView,
         source: CloudSource,
@@ -127,7 +127,18 @@ class PostgresSources:
         where: str,
         naive_is_utc: bool,
     ) -> tuple[SourceColumns, list[pa.DataType]]:
-        """The source's columns, and what its fields come out as."""
+        """The source's columns, and what its fields come out as.
+
+        Args:
+            where: What refusals call the source.
+
+        Raises:
+            UnreadableSource: If there is no such table.
+            MissingSourceColumn: If it lacks a column.
+            UnfitValues: If a field's column is of a type that no field is.
+            MismatchedKeys: If a join key is of another type than the entity says.
+            NaiveTimestamps: If a column of time has no time zone.
+        """
         schema, _, name = (source.table or "").rpartition(".")
         try:
             reflected = inspect(self.connection).get_columns(name, schema or None)
@@ -149,25 +160,27 @@ class PostgresSources:
             kind = sql.String if dtype is Dtype.STRING else sql.Integer
             if not isinstance(found[key], kind):
                 refuse_key(where, key, str(found[key]), dtype)
-        moments = {time: _moment(column(time), found[time], where, naive_is_utc) for time in times}
-        fields = [_received(each.name, found[each.name], where) for each in view.schema]
+        columns = (column(each, found[each]) for each in needed)
+        stored = table(name, *columns, schema=schema or None)
+        moments = {time: _moment(stored.c[time], where, naive_is_utc) for time in times}
+        fields = [_received(stored.c[each.name], where) for each in view.schema]
         return SourceColumns(
-            table=table(name, *(column(each) for each in needed), schema=schema or None),
-            keys=[_key(key, found[key]) for key, _ in keys],
+            table=stored,
+            keys=[_key(stored.c[key]) for key, _ in keys],
             event_ts=moments[source.event_ts],
             created_ts=None if source.created_ts is None else moments[source.created_ts],
             fields=[each.expression for each in fields],
-            conditions=[func.isfinite(column(time)) for time in times],
+            conditions=[func.isfinite(stored.c[time]) for time in times],
         ), [each.kind for each in fields]
 
     def _is_quicker_by_index(
         self, source: CloudSource, columns: SourceColumns, asked_rows: int
     ) -> bool:
         schema, _, name = (source.table or "").rpartition(".")
-        keys = {str(key) for key in columns.keys}
+        keys = {_name(key) for key in columns.keys}
         by_key_and_time = any(
             set(index["column_names"][: len(keys)]) == keys
-            and index["column_names"][len(keys) : len(keys) + 1] == [str(columns.event_ts)]
+            and index["column_names"][len(keys) : len(keys) + 1] == [source.event_ts]
             for index in inspect(self.connection).get_indexes(name, schema or None)
         )
         if not by_key_and_time:
@@ -221,21 +234,21 @@ _KINDS: tuple[tuple[type[sql.TypeEngine[Any]], pa.DataType], ...] = (
 )
 
 
-def _received(name: str, found: sql.TypeEngine[Any], where: str) -> _Received:
+def _received(stored: ColumnElement[Any], where: str) -> _Received:
     """A field's column, and what it comes out as."""
-    plain: ColumnElement[Any] = column(name, found)
+    found = stored.type
     if isinstance(found, sql.ARRAY):
-        item = _received(name, found.item_type, where).kind
-        return _Received(plain, pa.list_(item))
+        item = _received(column(_name(stored), found.item_type), where).kind
+        return _Received(stored, pa.list_(item))
     for cls, kind in _KINDS:
         if isinstance(found, cls):
             is_padded = isinstance(found, sql.CHAR)
-            return _Received(cast(plain, Text) if is_padded else plain, kind)
+            return _Received(cast(stored, Text) if is_padded else stored, kind)
     if isinstance(found, sql.Numeric):
-        return _Received(cast(plain, Double), pa.float64())
+        return _Received(cast(stored, Double), pa.float64())
     raise UnfitValues(
-        f"{where} holds {name} as {found}, and fields are booleans, numbers, text or arrays of "
-        "them; convert the column, or leave the field out"
+        f"{where} holds {_name(stored)} as {found}, and fields are booleans, numbers, text or "
+        "arrays of them; convert the column, or leave the field out"
     )
 
 
@@ -243,24 +256,22 @@ def _sent(plain: ColumnElement[Any], kind: pa.DataType) -> ColumnElement[Any]:
     return func.to_json(plain) if pa.types.is_list(kind) else plain
 
 
-def _key(name: str, found: sql.TypeEngine[Any]) -> ColumnElement[Any]:
+def _key(stored: ColumnElement[Any]) -> ColumnElement[Any]:
     # A padded text would not equal the one without its blanks.
-    return cast(column(name), Text) if isinstance(found, sql.CHAR) else column(name)
+    return cast(stored, Text) if isinstance(stored.type, sql.CHAR) else stored
 
 
-def _moment(
-    plain: ColumnElement[Any],
-    found: sql.TypeEngine[Any],
-    where: str,
-    naive_is_utc: bool,
-) -> ColumnElement[Any]:
+def _moment(stored: ColumnElement[Any], where: str, naive_is_utc: bool) -> ColumnElement[Any]:
     """A column of time as timestamp with time zone."""
-    is_timestamp = isinstance(found, sql.DateTime)
-    is_zoned = isinstance(found, sql.DateTime) and found.timezone
-    name = str(plain)
+    is_timestamp = isinstance(stored.type, sql.DateTime)
+    is_zoned = isinstance(stored.type, sql.DateTime) and stored.type.timezone
     if not is_zoned and not (is_timestamp and naive_is_utc):
-        refuse_time(where, name, str(found), is_timestamp=is_timestamp)
-    return plain if is_zoned else func.timezone("UTC", plain)
+        refuse_time(where, _name(stored), str(stored.type), is_timestamp=is_timestamp)
+    return stored if is_zoned else func.timezone("UTC", stored)
+
+
+def _name(stored: ColumnElement[Any]) -> str:
+    return str(stored.key)
 
 
 def _at(since_1970_us: ColumnElement[int]) -> ColumnElement[Any]:

@@ -92,7 +92,8 @@ def _within(source: SourceColumns, interval: Interval) -> ColumnElement[bool]:
         is_known.append(source.created_ts.is_not(None))
         if interval.with_late:
             since = or_(since, source.created_ts > start)
-    return and_(source.event_ts <= _moment(moment_of(interval.end_us)), since, *is_known)
+    end = _moment(moment_of(interval.end_us))
+    return and_(source.event_ts <= end, since, *is_known, *source.conditions)
 
 
 def _bytewise(field: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -16,6 +16,7 @@ from feature_catalog.definitions import RunAt
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.offline.feature_assets import blob_assets, load_assets
 from feature_catalog.online.entity_keys import EntityRows, ViewKeys, entity_columns, keys_of
+from feature_catalog.online.online_view import JoinKey, OnlineView
 from feature_catalog.online.serving_plan import (
     PlannedFeature,
     ServingPlan,
@@ -129,7 +130,7 @@ class OnlineFeatures:
         used = plan
         for _ in range(_TRIES):
             used = plan
-            keys = {view.name: keys_of(columns, view) for view in plan.views}
+            keys = _keys_by_view(columns, plan.views)
             found, apply_id = self._store.read_newest(
                 [(view, keys[view.name].keys) for view in plan.views], at=at
             )
@@ -161,6 +162,17 @@ class OnlineFeatures:
             self._plans.clear()
         self._plans[asked, through] = plan
         return plan
+
+
+def _keys_by_view(
+    columns: Mapping[str, list[Any]], views: Sequence[OnlineView]
+) -> dict[str, ViewKeys]:
+    """Keys of each view; views of the same entities share them."""
+    by_columns: dict[tuple[JoinKey, ...], ViewKeys] = {}
+    for view in views:
+        if view.join_keys not in by_columns:
+            by_columns[view.join_keys] = keys_of(columns, view)
+    return {view.name: by_columns[view.join_keys] for view in views}
 
 
 def _response(

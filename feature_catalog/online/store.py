@@ -98,10 +98,14 @@ class OnlineStore:
         self._engine.dispose()
 
     def _fetch(self, asked: Sequence[ViewKeys]) -> Sequence[Any]:
+        # What Postgres reads quickest: one text, not a parameter for each key. Views of the same
+        # entities are asked for the same keys.
+        written = {id(keys): [f'"\\\\x{key.hex()}"' for key in keys] for _, keys in asked}
         values = {
-            "value_sets": _array(str(view.value_set) for view, keys in asked for _ in keys),
-            # What Postgres reads quickest: one text, not a parameter for each key.
-            "keys": _array(f'"\\\\x{key.hex()}"' for _, keys in asked for key in keys),
+            "value_sets": _array(
+                number for view, keys in asked for number in [str(view.value_set)] * len(keys)
+            ),
+            "keys": _array(key for _, keys in asked for key in written[id(keys)]),
         }
         try:
             try:

@@ -103,12 +103,7 @@ def select_vocabulary(counts: TokenCounts, limits: VocabularyLimits) -> BuiltVoc
     ]
     kept = _within_bytes(frequent[: limits.max_entries], limits.max_bytes or MAX_ASSET_BYTES)
     if not kept:
-        raise EmptyVocabulary(
-            f"no token of {counts.column} is left of {len(occurrences)} different ones; lower "
-            "--min-count or --min-clients, or raise --max-bytes"
-            if occurrences
-            else f"column {counts.column} has no tokens, only missing values; name another"
-        )
+        raise EmptyVocabulary(_why_empty(counts, has_storable=bool(storable)))
     return BuiltVocabulary(
         vocabulary=Vocabulary.of(tuple(kept)),
         distinct=len(occurrences),
@@ -117,6 +112,20 @@ def select_vocabulary(counts: TokenCounts, limits: VocabularyLimits) -> BuiltVoc
         unstorable=len(occurrences) - len(storable),
         rare=len(storable) - len(frequent),
         cut=len(frequent) - len(kept),
+    )
+
+
+def _why_empty(counts: TokenCounts, *, has_storable: bool) -> str:
+    if not counts.occurrences:
+        return f"column {counts.column} has no tokens, only missing values; name another"
+    if not has_storable:
+        return (
+            f"every token of {counts.column} is empty or holds a line feed, which no vocabulary "
+            "can hold; hash the column instead"
+        )
+    return (
+        f"no token of {counts.column} is left of {len(counts.occurrences)} different ones; lower "
+        "--min-count or --min-clients, or raise --max-bytes"
     )
 
 

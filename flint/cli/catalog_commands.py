@@ -25,20 +25,19 @@ if TYPE_CHECKING:
     from flint.catalog_session import CatalogSession
 
 app = typer.Typer(
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage, explain, "
-    "locality, vocabularies; files of assets: asset; training data: historical; newest values: "
-    "materialize, get, online. "
-    "docs/feature-catalog.md begins from two Parquet files.",
+    help="Feature definitions: plan, apply, list, show, history, diff, lineage; files of assets: "
+    "asset, vocab; training data: historical; newest values: materialize, get, online; devices: "
+    "explain, locality. docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
 app.add_typer(catalog_asset_commands.app, name="asset")
-catalog_device_commands.register(app)
-catalog_historical_command.register(app)
-catalog_locality_command.register(app)
-catalog_online_commands.register(app)
 app.add_typer(vocab_commands.app, name="vocab")
+catalog_historical_command.register(app)
+catalog_online_commands.register(app)
+catalog_device_commands.register(app)
+catalog_locality_command.register(app)
 
 SOMETHING_TO_DO = 3
 

@@ -10,8 +10,10 @@ from flint.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from feature_catalog.on_device import DeviceProfile
+    from flint.catalog_session import CatalogSession
 
 NOT_COMPLETE = 3
+ALL_DEVICES = "all"
 
 
 def explain(
@@ -27,7 +29,7 @@ def explain(
         typer.Option(
             metavar="PROFILE",
             help="small, medium or large; an emulated phone (tier-01 to tier-27); a measured "
-            "device model; an enrolled device's id; or a profile file (.yaml).",
+            "device model; an enrolled device's id; a profile file (.yaml); or all.",
             show_default=False,
         ),
     ] = None,
@@ -85,13 +87,15 @@ def explain(
 
     Example: flint catalog explain ads_ctr_v1 --device tier-26 --metered
 
+    Example: flint catalog explain ads_ctr_v1 --device all --free 100MB
+
     Example: flint catalog explain ads_ctr_v1 --memory-mb 4000 --free 1GB --locale pt-BR --json
     """
     from feature_catalog.on_device import resolve_for_device
     from feature_catalog.on_device.described import describe
     from feature_catalog.on_device.rules import DEFAULT_RULES
-    from flint.device_profiles import find_device_profile, read_device_rules, with_facts
-    from flint.device_view import closing_lines, headline, tables
+    from flint.device_profiles import read_device_rules, with_facts
+    from flint.device_view import DEVICES, closing_lines, device_rows, headline, tables
     from flint.service_definitions import service_from_catalog, service_from_files
 
     facts = {
@@ -108,30 +112,35 @@ def explain(
         sentence="say which device: --device PROFILE, or what it is like, e.g. --memory-mb 4000",
     )
     asked = DEFAULT_RULES if rules is None else read_device_rules(rules)
-    profile: DeviceProfile
+    profiles: dict[str, DeviceProfile]
     if definitions:
-        profile = find_device_profile(device or "medium")
+        profiles = _profiles(device)
         given, found = service_from_files(definitions, service)
     else:
         from flint.catalog_session import open_catalog
 
         with open_catalog(resolve_home(home)) as catalog:
-            profile = find_device_profile(
-                device or "medium", measurements=catalog.measurements, engine=catalog.engine
-            )
+            profiles = _profiles(device, catalog)
             given, found = service_from_catalog(catalog.features, service)
-    if device is None:
-        profile = _unnamed()
-    resolution = resolve_for_device(with_facts(profile, facts), found, given, asked)
+    resolutions = {
+        name: resolve_for_device(with_facts(profile, facts), found, given, asked)
+        for name, profile in profiles.items()
+    }
     if as_json:
-        print_json(describe(resolution))
+        described = {name: describe(each) for name, each in resolutions.items()}
+        print_json(described if device == ALL_DEVICES else next(iter(described.values())))
+    elif device == ALL_DEVICES:
+        print_table(DEVICES, device_rows(resolutions), empty="")
+        whole = sum(each.is_complete for each in resolutions.values())
+        print(f"{whole} of {len(resolutions)} devices can have every feature of {found.name}")
     else:
+        (resolution,) = resolutions.values()
         print(headline(resolution))
         for columns, rows in tables(resolution):
             print_table(columns, rows, empty="")
         for line in closing_lines(resolution):
             print(line)
-    if exit_code and not resolution.is_complete:
+    if exit_code and not all(each.is_complete for each in resolutions.values()):
         raise typer.Exit(NOT_COMPLETE)
 
 
@@ -140,10 +149,27 @@ def register(app: typer.Typer) -> None:
     app.command("explain")(explain)
 
 
-def _unnamed() -> "DeviceProfile":
+def _profiles(
+    device: str | None, catalog: "CatalogSession | None" = None
+) -> "dict[str, DeviceProfile]":
+    """The devices asked about, by name; without a catalog those that need none."""
     from feature_catalog.on_device import DeviceProfile
+    from flint.device_profiles import (
+        find_device_profile,
+        known_device_profiles,
+        shipped_device_profiles,
+    )
 
-    return DeviceProfile("this device")
+    if device is None:
+        return {"this device": DeviceProfile("this device")}
+    if device == ALL_DEVICES:
+        if catalog is None:
+            return shipped_device_profiles()
+        return known_device_profiles(catalog.measurements)
+    if catalog is None:
+        return {device: find_device_profile(device)}
+    found = find_device_profile(device, measurements=catalog.measurements, engine=catalog.engine)
+    return {device: found}
 
 
 def _bytes(size: str | None) -> int | None:

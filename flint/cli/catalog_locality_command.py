@@ -139,6 +139,11 @@ def _of_data(
     names = [name for name in table.schema.names if name not in left_out]
     if not names:
         raise typer.BadParameter(f"{path} has no column left that could be a feature")
+    misplaced = [name for name in key or () if name in left_out]
+    if misplaced:
+        raise typer.BadParameter(
+            f"--key {misplaced[0]} is the client, the time or excluded; a key is a feature's column"
+        )
     if not exclude:
         note("every column counts as a feature; --exclude leaves out the label")
     with RowsScreen() as screen:

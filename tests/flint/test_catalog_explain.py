@@ -1,12 +1,21 @@
 """`flint catalog explain`, as a user types it; definitions from files need no server."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from feature_catalog.devices import DeviceRegistry
+from feature_catalog.measurements import Measurements
+from feature_catalog.on_device import DeviceProfile
 from flint.cli import entry
-from flint.device_profiles import UnknownDeviceProfile, find_device_profile
+from flint.device_profiles import (
+    UnknownDeviceProfile,
+    find_device_profile,
+    known_device_profiles,
+)
+from tests.feature_catalog.test_measurements import MEASURED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "features" / "features.yaml"
 
@@ -85,6 +94,25 @@ def test_a_profile_file_may_say_all_of_a_device(explain, tmp_path):
     assert out.startswith("ads_ctr_v1 on Pixel 3: storage class medium")
 
 
+def test_all_devices_are_a_row_each(explain, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("min_os_release: 2018-08\n")
+    code, out, _ = explain("--device", "all", "--rules", rules)
+    assert code == 0
+    assert "refused: os_too_old" in out
+    code, out, _ = explain("--device", "all", "--rules", rules, "--json", "--exit-code")
+    assert code == 3
+    found = json.loads(out)
+    assert len(found) == 30
+    old = {
+        name
+        for name, each in found.items()
+        if each["device"].get("os_release", "2018-08") < "2018-08"
+    }
+    assert {name for name, each in found.items() if not each["complete"]} == old
+    assert f"{30 - len(old)} of 30 devices" in explain("--device", "all", "--rules", rules)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -151,3 +179,24 @@ def test_the_catalogs_services_and_their_older_contracts_are_explained(
     code, _, err = flint("catalog", "explain", "ads_ctr_v1@00", "--device", "medium")
     assert code == 2
     assert "no such contract" in err
+
+
+@pytest.mark.integration
+def test_measured_models_and_enrolled_devices_are_known_by_name(engine, blobs):
+    measurements, devices = Measurements(engine, blobs), DeviceRegistry(engine)
+    measurements.add(replace(MEASURED, device_model="Pixel 6", device_memory_mb=2000.0), b"1")
+    measurements.add(replace(MEASURED, device_model="Odd", device_memory_mb=0.0), b"2")
+    token = devices.create_enrolment_token(2, 60)
+    devices.enrol(token, "d-1", b"1", "app", "Pixel 6", "2024-10")
+    devices.enrol(token, "d-2", b"2", "app", "Unheard of", "16")
+
+    def found(name: str) -> DeviceProfile:
+        return find_device_profile(name, measurements=measurements, engine=engine)
+
+    assert found("Pixel 6") == DeviceProfile("Pixel 6", "2023-10", 2000.0)
+    assert found("Odd").memory_mb is None
+    assert found("d-1") == DeviceProfile("Pixel 6", "2024-10", 2000.0)
+    assert found("d-2") == DeviceProfile("Unheard of")
+    assert len(known_device_profiles(measurements)) == 32
+    with pytest.raises(UnknownDeviceProfile, match="did you mean Pixel 6"):
+        found("Pixel6")

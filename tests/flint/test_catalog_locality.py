@@ -81,6 +81,7 @@ def test_a_services_caches_are_replayed_over_rows(flint, clicks):
         (("CLICKS", "--client", "user"), "did you mean user_id?"),
         (("CLICKS", "--client", "user_id", "--time", "ad_id"), "not times"),
         (("CLICKS", "--client", "user_id", "--key", "adid"), "did you mean ad_id?"),
+        (("CLICKS", "--client", "user_id", "--key", "user_id"), "--key user_id is the client"),
         (("CLICKS", "--client", "user_id", "--rtt-ms", -1), "give 0 or more"),
         (("CLICKS", "--client", "user_id", "--whole-bytes", "x"), "such as 2MB"),
     ],

@@ -48,7 +48,7 @@ def cached_reads(folder, key, client, times_s, *, rows, max_age_s=None):
     return hits
 
 
-@pytest.mark.parametrize("rows", [1, 4, 16])
+@pytest.mark.parametrize("rows", [2, 16])
 @pytest.mark.parametrize("max_age_s", [None, 700.0])
 def test_a_replay_has_the_hits_of_a_devices_cache(tmp_path, reads, rows, max_age_s):
     key, client, times_s = reads

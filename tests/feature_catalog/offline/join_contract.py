@@ -31,35 +31,15 @@ from feature_catalog.offline.errors import (
     UnreadableSource,
 )
 from tests.feature_catalog.offline.brute_force import newest_known
-
-START_US = 1_774_742_400_000_000  # 2026-03-29 00:00 UTC: Europe's clocks go forward that night
-HOUR_US = 3_600_000_000
-UTC_US = pa.timestamp("us", "UTC")
-
-
-def times(*hours: float | None) -> pa.Array:
-    """Moments, hours after the start."""
-    return pa.array(
-        [None if h is None else START_US + round(h * HOUR_US) for h in hours], pa.int64()
-    ).cast(UTC_US)
-
-
-def rows(keys: list[object], *hours: float, **columns: object) -> pa.Table:
-    return pa.table({"user_id": keys, "event_ts": times(*hours), **columns})
-
-
-def stats(fields: list[Field], **changes: object) -> FeatureView:
-    options = {"created_ts": "created_ts", "ttl": None, "entities": ["user"], **changes}
-    created = options.pop("created_ts")
-    return FeatureView(
-        name="stats",
-        source=CloudSource(path="x.parquet", created_ts=created),
-        schema=fields,
-        **options,
-    )
-
-
-VALUE = [Field(name="value", dtype=Int64)]
+from tests.feature_catalog.offline.examples import (
+    HOUR_US,
+    START_US,
+    UTC_US,
+    VALUE,
+    rows,
+    stats,
+    times,
+)
 
 
 class JoinContract(ABC):
@@ -83,7 +63,8 @@ class JoinContract(ABC):
         **options: object,
     ) -> HistoricalFeatures:
         stored = self.store(source) if isinstance(source, pa.Table) else source
-        at = CloudSource(path=stored.path, table=stored.table, created_ts=view.source.created_ts)
+        times_of = {"event_ts": view.source.event_ts, "created_ts": view.source.created_ts}
+        at = CloudSource(path=stored.path, table=stored.table, **times_of)
         placed = FeatureView(
             name=view.name, entities=view.entities, source=at, schema=view.schema, ttl=view.ttl
         )
@@ -192,6 +173,29 @@ class JoinContract(ABC):
         asked = rows(["a", "a", "b", "b"], 2, 2, 2, 2, shop=[2, 1, 1, 2], ad_no=[7, 7, 7, None])
         view = stats(VALUE, created_ts=None, entities=[user, ad])
         assert self.values(view, source, asked, entities=(user, ad)) == [20, 10, 30, None]
+
+    def test_columns_may_have_the_names_of_functions_and_words_of_sql(self):
+        words = Entity(name="words", join_keys=["user", "select"])
+        view = FeatureView(
+            name="stats",
+            entities=[words],
+            source=CloudSource(path="x.parquet", event_ts="current_timestamp", created_ts="now"),
+            schema=[Field(name="value", dtype=Int64), Field(name="version", dtype=Int64)],
+        )
+        named = pa.table(
+            {
+                "user": ["a", "b"],
+                "select": ["x", "x"],
+                "current_timestamp": times(1, 1),
+                "now": times(1, 2),
+                "value": [1, 2],
+                "version": [3, 4],
+            }
+        )
+        asked = pa.table({"user": ["b", "a"], "select": ["x", "x"], "event_ts": times(3, 3)})
+        found = self.join(view, named, asked, entities=(words,)).table
+        assert found["value"].to_pylist() == [2, 1]
+        assert found["version"].to_pylist() == [4, 3]
 
     def test_text_is_compared_and_kept_exactly(self):
         odd = ["", " ", 'a "quoted", text', "two\nlines\r\n", "\\N", "NULL", "é", "é", "日本", "a"]

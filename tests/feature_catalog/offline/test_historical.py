@@ -37,7 +37,7 @@ from feature_catalog.offline.errors import (
     NaiveTimestamps,
     UnfitValues,
 )
-from tests.feature_catalog.offline.join_contract import START_US, UTC_US, rows, times
+from tests.feature_catalog.offline.examples import START_US, UTC_US, rows, times
 
 CITIES = Vocabulary.of(("Oslo", "Paris"))
 TABLE = EmbeddingTable.of(np.array([[0.5, 1.0], [2.0, -4.0]], np.float32))

@@ -8,7 +8,7 @@ import pytest
 from feature_catalog.offline import OfflineFeatures, asset_folder
 from feature_catalog.offline.errors import MissingEntityColumn, UnwritableFeatures
 from feature_catalog.offline.historical_files import write_historical_features
-from tests.feature_catalog.offline.join_contract import times
+from tests.feature_catalog.offline.examples import times
 from tests.feature_catalog.offline.test_historical import (
     ASKED,
     CITIES,

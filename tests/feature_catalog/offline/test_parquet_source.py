@@ -10,7 +10,8 @@ import pytest
 from feature_catalog.definitions import CloudSource
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import NaiveTimestamps, UnreadableSource
-from tests.feature_catalog.offline.join_contract import VALUE, JoinContract, rows, stats
+from tests.feature_catalog.offline.examples import VALUE, rows, stats
+from tests.feature_catalog.offline.join_contract import JoinContract
 
 VIEW = stats(VALUE, created_ts=None)
 

@@ -18,7 +18,8 @@ from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import UnfitValues, UnreadableSource
 from feature_catalog.offline.newest_rows import newest_rows_by_index
-from tests.feature_catalog.offline.join_contract import VALUE, JoinContract, rows, stats
+from tests.feature_catalog.offline.examples import VALUE, rows, stats
+from tests.feature_catalog.offline.join_contract import JoinContract
 
 pytestmark = pytest.mark.integration
 
@@ -70,7 +71,7 @@ class PostgresContract(JoinContract):
     def store(self, table):
         name = f"rows_{next(NAMES)}"
         columns = ", ".join(
-            f"{c} {sql_type(table.schema.field(c).type)}" for c in table.column_names
+            f'"{c}" {sql_type(table.schema.field(c).type)}' for c in table.column_names
         )
         with self.engine.begin() as connection:
             connection.execute(text(f"CREATE TABLE {name} ({columns})"))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_runtime.feature_policies import CacheMode, Network
+from feature_catalog.definitions.catalog_set import check_set
 from feature_catalog.definitions.contracts import freeze, thaw
 from feature_catalog.definitions.errors import InvalidDefinition
 from feature_catalog.on_device import (
@@ -22,6 +23,7 @@ from feature_catalog.on_device.described import describe
 from feature_catalog.on_device.room import Wish, share_out
 from feature_catalog.on_device.rules import DEFAULT_RULES
 from tests.feature_catalog.definitions.examples import TEXT, parsed, with_change
+from tests.feature_catalog.definitions.strategies import definition_sets
 
 SHA256 = "ab" * 32
 NAMES = ["category", "clicks_7d", "country", "ctr_30d", "dwell_s", "placement", "seen_before"]
@@ -231,7 +233,7 @@ def test_a_view_that_cannot_be_kept_is_fetched_for_each_read_if_its_policy_says_
     assert {"category", "ctr_30d"} <= set(found.refused)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     free_bytes=st.integers(0, 2 * 10**9),
     memory_mb=st.none() | st.floats(1, 20_000),
@@ -291,6 +293,27 @@ def test_a_thawed_contract_is_the_contract_and_resolves_alike():
     assert freeze(thawed, again) == contract
     profile = DeviceProfile(free_bytes=30_000_000, unmetered=False)
     assert resolve_for_device(profile, again, thawed) == resolved(profile)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    found=definition_sets(),
+    free_bytes=st.none() | st.integers(10**6, 10**9),
+    unmetered=st.none() | st.booleans(),
+)
+def test_any_services_contract_thaws_to_itself_and_resolves_alike(found, free_bytes, unmetered):
+    profile = DeviceProfile(free_bytes=free_bytes, unmetered=unmetered, locale="en")
+    for name in found.names("feature_service"):
+        service = found.service(name)
+        contract = freeze(found, service)
+        thawed = thaw(contract)
+        again = thawed.service(name)
+        check_set(thawed)
+        assert freeze(thawed, again) == contract
+        resolution = resolve_for_device(profile, again, thawed)
+        assert resolution == resolve_for_device(profile, service, found)
+        assert resolution.total_bytes <= resolution.budget.total_bytes
+        json.dumps(describe(resolution), allow_nan=False)
 
 
 def test_a_contract_of_another_format_is_refused():

@@ -113,7 +113,7 @@ def test_without_a_limit_of_bytes_events_of_text_are_an_estimate():
 
 
 def test_a_cache_filled_to_its_policy_holds_about_the_keys_said(database):
-    found = stored_example()
+    found = stored_example(with_change("max_bytes: 200kB", "max_bytes: 100kB"))
     expected = next(each for each in found.cached if each.view == "ad_stats")
     (category,) = (each for each in found.transformed if each.name == "category")
     view = DeviceView(

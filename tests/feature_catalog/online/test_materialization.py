@@ -2,20 +2,15 @@
 
 import datetime as dt
 import math
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from device_runtime.feature_values import encode_key
-from feature_catalog.database import connect
 from feature_catalog.definitions import Field, Float32, Int32
 from feature_catalog.offline import OfflineFeatures
 from feature_catalog.offline.errors import MismatchedKeys, UnfitValues, UnreadableSource
@@ -29,6 +24,8 @@ from feature_catalog.online.errors import (
 )
 from feature_catalog.online.materialization import Sources, materialize
 from feature_catalog.online.materialization_log import only_one
+from feature_catalog.online.moments import microseconds
+from feature_catalog.online.source_rows import LeftOut
 from feature_catalog.online.value_sets import Standing, drop_former, list_value_sets
 from tests.feature_catalog.online.clicks import (
     FIELDS,
@@ -246,19 +243,24 @@ def test_an_interval_after_a_gap_does_not_hide_the_gap(bring, values):
     assert values("topic", ("u", 1), ("u", 2), ("u", 3)) == ["a", "gap", "c"]
 
 
-def test_rows_without_key_or_times_are_left_out_and_counted(bring):
-    done = bring(
-        [
-            row(None, 1, 1),
-            row("u", None, 1),
-            row("u", 1, None),
-            row("u", 2, 1, created=None),
-            row("u", 3, 1),
-        ],
-        end=hours(5),
-    )
+def test_rows_without_key_or_times_are_left_out_counted_and_placed(engine: Engine, bring, tmp_path):
+    rows = [
+        *(row("u", 3, 1), row(None, 1, 1), row(None, 2, 1), row("u", None, 1)),
+        *(row("u", 1, None), row("u", 2, 1, created=None)),
+    ]
+    done = bring(rows, end=hours(5))
     assert done.keys == 1
-    assert done.skipped == {"user": 1, "ad": 1, "event_ts": 1, "created_ts": 1}
+    assert done.skipped == (
+        LeftOut("ad", 1, "pairs.parquet, row 3"),
+        LeftOut("user", 2, "pairs.parquet, row 1"),
+        LeftOut("event_ts", 1, "pairs.parquet, row 4"),
+        LeftOut("created_ts", 1, "pairs.parquet, row 5"),
+    )
+    write_table(engine, rows)
+    (done,) = materialize(engine, definitions(table="pairs"), end=hours(5))
+    assert [(each.column, each.rows) for each in done.skipped] == [
+        *(("ad", 1), ("user", 2), ("event_ts", 1), ("created_ts", 1)),
+    ]
 
 
 def test_impossible_intervals_are_refused(bring):
@@ -367,88 +369,28 @@ def test_values_of_a_deleted_view_stay_until_they_are_dropped(engine: Engine, br
     assert bring(None, end=hours(5)).written == 1  # nothing of the former run is left
 
 
-def _killed_at(url: str, folder: Path, table: str | None, kill: Callable[[int], str]) -> None:
-    """Materialise, and kill the process once so many keys are written, or just before a commit."""
-    under_test.CHUNK_ROWS = 2
-    engine = connect(url)
-    done, moment = kill
-    if moment == "before commit":
-
-        @event.listens_for(engine, "commit")
-        def end_here(_connection):
-            if end_here.armed:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        end_here.armed = False
-
-    def progress(_what: str, keys: int, total: int | None) -> None:
-        if "writing" in _what and keys == done:
-            if moment == "before commit":
-                end_here.armed = True
-            else:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    materialize(
-        engine,
-        definitions(table=table),
-        end=hours(50),
-        sources=Sources(folder),
-        progress=progress,
-    )
-
-
-@pytest.mark.parametrize(
-    ("table", "kill"),
-    [(None, (4, "before commit")), ("pairs", (4, "after commit"))],
-)
-def test_a_killed_run_is_gone_on_with_where_it_was(
-    database_url, engine: Engine, store: OnlineStore, tmp_path, monkeypatch, table, kill
+@pytest.mark.parametrize("seed", [1, 2])
+def test_overlapping_intervals_in_any_order_lead_to_the_newest_rows(
+    engine: Engine, store: OnlineStore, tmp_path, seed
 ):
-    rows = [row(f"u{i}", i, i, topic=f"t{i}") for i in range(9)]
-    if table is None:
-        write_parquet(tmp_path, rows)
-    else:
-        write_table(engine, rows)
-    child = multiprocessing.get_context("spawn").Process(
-        target=_killed_at, args=(database_url, tmp_path, table, kill)
-    )
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
-    defined = definitions(table=table)
-    (cut_off,) = list_value_sets(engine, defined)
-    assert (cut_off.is_cut_off, cut_off.keys, cut_off.materialized_until) == (True, 4, None)
-
-    monkeypatch.setattr(under_test, "CHUNK_ROWS", 2)
-    told = []
-    (done,) = materialize(
-        engine,
-        defined,
-        end=hours(60),  # first what was cut off, then the rest
-        sources=Sources(tmp_path),
-        progress=lambda what, keys, total: told.append((what, keys, total)),
-    )
-    assert done.resumed_after == 4
-    assert done.written == 5
-    assert ("pairs: writing", 6, 9) in told
-    assert ("pairs: writing", 2, 9) not in told
-    (whole,) = list_value_sets(engine, defined)
-    assert (whole.is_cut_off, whole.keys) == (False, 9)
-    assert whole.materialized_until == hours(60)
-    view = OnlineView.of(defined, "pairs")
-    keys = [encode_key([i, f"u{i}"]) for i in range(9)]
-    assert store.read(view, keys, at=hours(60)).values("topic") == [f"t{i}" for i in range(9)]
-
-
-def test_a_run_cut_off_begins_anew_when_the_source_has_changed(
-    database_url, engine: Engine, bring, values, tmp_path
-):
-    write_parquet(tmp_path, [row(f"u{i}", i, i, topic="old") for i in range(9)])
-    child = multiprocessing.get_context("spawn").Process(
-        target=_killed_at, args=(database_url, tmp_path, None, (4, "after commit"))
-    )
-    child.start()
-    child.join(60)
-    done = bring([row(f"u{i}", i, i, topic="corrected") for i in range(9)], end=hours(50))
-    assert (done.resumed_after, done.written) == (0, 9)
-    assert values("topic", ("u0", 0)) == ["corrected"]
+    """Whatever is read, and how often: online is the newest of all rows of all intervals."""
+    draw = np.random.default_rng(seed)
+    rows = random_rows(seed, 150)
+    write_parquet(tmp_path, rows)
+    best: dict[tuple[str, int], dict] = {}
+    for _ in range(6):
+        start, end = sorted(draw.choice(21, 2, replace=False).tolist())
+        materialize(
+            engine, definitions(), start=hours(start), end=hours(end), sources=Sources(tmp_path)
+        )
+        best = newest_by_hand(
+            [*best.values(), *newest_by_hand(rows, hours(start), hours(end)).values()],
+            BEFORE,
+            hours(99),
+        )
+    found = store.read(VIEW, [encode_key([ad, user]) for user, ad in best], at=hours(1000))
+    assert found.values("topic") == [each["topic"] for each in best.values()]
+    assert found.event_us == [
+        round((each["event_ts"] - START).total_seconds() * 1e6) + microseconds(START)
+        for each in best.values()
+    ]

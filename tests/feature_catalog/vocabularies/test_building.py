@@ -80,7 +80,7 @@ def test_tokens_are_what_devices_make_of_values_and_floats_are_refused(tmp_path,
         assert count_tokens([open_table(path)], "c").occurrences == tokens
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     occurrences=st.dictionaries(WORDS, st.integers(1, 5), max_size=30),
     min_count=st.integers(1, 3),
@@ -135,6 +135,8 @@ def test_impossible_limits_and_empty_columns_are_told():
         VocabularyLimits(max_entries=0)
     with pytest.raises(EmptyVocabulary, match="only missing values"):
         select_vocabulary(TokenCounts("c", {}, None, 3, 3), VocabularyLimits())
+    with pytest.raises(EmptyVocabulary, match="holds a line feed"):
+        select_vocabulary(TokenCounts("c", {"": 2, "a\nb": 1}, None, 3, 0), VocabularyLimits())
     with pytest.raises(EmptyVocabulary, match="lower --min-count"):
         select_vocabulary(TokenCounts("c", {"a": 1}, None, 1, 0), VocabularyLimits(min_count=2))
 
