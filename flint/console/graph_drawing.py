@@ -19,6 +19,8 @@ _PLURAL = {
     "model": "models",
 }
 _LETTERS = 24
+_WIDE = 1500.0
+"""Wider drawings are scrolled, or nobody could read them."""
 _MARGIN, _INSET = 8.0, 10.0
 
 Corner = tuple[float, float]
@@ -53,7 +55,7 @@ def drawn_graph(graph: LineageGraph, links: Mapping[str, str]) -> Html:
         element("defs", element("marker", tip, id="arrow", orient="auto", **arrow)),
         *paths,
         *boxes,
-        class_="lineage",
+        class_="lineage wide" if width > _WIDE else "lineage",
         viewBox=f"{-_MARGIN:g} {-_MARGIN:g} {width:g} {height:g}",
         width=f"{width:g}",
         height=f"{height:g}",

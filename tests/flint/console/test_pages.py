@@ -137,6 +137,7 @@ def test_what_a_device_stores_is_what_resolving_says(console):
     assert found["totals"]["total_bytes"] == wanted.total_bytes
     assert [each["bytes"] for each in found["stored"]] == [each.bytes for each in wanted.stored]
     shown = page(console, f"/devices{query}").text
+    assert "clicks_7d, country" in shown  # why user_stats is cached
     for remark in wanted.remarks:
         assert " ".join(remark.sentence.split()) in shown
 
