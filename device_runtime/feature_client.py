@@ -10,6 +10,7 @@ import grpc
 
 from device_runtime.blob_cache import BlobCache, BlobRefused
 from device_runtime.errors import FlintError
+from device_runtime.feature_cache import CachedView
 from device_runtime.feature_manifest import (
     FORMAT,
     FeatureManifest,
@@ -28,6 +29,7 @@ from device_runtime.gateway_client import (
 )
 from device_runtime.kept_manifests import KeptManifests
 from device_runtime.manifest_parser import parse_manifest
+from device_runtime.manifest_views import cloud_views
 from device_runtime.protocol import features_pb2 as pb
 from device_runtime.protocol.features_pb2_grpc import DeviceFeaturesStub
 from device_runtime.request_signer import RequestSigner
@@ -115,6 +117,17 @@ class FeatureClient:
             log.warning("the manifest of %s cannot be kept (%s)", service, error)
         return manifest
 
+    def cached_views(self, manifest: FeatureManifest) -> tuple[CachedView, ...]:
+        """What a `FeatureCache` is to be opened with when a task of the manifest runs.
+
+        Besides its own views those of the other services this device has a manifest of: a cache
+        deletes what is of no view it is opened with.
+        """
+        views = {}
+        for each in (*reversed(self._kept.all()), manifest):
+            views.update({view.name: view.cached() for view in cloud_views(each)})
+        return tuple(views[name] for name in sorted(views))
+
     def fetch(self, manifest: FeatureManifest) -> Fetch:
         """What gets rows for a `FeatureReader` of the manifest's views."""
 
@@ -129,6 +142,7 @@ class FeatureClient:
             try:
                 response = self._ask_rows(request)
             except GatewayError as error:
+                log.info("no rows of %s: %s", view, error)
                 raise FetchFailed(str(error)) from error
             return _rows(manifest.views[view], keys, response)
 

@@ -30,18 +30,21 @@ class KeptManifests:
 
     def find(self, service: str, contract_sha256: bytes) -> KeptManifest | None:
         """The manifest kept last of a service under a contract; empty: under any."""
+        wanted = f"{service}.{contract_sha256.hex()}."
+        if not contract_sha256:
+            wanted = f"{service}."
+        found = (_read(path) for path in self._paths() if path.name.startswith(wanted))
+        return next((each for each in found if each is not None), None)
+
+    def all(self) -> list[FeatureManifest]:
+        """The manifest kept last of every service, the newest first."""
+        found: dict[str, FeatureManifest] = {}
         for path in self._paths():
-            match = _NAME.fullmatch(path.name)
-            if match is None or match[1] != service:
-                continue
-            if contract_sha256 and match[2] != contract_sha256.hex():
-                continue
-            with contextlib.suppress(OSError, InvalidFeatureManifest):
-                content = path.read_bytes()
-                digest = hashlib.sha256(content).digest()
-                if digest.hex() == match[3]:
-                    return KeptManifest(parse_manifest(content), digest)
-        return None
+            service = path.name.partition(".")[0]
+            kept = None if service in found else _read(path)
+            if kept is not None:
+                found[service] = kept.manifest
+        return list(found.values())
 
     def keep(self, manifest: FeatureManifest, content: bytes) -> None:
         """Keep a manifest in place of the one of its service and contract; of all, the newest.
@@ -67,3 +70,13 @@ class KeptManifests:
             return []
         found = [each for each in self._folder.iterdir() if _NAME.fullmatch(each.name)]
         return sorted(found, key=lambda each: each.stat().st_mtime_ns, reverse=True)
+
+
+def _read(path: Path) -> KeptManifest | None:
+    """What a file holds; None if it is torn, or of a form this runtime does not read."""
+    with contextlib.suppress(OSError, InvalidFeatureManifest):
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).digest()
+        if path.name.split(".")[2] == digest.hex():
+            return KeptManifest(parse_manifest(content), digest)
+    return None
