@@ -22,7 +22,7 @@ from feature_catalog.encoders import build_encoder
 from feature_catalog.featurize import FieldRoles, learn_encodings
 from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
 from feature_catalog.record_files import ClientIndex, order_by_client, write_records
-from feature_catalog.references import near_matches, split_reference
+from feature_catalog.references import near_matches, split_reference, version_number
 from feature_catalog.schema import DatasetRecord
 from feature_catalog.splits import heldout_clients
 from feature_catalog.table_files import TableFile, open_table
@@ -235,7 +235,7 @@ class DatasetCatalog:
         record = self._find(reference)
         local = self._blobs.local_path(record.records_sha256)
         return DatasetSource(
-            row=_row(record),
+            row=dataset_row(record),
             records=local or self._blobs.get(record.records_sha256),
             clients=self._blobs.get(record.clients_sha256),
         ).open()
@@ -246,7 +246,7 @@ class DatasetCatalog:
         Raises:
             UnknownDataset: If there is none; says which there are.
         """
-        return _row(self._find(reference))
+        return dataset_row(self._find(reference))
 
     def user_events(self, dataset: Dataset) -> UserEvents | None:
         """What users did, of a data set of a feature service; None of any other.
@@ -265,7 +265,7 @@ class DatasetCatalog:
         """All versions by name and number."""
         statement = select(DatasetRecord).order_by(DatasetRecord.name, DatasetRecord.version)
         with Session(self._engine) as session:
-            return tuple(_row(record) for record in session.scalars(statement))
+            return tuple(dataset_row(record) for record in session.scalars(statement))
 
     def _store(self, record: DatasetRecord) -> DatasetRow:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
@@ -274,19 +274,18 @@ class DatasetCatalog:
             session.execute(lock, {"name": record.name})
             newest = session.scalars(_newest(record.name)).one_or_none()
             if newest is not None and _is_same(newest, record):
-                return _row(newest)
+                return dataset_row(newest)
             record.version = 1 if newest is None else newest.version + 1
             session.add(record)
             session.flush()
             session.refresh(record)
-            return _row(record)
+            return dataset_row(record)
 
     def _find(self, reference: str) -> DatasetRecord:
         name, which = split_reference(reference)
         statement = _newest(name)
         if which is not None:
-            number = int(which) if which.isdecimal() else 0
-            statement = statement.where(DatasetRecord.version == number)
+            statement = statement.where(DatasetRecord.version == version_number(which))
         with Session(self._engine) as session:
             record = session.scalars(statement).one_or_none()
             if record is not None:
@@ -371,7 +370,8 @@ def _is_same(stored: DatasetRecord, new: DatasetRecord) -> bool:
     )
 
 
-def _row(record: DatasetRecord) -> DatasetRow:
+def dataset_row(record: DatasetRecord) -> DatasetRow:
+    """A table's row as others know it."""
     return DatasetRow(
         name=record.name,
         version=record.version,

@@ -16,6 +16,7 @@ from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
 from feature_catalog.feature_registry import FeatureRegistry
+from feature_catalog.jobs import JobQueue
 from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
@@ -44,6 +45,11 @@ class CatalogSession:
     def models(self) -> ModelStore:
         """Model versions and artefacts."""
         return ModelStore(self.engine, self.blobs)
+
+    @property
+    def jobs(self) -> JobQueue:
+        """Jobs, queued and past."""
+        return JobQueue(self.engine)
 
     @property
     def simulation_runs(self) -> SimulationRuns:
@@ -99,7 +105,7 @@ class CatalogSession:
 
 
 @contextlib.contextmanager
-def open_catalog(home: Path) -> Iterator[CatalogSession]:
+def open_catalog(home: Path, *, read_only: bool = False) -> Iterator[CatalogSession]:
     """Open the catalog of a data directory.
 
     It is that of the server that runs there. Where none runs, it is the one that `flint up` would
@@ -109,6 +115,8 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
 
     Args:
         home: Data directory; made where there is none.
+        read_only: The session can change nothing; the database itself refuses. Its tables are
+            brought up to date before, as ever, where no server runs.
 
     Raises:
         DatabaseUnreachable: If a configured database does not answer.
@@ -120,7 +128,16 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
     with _connected(home, places) as engine:
         if not places.is_served:  # a server's tables are its own affair
             upgrade(engine)
-        yield CatalogSession(engine, BlobStore(places.blob_url))
+        if not read_only:
+            yield CatalogSession(engine, BlobStore(places.blob_url))
+            return
+        url = engine.url.render_as_string(hide_password=False)
+        engine.dispose()
+        reading = connect(url, read_only=True)
+        try:
+            yield CatalogSession(reading, BlobStore(places.blob_url))
+        finally:
+            reading.dispose()
 
 
 @contextlib.contextmanager

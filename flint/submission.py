@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from device_runtime.errors import FlintError, named_in
 from feature_catalog.asset_files import missing_assets
 from feature_catalog.contract_lookup import find_contract
+from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.definitions.contracts import thaw
 from feature_catalog.feature_fit import check_same_features
 from feature_catalog.jobs import JobRow
@@ -57,6 +58,7 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     from server.flower.adapter import stop_run, submit_run
 
     model = get_model(job.model)
+    job = pin_evaluation(job, deployment.datasets)
     if job.privacy.secure_aggregation is not None and not deployment.settings.has_enclave:
         raise NoEnclave(
             f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
@@ -163,3 +165,17 @@ def ensure_artifact(
     note(f"building the artefact of {model.name} for batch size {batch_size} ...")
     artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
     return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
+
+
+def pin_evaluation(job: Job, datasets: DatasetCatalog) -> Job:
+    """The job with its data set as ``name@version``: a newer one never comes under way.
+
+    Raises:
+        UnknownDataset: If there is none of that name, or no such version.
+    """
+    if job.evaluation is None:
+        return job
+    with named_in("evaluation.dataset"):
+        row = datasets.get(job.evaluation.dataset)
+    evaluation = job.evaluation.model_copy(update={"dataset": f"{row.name}@{row.version}"})
+    return job.model_copy(update={"evaluation": evaluation})

@@ -105,7 +105,7 @@ class ParquetSources:
             duckdb.Error: If a file is damaged.
         """
         path = source.path or ""
-        files = self._files(connection, path, where)
+        files = self.files(connection, path, where)
         relation = connection.read_parquet(
             files,
             union_by_name=path.endswith("/"),
@@ -142,7 +142,7 @@ class ParquetSources:
             fields=[stored.c[field.name] for field in view.schema],
         )
 
-    def _files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
+    def files(self, connection: duckdb.DuckDBPyConnection, path: str, where: str) -> list[str]:
         """Files of a path, or patterns of them."""
         scheme = urlsplit(path).scheme
         if scheme and scheme != "file":

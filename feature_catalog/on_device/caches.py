@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from device_runtime.columns import Kind
 from device_runtime.feature_cache import CacheLimits
-from device_runtime.feature_policies import CacheMode, CachePolicy
+from device_runtime.feature_policies import CacheMode, CachePolicy, OnMiss
 from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.fields import Dtype
 from feature_catalog.definitions.served import ServedFeature
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.on_device.profile import DeviceProfile
-from feature_catalog.on_device.resolution import CachedFeatures, Reason, Remark
+from feature_catalog.on_device.resolution import CachedFeatures, Effect, Reason, Remark
 from feature_catalog.on_device.room import LEAST_KEPT, Wish, room_remark, share_out
 from feature_catalog.on_device.rules import DeviceRules
 from feature_catalog.on_device.served_views import by_view, chain_at, stored_name
@@ -26,6 +26,24 @@ from feature_catalog.on_device.sizes import (
 )
 
 _LONGEST_APP = "x" * 40
+
+
+def least_cached_bytes(
+    served: Sequence[ServedFeature],
+    definitions: DefinitionSet,
+    profile: DeviceProfile,
+    rules: DeviceRules,
+) -> int:
+    """Bytes without which caches are of no use; kept free of events, where there is room for both.
+
+    Args:
+        served: Features that the device can have.
+    """
+    wanted = [
+        _cache(features, definitions, profile, rules)
+        for _, features in by_view(served, device=False)
+    ]
+    return sum(_wish(cache).least_bytes for cache in wanted if cache.counted_bytes)
 
 
 def cached_features(
@@ -44,10 +62,7 @@ def cached_features(
     cache_file_bytes = file_bytes(CacheLimits().max_bytes)
     room = min(available_bytes, cache_file_bytes)
     granted = share_out(
-        {
-            name: Wish(cache.bytes, file_bytes(LEAST_KEPT * cache.key_bytes))
-            for name, cache in kept.items()
-        },
+        {name: _wish(cache) for name, cache in kept.items()},
         room,
     )
     reason = Reason.OUT_OF_STORAGE if available_bytes < cache_file_bytes else Reason.CACHE_FILE_FULL
@@ -57,12 +72,44 @@ def cached_features(
         if name not in kept:
             caches.append(cache)
             continue
-        remark = room_remark(name, "cached values", cache.bytes, granted.get(name), room, reason)
+        its_bytes = granted.get(name)
+        if its_bytes is None and _can_be_fetched_each_time(cache.policy):
+            caches.append(_not_kept(cache))
+            remarks.append(_not_kept_remark(cache, room, reason))
+            continue
+        remark = room_remark(name, "cached values", cache.bytes, its_bytes, room, reason)
         if remark is not None:
             remarks.append(remark)
-        if name in granted:
-            caches.append(_reduced_cache(cache, granted[name]))
+        if its_bytes is not None:
+            caches.append(_reduced_cache(cache, its_bytes))
     return tuple(caches), tuple(remarks)
+
+
+def _wish(cache: CachedFeatures) -> Wish:
+    least_bytes = file_bytes(LEAST_KEPT * cache.key_bytes)
+    return Wish(cache.bytes, min(least_bytes, cache.bytes))
+
+
+def _can_be_fetched_each_time(policy: CachePolicy) -> bool:
+    return policy.mode is not CacheMode.BUNDLED and policy.on_miss is OnMiss.FETCH
+
+
+def _not_kept(cache: CachedFeatures) -> CachedFeatures:
+    """The same view, of which nothing is kept."""
+    policy = CachePolicy(
+        CacheMode.NEVER, network=cache.policy.network, on_miss=cache.policy.on_miss
+    )
+    return replace(cache, policy=policy, counted_bytes=0)
+
+
+def _not_kept_remark(cache: CachedFeatures, room_bytes: int, reason: Reason) -> Remark:
+    return Remark(
+        Effect.REDUCED,
+        reason,
+        f"feature_view {cache.view}",
+        f"{cache.view} may keep {cache.bytes:,} bytes, and of the {room_bytes:,} there are for "
+        "cached values too few are left to keep any of it: it is fetched for each read",
+    )
 
 
 def _cache(

@@ -84,6 +84,17 @@ class DeviceProfile:
         if self.locale is not None and not _matches(_LOCALE, self.locale):
             raise _wrong("locale", self.locale, "a language tag such as en or pt-BR")
 
+    @classmethod
+    def enrolled(cls, device_model: str, os_release: str) -> Self:
+        """Of a device that enrolled, which may have said anything as its OS release.
+
+        >>> DeviceProfile.enrolled("Pixel 3", "unknown").os_release is None
+        True
+        """
+        is_month = _matches(_MONTH, os_release)
+        is_model = _is_short_text(device_model)
+        return cls(device_model if is_model else "a device", os_release if is_month else None)
+
     def to_json(self) -> dict[str, Any]:
         """What is known, as JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}

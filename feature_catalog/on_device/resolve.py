@@ -1,8 +1,8 @@
 """`resolve_for_device`: from a feature service and a device profile to what that device does.
 
 Assets come first, for without them features cannot be at all; then events, which nobody can fetch
-again; then cached values, of which any number is of use. What does not fit is replaced by a
-fallback, reduced, or refused, in that order, and each time a remark says why.
+again, though each cache keeps room for a few keys; then cached values. What does not fit is
+replaced by a fallback, reduced, or refused, in that order, and each time a remark says why.
 """
 
 from collections import defaultdict
@@ -15,7 +15,11 @@ from feature_catalog.definitions.services import FeatureService
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
 from feature_catalog.on_device.asset_choice import AssetChoice, choose_assets
-from feature_catalog.on_device.caches import cached_features, device_cache_policy
+from feature_catalog.on_device.caches import (
+    cached_features,
+    device_cache_policy,
+    least_cached_bytes,
+)
 from feature_catalog.on_device.profile import DeviceProfile
 from feature_catalog.on_device.resolution import (
     CachedFeatures,
@@ -47,8 +51,10 @@ def resolve_for_device(
     """
     served = served_features(definitions, service)
     budget = rules.budget_for(profile)
-    too_old = _os_refusal(profile, rules)
-    if too_old is not None:
+    views = {each.view.name: each.view for each in served}
+    overhead_bytes = FILE_BYTES if any(_is_kept(view) for view in views.values()) else 0
+    obstacle = _os_refusal(profile, rules) or _no_room(profile, budget, overhead_bytes)
+    if obstacle is not None:
         return DeviceResolution(
             service=service.name,
             profile=profile,
@@ -59,17 +65,16 @@ def resolve_for_device(
             downloaded=(),
             transformed=(),
             refused=tuple(each.feature.name for each in served),
-            remarks=(too_old,),
+            remarks=(obstacle,),
         )
-    views = {each.view.name: each.view for each in served}
-    keeps_a_file = any(_is_kept(view) for view in views.values())
-    left = budget.total_bytes - (FILE_BYTES if keeps_a_file else 0)
-    for_assets = Budget(left, min(budget.asset_bytes, max(left, 0)), budget.asset_memory_bytes)
+    left = budget.total_bytes - overhead_bytes
+    for_assets = Budget(left, min(budget.asset_bytes, left), budget.asset_memory_bytes)
     choice = choose_assets(_assets_asked(served), definitions, profile, for_assets, rules)
     left -= sum(each.bytes for each in choice.downloads)
 
     possible = [each for each in served if _needed_assets(each) <= set(choice.taken)]
-    stored, store_remarks = stored_events(possible, left, rules)
+    reserved = least_cached_bytes(possible, definitions, profile, rules)
+    stored, store_remarks = stored_events(possible, left - min(reserved, left // 2), rules)
     left -= sum(each.bytes for each in stored)
     cached, cache_remarks = cached_features(possible, definitions, profile, left, rules)
     kept = {each.view for each in stored} | {each.view for each in cached}
@@ -103,6 +108,16 @@ def _os_refusal(profile: DeviceProfile, rules: DeviceRules) -> Remark | None:
         return None
     why = f"{profile.device_model} has a system of {its}, and none older than {oldest} is served"
     return Remark(Effect.REFUSED, Reason.OS_TOO_OLD, profile.device_model, why)
+
+
+def _no_room(profile: DeviceProfile, budget: Budget, overhead_bytes: int) -> Remark | None:
+    if budget.total_bytes >= overhead_bytes:
+        return None
+    why = (
+        f"{profile.device_model} has {budget.total_bytes:,} bytes for features, and the file alone "
+        f"that holds events and cached values takes up to {overhead_bytes:,}"
+    )
+    return Remark(Effect.REFUSED, Reason.OUT_OF_STORAGE, profile.device_model, why)
 
 
 def _is_kept(view: FeatureView) -> bool:

@@ -32,7 +32,7 @@ from feature_catalog.online.materialization_log import (
 from feature_catalog.online.moments import microseconds, moment_of
 from feature_catalog.online.online_view import OnlineView, online_views
 from feature_catalog.online.parquet_rows import parquet_rows
-from feature_catalog.online.source_rows import Interval, SourceRows
+from feature_catalog.online.source_rows import Interval, LeftOut, SourceRows
 from feature_catalog.online.table_rows import table_rows
 from feature_catalog.online.value_writer import write_rows
 
@@ -59,7 +59,7 @@ class Materialized:
     end: dt.datetime
     keys: int
     written: int
-    skipped: dict[str, int]
+    skipped: tuple[LeftOut, ...]
     resumed_after: int = 0
 
 
@@ -272,7 +272,7 @@ def _check_all(
 
 
 def _materialized(
-    view: OnlineView, run: OpenRun, total: int, written: int, skipped: dict[str, int]
+    view: OnlineView, run: OpenRun, total: int, written: int, skipped: tuple[LeftOut, ...]
 ) -> Materialized:
     start_us = run.interval.start_us
     return Materialized(
@@ -301,7 +301,7 @@ def _together(parts: Sequence[Materialized]) -> Materialized:
 
 def _nothing_to_do(engine: Engine, view: OnlineView, end_us: int) -> Materialized:
     until = materialized_until(engine, view) or moment_of(end_us)
-    return Materialized(view.name, until, until, 0, 0, {})
+    return Materialized(view.name, until, until, 0, 0, ())
 
 
 def _tell_nobody(_what: str, _done: int, _total: int | None) -> None:

@@ -17,7 +17,7 @@ from feature_catalog.audit_log import current_actor
 from feature_catalog.online.errors import AlreadyMaterializing
 from feature_catalog.online.moments import microseconds, moment_of
 from feature_catalog.online.online_view import OnlineView
-from feature_catalog.online.source_rows import Interval
+from feature_catalog.online.source_rows import Interval, LeftOut
 from feature_catalog.online_schema import MaterializationRecord, OnlineValueSetRecord
 
 _LOCKS = 0x464C4F4E
@@ -125,12 +125,13 @@ def unfinished_increment(engine: Engine, view: OnlineView) -> Interval | None:
     return Interval(start_us, microseconds(found.end_at), with_late=True)
 
 
-def note_total(engine: Engine, run_id: int, total: int, skipped: dict[str, int]) -> None:
+def note_total(engine: Engine, run_id: int, total: int, skipped: Sequence[LeftOut]) -> None:
     """Keep what was found before the first row is written."""
     record = MaterializationRecord
+    told = {each.column: {"rows": each.rows, "first": each.first} for each in skipped}
     with engine.begin() as connection:
         connection.execute(
-            update(record).where(record.id == run_id).values(keys_total=total, skipped=skipped)
+            update(record).where(record.id == run_id).values(keys_total=total, skipped=told)
         )
 
 

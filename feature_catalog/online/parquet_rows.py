@@ -21,9 +21,9 @@ from feature_catalog.online.newest_by_key import newest_by_key, null_counts
 from feature_catalog.online.source_rows import (
     Interval,
     Keys,
+    LeftOut,
     RowColumns,
     SourceRows,
-    counts_above_zero,
     in_key_order,
     time_names,
     to_sql,
@@ -48,7 +48,8 @@ def parquet_rows(
     try:
         with sources.connection() as connection:
             columns = sources.open(connection, view, source, keys, where, naive_is_utc)
-            yield _ParquetRows(connection, columns, keys, source, _stamp(folder, source))
+            files = sources.files(connection, source.path or "", where)
+            yield _ParquetRows(connection, columns, keys, source, files, _stamp(folder, source))
     except duckdb.OutOfMemoryException as error:
         raise UnreadableSource(
             f"{where}: to find the newest rows needs more room for temporary files than there is; "
@@ -65,15 +66,32 @@ class _ParquetRows:
     source: SourceColumns
     keys: Keys
     defined: CloudSource
+    files: Sequence[str]
     stamped: str
 
     def stamp(self) -> str:
         return self.stamped
 
-    def left_out(self) -> dict[str, int]:
-        names = [*(name for name, _ in self.keys), *time_names(self.defined)]
-        counts = null_counts(self.source, names[: len(self.keys)], names[len(self.keys) :])
-        return counts_above_zero(names, self._row(to_sql(counts)))
+    def left_out(self) -> tuple[LeftOut, ...]:
+        keys, times = [name for name, _ in self.keys], time_names(self.defined)
+        counts = self._row(to_sql(null_counts(self.source, keys, times)))
+        names = [*keys, *times]
+        return tuple(
+            LeftOut(name, rows, self._first(name, names[:place]))
+            for place, (name, rows) in enumerate(zip(names, counts, strict=True))
+            if rows
+        )
+
+    def _first(self, name: str, before: Sequence[str]) -> str:
+        """Where the first row stands in which a column is NULL, and those before it are not."""
+        conditions = [f'"{name}" IS NULL', *(f'"{each}" IS NOT NULL' for each in before)]
+        with self.connection.cursor() as reading:
+            rows = reading.read_parquet(
+                self.files, union_by_name=True, filename=True, file_row_number=True
+            )
+            places = rows.filter(" AND ".join(conditions)).select("filename, file_row_number")
+            found = places.order("filename, file_row_number").limit(1).fetchall()
+        return "".join(f"{Path(file).name}, row {row}" for file, row in found)
 
     def find_newest(self, interval: Interval) -> int:
         newest = to_sql(newest_by_key(self.source, interval))

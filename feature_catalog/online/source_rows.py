@@ -34,6 +34,19 @@ class Interval:
     with_late: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Rows of a source that no interval has, for a column of theirs is NULL.
+
+    Attributes:
+        first: Where the first of them stands; empty where rows have no place.
+    """
+
+    column: str
+    rows: int
+    first: str = ""
+
+
 class SourceRows(Protocol):
     """A view's source, open for reading."""
 
@@ -41,8 +54,8 @@ class SourceRows(Protocol):
         """What changes when the source does; empty where that cannot be known."""
         ...
 
-    def left_out(self) -> dict[str, int]:
-        """How many rows no interval has, by the name of the column that is NULL."""
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Rows that no interval has, by column; a row counts once, under the first."""
         ...
 
     def find_newest(self, interval: Interval) -> int:
@@ -109,11 +122,6 @@ def in_key_order(
 def time_names(source: CloudSource) -> list[str]:
     """A source's columns of time."""
     return [name for name in (source.event_ts, source.created_ts) if name is not None]
-
-
-def counts_above_zero(names: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
-    """Counts by name, those of 0 left out."""
-    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def to_sql(statement: Select[Any]) -> str:

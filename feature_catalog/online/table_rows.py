@@ -27,9 +27,9 @@ from feature_catalog.online.newest_by_key import newest_by_key, null_counts
 from feature_catalog.online.source_rows import (
     Interval,
     Keys,
+    LeftOut,
     RowColumns,
     SourceRows,
-    counts_above_zero,
     in_key_order,
     time_names,
     to_sql,
@@ -64,10 +64,11 @@ class _TableRows:
     def stamp(self) -> str:
         return ""
 
-    def left_out(self) -> dict[str, int]:
-        names = [*(name for name, _ in self.keys), *time_names(self.defined)]
-        counts = null_counts(self.source, names[: len(self.keys)], names[len(self.keys) :])
-        return counts_above_zero(names, self.connection.execute(counts).one())
+    def left_out(self) -> tuple[LeftOut, ...]:
+        keys, times = [name for name, _ in self.keys], time_names(self.defined)
+        counts = self.connection.execute(null_counts(self.source, keys, times)).one()
+        named = zip([*keys, *times], counts, strict=True)
+        return tuple(LeftOut(name, rows) for name, rows in named if rows)
 
     def find_newest(self, interval: Interval) -> int:
         name = f"flint_newest_{len(self._found)}"

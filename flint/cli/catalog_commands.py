@@ -7,9 +7,12 @@ import typer
 
 from flint.cli import (
     catalog_asset_commands,
+    catalog_device_commands,
     catalog_historical_command,
     catalog_history_commands,
+    catalog_locality_command,
     catalog_online_commands,
+    vocab_commands,
 )
 from flint.cli.catalog_asset_commands import note_missing
 from flint.cli.catalog_history_commands import NameArgument
@@ -23,15 +26,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Feature definitions: plan, apply, list, show, history, diff, lineage; files of assets: "
-    "asset; training data: historical; newest values: materialize, get, online. "
-    "docs/feature-catalog.md begins from two Parquet files.",
+    "asset, vocab; training data: historical; newest values: materialize, get, online; devices: "
+    "explain, locality. docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
 app.add_typer(catalog_asset_commands.app, name="asset")
+app.add_typer(vocab_commands.app, name="vocab")
 catalog_historical_command.register(app)
 catalog_online_commands.register(app)
+catalog_device_commands.register(app)
+catalog_locality_command.register(app)
 
 SOMETHING_TO_DO = 3
 

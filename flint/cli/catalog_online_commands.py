@@ -114,7 +114,10 @@ def materialize(
                     "keys": each.keys,
                     "written": each.written,
                     "resumed_after": each.resumed_after,
-                    "skipped": each.skipped,
+                    "skipped": [
+                        {"column": left.column, "rows": left.rows, "first": left.first}
+                        for left in each.skipped
+                    ],
                 }
                 for each in done
             ]
@@ -130,8 +133,12 @@ def materialize(
             note(f"{each.view}: the source has no row after {each.start}; --start reads older ones")
         if each.resumed_after:
             note(f"{each.view}: went on after {each.resumed_after} keys of a run that was cut off")
-        for column, count in each.skipped.items():
-            note(f"{each.view}: {count} rows of the source have no {column} and were left out")
+        for left in each.skipped:
+            first = f" (the first: {left.first})" if left.first else ""
+            note(
+                f"{each.view}: {left.rows} rows of the source have no {left.column} and were left "
+                f"out{first}"
+            )
 
 
 def get(
@@ -180,7 +187,7 @@ def get(
 
     from flint.catalog_session import open_catalog
     from flint.cli.audit_command import parse_moment
-    from flint.online_view import describe_rows, given_columns, row_lines
+    from flint.online_rows_view import describe_rows, given_columns, row_lines
 
     if through not in {"cloud", "device_ingest", "device_read", "none"}:
         raise typer.BadParameter(

@@ -25,6 +25,7 @@ from feature_catalog.online.errors import (
 from feature_catalog.online.materialization import Sources, materialize
 from feature_catalog.online.materialization_log import only_one
 from feature_catalog.online.moments import microseconds
+from feature_catalog.online.source_rows import LeftOut
 from feature_catalog.online.value_sets import Standing, drop_former, list_value_sets
 from tests.feature_catalog.online.clicks import (
     FIELDS,
@@ -242,19 +243,24 @@ def test_an_interval_after_a_gap_does_not_hide_the_gap(bring, values):
     assert values("topic", ("u", 1), ("u", 2), ("u", 3)) == ["a", "gap", "c"]
 
 
-def test_rows_without_key_or_times_are_left_out_and_counted(bring):
-    done = bring(
-        [
-            row(None, 1, 1),
-            row("u", None, 1),
-            row("u", 1, None),
-            row("u", 2, 1, created=None),
-            row("u", 3, 1),
-        ],
-        end=hours(5),
-    )
+def test_rows_without_key_or_times_are_left_out_counted_and_placed(engine: Engine, bring, tmp_path):
+    rows = [
+        *(row("u", 3, 1), row(None, 1, 1), row(None, 2, 1), row("u", None, 1)),
+        *(row("u", 1, None), row("u", 2, 1, created=None)),
+    ]
+    done = bring(rows, end=hours(5))
     assert done.keys == 1
-    assert done.skipped == {"user": 1, "ad": 1, "event_ts": 1, "created_ts": 1}
+    assert done.skipped == (
+        LeftOut("ad", 1, "pairs.parquet, row 3"),
+        LeftOut("user", 2, "pairs.parquet, row 1"),
+        LeftOut("event_ts", 1, "pairs.parquet, row 4"),
+        LeftOut("created_ts", 1, "pairs.parquet, row 5"),
+    )
+    write_table(engine, rows)
+    (done,) = materialize(engine, definitions(table="pairs"), end=hours(5))
+    assert [(each.column, each.rows) for each in done.skipped] == [
+        *(("ad", 1), ("user", 2), ("event_ts", 1), ("created_ts", 1)),
+    ]
 
 
 def test_impossible_intervals_are_refused(bring):
