@@ -16,7 +16,13 @@ from device_runtime.errors import FlintError
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_manifest import FeatureManifest, ManifestFeature, Place
 from device_runtime.feature_policies import OnFull, Retention
-from device_runtime.feature_values import Value, decode_row, encode_row
+from device_runtime.feature_values import (
+    MAX_KEY_BYTES,
+    Value,
+    decode_row,
+    encode_key,
+    encode_row,
+)
 from device_runtime.retained_records import RetainedRecords
 from device_runtime.transform_assets import Assets
 
@@ -27,6 +33,7 @@ LABELS_ALONE = Retention(max_age_s=30 * 86_400.0, max_records=5_000, max_bytes=4
 
 _MAX_EVENT_BYTES = 2**20
 _KEY, _COLUMN, _LABEL = "k.", "c.", "label"
+_INTEGER_BITS = {"int32": 31, "int64": 63}
 
 
 class UnsuitableLabelledEvent(FlintError):
@@ -70,10 +77,10 @@ class LabelledEvents:
         """
         self._assets = assets or {}
         self._stored = {f.column: f for f in device_features(manifest)}
-        self._keys = {
-            key.name: Kind.STRING if key.dtype == "string" else Kind.INT
-            for view in manifest.views.values()
-            for key in view.join_keys
+        views = manifest.views.values()
+        self._keys = {key.name: key.dtype for view in views for key in view.join_keys}
+        self._looked_up = {
+            tuple(key.name for key in view.join_keys) for view in views if view.place is Place.CLOUD
         }
         self.service = manifest.service
         self._records = RetainedRecords(
@@ -105,18 +112,23 @@ class LabelledEvents:
             Whether it is kept, see `RetainedRecords.append`.
 
         Raises:
-            UnsuitableLabelledEvent: If a key is missing, a value is of another kind or shape, or
-                the whole is too large.
+            UnsuitableLabelledEvent: If a key is missing or none the cloud could know, a value is of
+                another kind or shape, or the whole is too large.
         """
+        its_keys = {name: self._checked_key(name, keys) for name in self._keys}
+        self._check_encoded(its_keys)
         row: dict[str, Value] = {
-            **{_KEY + name: self._checked_key(name, keys) for name in self._keys},
+            **{_KEY + name: value for name, value in its_keys.items()},
             **{
                 _COLUMN + column: self._ingested(f, events.get(f.view, {}).get(f.field))
                 for column, f in self._stored.items()
             },
             _LABEL: label,
         }
-        body = encode_row(row)
+        try:
+            body = encode_row(row)
+        except UnicodeEncodeError:
+            raise self._not_utf8() from None
         if len(body) > _MAX_EVENT_BYTES:
             raise UnsuitableLabelledEvent(
                 f"an event for {self.service} has {len(body)} bytes; at most {_MAX_EVENT_BYTES} "
@@ -153,14 +165,35 @@ class LabelledEvents:
         self._records.clear()
 
     def _checked_key(self, name: str, keys: Mapping[str, Key]) -> Key:
-        value = keys.get(name)
-        kind = self._keys[name]
-        if isinstance(value, bool) or not isinstance(value, str if kind is Kind.STRING else int):
+        value, bits = keys.get(name), _INTEGER_BITS.get(self._keys[name])
+        is_key = isinstance(value, str)
+        if bits is not None:
+            is_key = type(value) is int and -(2**bits) <= value < 2**bits
+        if value is None or not is_key:
             raise UnsuitableLabelledEvent(
                 f"the key {name} of an event for {self.service} is {str(value)[:60]!r}; give "
-                f"{'text' if kind is Kind.STRING else 'a whole number'}"
+                f"{'text' if bits is None else f'a whole number that fits {self._keys[name]}'}"
             )
         return value
+
+    def _check_encoded(self, keys: Mapping[str, Key]) -> None:
+        """Refuse keys that no gateway takes: one would stop every fetch that it is part of."""
+        for names in self._looked_up:
+            try:
+                size = len(encode_key([keys[name] for name in names]))
+            except UnicodeEncodeError:
+                raise self._not_utf8() from None
+            if size > MAX_KEY_BYTES:
+                raise UnsuitableLabelledEvent(
+                    f"the key {', '.join(names)} of an event for {self.service} has {size} bytes, "
+                    f"and none has more than {MAX_KEY_BYTES}; give a digest of it"
+                )
+
+    def _not_utf8(self) -> UnsuitableLabelledEvent:
+        return UnsuitableLabelledEvent(
+            f"a text of an event for {self.service} has a lone surrogate, which no text in UTF-8 "
+            "holds; clean the text"
+        )
 
     def _ingested(self, feature: ManifestFeature, value: Value) -> Value:
         try:

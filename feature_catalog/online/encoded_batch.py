@@ -6,13 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from device_runtime.feature_values import encode_key
+from device_runtime.feature_values import MAX_KEY_BYTES, encode_key
 from feature_catalog.definitions import Dtype, Field
 from feature_catalog.offline.field_values import field_type, field_values
 from feature_catalog.online.errors import UnfitKey
 from feature_catalog.online.online_view import OnlineView
 from feature_catalog.online.row_codec import encode_rows
-from feature_catalog.online.store import MAX_KEY_BYTES
 from feature_catalog.online.value_writer import EncodedRows
 from feature_catalog.online_schema import CREATED_UNKNOWN_US
 

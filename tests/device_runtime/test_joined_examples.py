@@ -1,5 +1,7 @@
 """Labelled events of a device, joined with cloud features to a model's input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_inputs import InputForm, UnsuitableFeatures
 from device_runtime.feature_manifest import (
     FeatureManifest,
+    JoinKey,
     ManifestView,
     Place,
 )
@@ -151,6 +154,32 @@ def test_an_event_that_is_not_of_its_service_is_refused_and_not_kept(
     with pytest.raises(UnsuitableLabelledEvent, match=sentence):
         events.append(keys, {"shown": values}, 1.0)
     assert events.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("ad", "user", "why"),
+    [
+        (2**63, "u1", "a whole number that fits int64"),
+        (True, "u1", "a whole number"),
+        (4, "a\ud800", "lone surrogate"),
+        (4, None, "give text"),
+    ],
+)
+def test_a_key_that_no_gateway_takes_is_refused_when_it_is_recorded(sources, ad, user, why):
+    joined = sources()
+    with pytest.raises(UnsuitableLabelledEvent, match=why):
+        joined.events.append({"user_id": user, "ad_id": ad}, {}, 1.0)
+    assert joined.events.count() == 0
+
+
+def test_a_key_longer_than_any_that_is_stored_is_refused(database):
+    of = manifest()
+    ad = replace(of.views["ad"], join_keys=(JoinKey("ad_id", "string"),))
+    shown = replace(of.views["shown"], join_keys=())
+    events = LabelledEvents(database, replace(of, views={"ad": ad, "shown": shown}))
+    assert events.append({"ad_id": "x" * 1020}, {}, 1.0)
+    with pytest.raises(UnsuitableLabelledEvent, match="ad_id of an event for ads has 1025 bytes"):
+        events.append({"ad_id": "x" * 1021}, {}, 1.0)
 
 
 def test_a_value_that_is_not_given_is_missing(sources):
