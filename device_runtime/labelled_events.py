@@ -3,8 +3,9 @@
 An app records what its user saw and did: the keys of what it was about (``ad_id``), the values of
 the service's device views at that moment, and the label. Values go through their `device_ingest`
 chains first and are in the file in no other form. What the cloud knows of the keys is joined when a
-task wants it (`joined_examples`). A value is known by its ``column`` (`feature_manifest`), so an
-event stored under one contract serves another that stores the same, and no other.
+task wants it (`joined_examples`). A value is known by its view and ``column``
+(`feature_manifest`), so an event stored under one contract serves another that stores the same, and
+no other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ class LabelledEvent:
 
     Attributes:
         keys: Values of join keys by name.
-        columns: Stored values by column.
+        columns: Stored values, by `stored_as`.
         label: One number, or one a task.
     """
 
@@ -76,12 +77,13 @@ class LabelledEvents:
             assets: What `device_ingest` chains read.
         """
         self._assets = assets or {}
-        self._stored = {f.column: f for f in device_features(manifest)}
+        self._stored = {stored_as(f): f for f in device_features(manifest)}
         views = manifest.views.values()
         self._keys = {key.name: key.dtype for view in views for key in view.join_keys}
         self._looked_up = {
             tuple(key.name for key in view.join_keys) for view in views if view.place is Place.CLOUD
         }
+        self._needed_keys = {name for names in self._looked_up for name in names}
         self.service = manifest.service
         self._records = RetainedRecords(
             database, stream_of(manifest.service), strictest_retention(manifest)
@@ -103,7 +105,7 @@ class LabelledEvents:
         """Keep one event; what must go for it goes in the same transaction.
 
         Args:
-            keys: Every join key of the service's views.
+            keys: Every join key of the service's cloud views; those of device views may be there.
             events: By device view, the values of its fields; one left out is missing.
             label: One number, or one a task.
             at_ms: When it happened, since the epoch; now if None.
@@ -115,7 +117,11 @@ class LabelledEvents:
             UnsuitableLabelledEvent: If a key is missing or none the cloud could know, a value is of
                 another kind or shape, or the whole is too large.
         """
-        its_keys = {name: self._checked_key(name, keys) for name in self._keys}
+        its_keys = {
+            name: self._checked_key(name, keys)
+            for name in self._keys
+            if name in self._needed_keys or keys.get(name) is not None
+        }
         self._check_encoded(its_keys)
         row: dict[str, Value] = {
             **{_KEY + name: value for name, value in its_keys.items()},
@@ -143,7 +149,8 @@ class LabelledEvents:
             max_events: Looked at, at most. Those kept under another contract, without a key or a
                 column of this one, are left out.
         """
-        needed = {_KEY + name for name in self._keys} | {_COLUMN + name for name in self._stored}
+        needed = {_KEY + name for name in self._needed_keys}
+        needed |= {_COLUMN + name for name in self._stored}
         records = self._records.newest(max_events)
         rows = ((record.at_ms, decode_row(record.body)) for record in records)
         return [
@@ -210,6 +217,11 @@ class LabelledEvents:
 def device_features(manifest: FeatureManifest) -> tuple[ManifestFeature, ...]:
     """The features of a service whose values are made on the device."""
     return tuple(f for f in manifest.features if manifest.views[f.view].place is Place.DEVICE)
+
+
+def stored_as(feature: ManifestFeature) -> str:
+    """What an event calls a device feature's value: two views may have fields of one name."""
+    return f"{feature.view}/{feature.column}"
 
 
 def stream_of(service: str) -> str:
