@@ -62,11 +62,13 @@ class StoredColumn:
 
     Attributes:
         kind: After the chain.
+        shape: Of one value, after the chain.
     """
 
     field: str
     ingest: TransformChain
     kind: Kind
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
