@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import FeaturesDatabaseOption, HomeOption, JsonOption, resolve_home
 from flint.cli.output import note, print_json, print_table
 
 
@@ -48,15 +48,7 @@ def historical(
             "they are refused.",
         ),
     ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    database: FeaturesDatabaseOption = None,
     memory: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import FeaturesDatabaseOption, HomeOption, JsonOption, resolve_home
 from flint.cli.output import note, print_json, print_table
 
 Stage = Literal["cloud", "device_ingest", "device_read", "none"]
@@ -53,15 +53,7 @@ def materialize(
             help="Take timestamps without a time zone as UTC. Without it they are refused.",
         ),
     ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    database: FeaturesDatabaseOption = None,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="As if nothing had been materialised; deletes nothing."),

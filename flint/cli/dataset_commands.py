@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import FeaturesDatabaseOption, HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -57,15 +57,7 @@ def add(
     naive_is_utc: Annotated[
         bool, typer.Option("--naive-is-utc", help="Times without a time zone are UTC.")
     ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    database: FeaturesDatabaseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,6 +16,16 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+FeaturesDatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="FLINT_FEATURES_DATABASE_URL",
+        help="Postgres of sources that are tables. Default: the catalog's own.",
+        show_default=False,
+    ),
+]
 
 
 def resolve_home(home: Path | None) -> Path:
