@@ -13,9 +13,11 @@ from device_runtime.compression import UpdateCodec
 from modeling.spec import ModelSpec
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.client_residuals import ClientResiduals
+from simulation.executors.compiled.training import BaseVersion, CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSum, GridSums
+from simulation.executors.paths import choose_path
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
@@ -32,6 +34,11 @@ class LocalExecutor:
         self._plan = plan
         self._records = records
         self._weights: dict[int, Tensor] = {}
+        self._path = choose_path(model, records)
+        self._compiled: CompiledTraining | None = None
+        if self._path.name == "compiled":
+            self._compiled = CompiledTraining(model, plan, records)
+        self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
         self._residuals = ClientResiduals()
 
@@ -43,10 +50,12 @@ class LocalExecutor:
                 f"{self._model.parameter_count} parameters"
             )
         self._weights[version] = torch.tensor(weights)
+        self._bases.pop(version, None)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
+        self._bases = {v: base for v, base in self._bases.items() if v >= before}
         self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
         if not self._weights:
             self._residuals.clear()
@@ -66,19 +75,27 @@ class LocalExecutor:
     def sum_on_grid(self, tasks: Sequence[TrainingTask]) -> GridSums:
         """`reduce`, as it can still be added to what others sum."""
         sums: dict[int, GridSum] = {}
-        statistics = []
+        found: dict[str, UpdateStatistics] = {}
+        together: dict[int, list[TrainingTask]] = {}
         with one_thread():
             for task in tasks:
-                trained = self._kept.pop(task.task_id, None) or self._trained(task)
-                statistics.append(trained.statistics)
+                trained = self._kept.pop(task.task_id, None)
+                if trained is None and self._compiled is not None and self._plan.codec is None:
+                    together.setdefault(task.base_version, []).append(task)
+                    continue
+                trained = trained or self._trained(task)
+                found[task.task_id] = trained.statistics
                 if trained.statistics.is_finite:
-                    bucket = sums.get(task.base_version)
-                    if bucket is None:
-                        bucket = sums[task.base_version] = GridSum.empty(
-                            self._model.parameter_count
-                        )
-                    bucket.add(task.task_id, trained.update, task.weight)
-        return GridSums(sums, tuple(statistics))
+                    self._sum_of(task.base_version, sums).add_terms(trained.update, task.weight)
+            for version, group in together.items():
+                total = self._sum_of(version, sums).total
+                for statistics in self._compiled_sum(version, group, total):
+                    found[statistics.task_id] = statistics
+        for task in tasks:
+            if found[task.task_id].is_finite:
+                sums[task.base_version].count(task.task_id, task.weight)
+        counted = {version: each for version, each in sums.items() if each.task_ids}
+        return GridSums(counted, tuple(found[task.task_id] for task in tasks))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -106,22 +123,17 @@ class LocalExecutor:
     def close(self) -> None:
         """Let go of everything."""
         self._weights.clear()
+        self._bases.clear()
         self._kept.clear()
         self._residuals.clear()
 
+    def _sum_of(self, version: int, sums: dict[int, GridSum]) -> GridSum:
+        if version not in sums:
+            sums[version] = GridSum.empty(self._model.parameter_count)
+        return sums[version]
+
     def _trained(self, task: TrainingTask) -> "_Trained":
-        x, y = self._records.of(task.data_client, newest=self._plan.max_records)
-        if len(x) == 0:
-            raise ValueError(f"data client {task.data_client} has no records to train on")
-        update = train_locally(
-            self._model,
-            self._plan,
-            self._weights[task.base_version],
-            x,
-            y,
-            learning_rate=task.learning_rate,
-            shuffle_seed=task.shuffle_seed,
-        )
+        update = self._update(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
         statistics = UpdateStatistics(
@@ -134,6 +146,34 @@ class LocalExecutor:
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
         )
         return _Trained(task.base_version, statistics, update)
+
+    def _update(self, task: TrainingTask) -> LocalUpdate:
+        if self._compiled is not None:
+            return self._compiled.train(self._base(task.base_version), task)
+        x, y = self._records.of(task.data_client, newest=self._plan.max_records)
+        if len(x) == 0:
+            raise ValueError(f"data client {task.data_client} has no records to train on")
+        return train_locally(
+            self._model,
+            self._plan,
+            self._weights[task.base_version],
+            x,
+            y,
+            learning_rate=task.learning_rate,
+            shuffle_seed=task.shuffle_seed,
+        )
+
+    def _compiled_sum(
+        self, version: int, tasks: Sequence[TrainingTask], total: NDArray[np.float64]
+    ) -> Sequence[UpdateStatistics]:
+        if self._compiled is None:
+            raise ValueError("there is no compiled kernel")
+        return self._compiled.sum(self._base(version), tasks, total)
+
+    def _base(self, version: int) -> BaseVersion:
+        if version not in self._bases:
+            self._bases[version] = self._compiled.base(self._weights[version].numpy())
+        return self._bases[version]
 
     def _compressed(
         self, task: TrainingTask, update: LocalUpdate, codec: UpdateCodec

@@ -1,0 +1,69 @@
+"""How the functions of this folder are compiled, and where their machine code is kept.
+
+Numba keeps the code of a function until the function's own file changes, whatever becomes of the
+files of what it calls. So the folder's name is a digest of all sources here and of Numba's version.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+Compiled = TypeVar("Compiled", bound=Callable[..., Any])
+
+
+def compiled(function: Compiled) -> Compiled:
+    """Compile at the first call: IEEE arithmetic, but a product and a sum may round once."""
+    return _decorated(function, {"contract"})
+
+
+def compiled_exactly(function: Compiled) -> Compiled:
+    """Compile at the first call: every operation rounds by itself, as numpy's do."""
+    return _decorated(function, set())
+
+
+def compiled_reordered(function: Compiled) -> Compiled:
+    """Compile at the first call: sums may be taken in another order, the same one every time."""
+    return _decorated(function, {"contract", "reassoc", "nsz"})
+
+
+def _decorated(function: Compiled, fast: set[str]) -> Compiled:
+    folder = cache_folder()
+    options = {"fastmath": fast, "error_model": "numpy", "nogil": True}
+    with _cached_in(folder):
+        decorate = numba.njit(cache=folder is not None, **options)
+        return cast(Compiled, decorate(function))
+
+
+def cache_folder() -> Path | None:
+    """Where machine code is kept between processes; None if no such folder can be written to."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "flint" / "compiled" / _digest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _cached_in(folder: Path | None) -> Iterator[None]:
+    """Numba takes a function's folder from its configuration when the function is decorated."""
+    before = numba.config.CACHE_DIR
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before

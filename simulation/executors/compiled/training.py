@@ -1,0 +1,170 @@
+"""The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.spec import ModelSpec
+from server.update_gate.content import SUMMABLE_NORM
+from simulation.executors.compiled.clients import (
+    Clients,
+    Outcomes,
+    Plan,
+    copy_update,
+    sum_clients,
+    train_client,
+)
+from simulation.executors.compiled.layout import Layout
+from simulation.executors.compiled.network import Network
+from simulation.executors.executor import TrainingTask, UpdateStatistics
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan, LocalUpdate
+
+
+class BaseVersion:
+    """A version's parameters as the kernel reads them.
+
+    Attributes:
+        packed: Padded dense parameters.
+        table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
+    """
+
+    def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
+        self.packed = layout.pack(weights)
+        table = weights[: layout.table_rows * layout.table_width]
+        self.table = table.reshape(layout.table_rows, layout.table_width)
+
+
+class CompiledTraining:
+    """Trains tasks of one model and plan on one thread, in buffers of its own.
+
+    Args:
+        model: One that `why_not_compiled` has nothing against.
+        records: In rows without gaps, float32 or int32 as the model takes them.
+    """
+
+    def __init__(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+        self._records = records
+        self._max_records = plan.max_records
+        self._parameters = model.parameter_count
+        self._plan = Plan(plan.local_epochs, plan.batch_size, plan.proximal_mu)
+        most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
+        self._layout = layout = Layout.of(model, min(plan.batch_size, most))
+        self._order = np.empty(most, np.int64)
+        table_rows = min(layout.table_rows, most * layout.slots)
+        self._network = Network(
+            first=layout.first,
+            layers=np.array(layout.layers, np.int64),
+            levels=np.array(layout.levels, np.int64),
+            bag_bias=layout.bag_bias,
+            slots=layout.slots,
+            base=np.empty(0, np.float32),
+            local=np.zeros(layout.padded, np.float32),
+            values=np.zeros(layout.values, np.float32),
+            gradients=np.zeros(layout.values, np.float32),
+            base_table=np.empty((0, 0), np.float32),
+            table=np.empty((table_rows, layout.table_width), np.float32),
+            row_of_id=np.full(layout.table_rows, -1, np.int32),
+            used=np.empty(table_rows, np.int32),
+            rows=np.empty((most if layout.slots else 0, layout.slots), np.int32),
+            labels=np.empty((layout.capacity, *model.label_shape), np.float32),
+        )
+
+    def base(self, weights: NDArray[np.float32]) -> BaseVersion:
+        """A version to train from; the weights must not change afterwards."""
+        return BaseVersion(self._layout, weights)
+
+    def train(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
+        """Train one task and copy its update."""
+        network, clients = self._on(base), self._columns([task])
+        found = _outcomes(1)
+        train_client(network, self._plan, clients, 0, self._order, found)
+        used, width = int(found.used[0]), self._layout.table_width
+        whole_table = self._layout.table_rows * width
+        delta = np.empty(self._parameters - whole_table + used * width, np.float32)
+        copy_update(network, used, delta)
+        rows = None
+        if self._layout.table_rows:
+            ids = network.used[:used].astype(np.int64)
+            ascending = np.argsort(ids)
+            rows = ids[ascending]
+            table = delta[: used * width].reshape(used, width)
+            table[:] = table[ascending]
+        return LocalUpdate(
+            delta=delta,
+            rows=rows,
+            row_width=width,
+            num_examples=int(clients.count[0]),
+            norm=float(np.sqrt(found.squared_norm[0])),
+            loss_before=float(found.loss_before[0]),
+            loss_after=float(found.loss_after[0]),
+        )
+
+    def sum(
+        self, base: BaseVersion, tasks: Sequence[TrainingTask], total: NDArray[np.float64]
+    ) -> list[UpdateStatistics]:
+        """Train tasks of one base version and add their finite updates up.
+
+        Args:
+            total: In wire order, shape ``(parameters,)``; changed in place.
+        """
+        clients, found = self._columns(tasks), _outcomes(len(tasks))
+        network = self._on(base)
+        sum_clients(network, self._plan, clients, self._order, SUMMABLE_NORM, total, found)
+        return _statistics(tasks, clients, found)
+
+    def _on(self, base: BaseVersion) -> Network:
+        return self._network._replace(base=base.packed, base_table=base.table)
+
+    def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
+        records = self._records
+        data_client = np.array([task.data_client for task in tasks], np.int64)
+        held = records.records[data_client]
+        count = np.minimum(held, self._max_records)
+        if count.min(initial=1) < 1:
+            empty = data_client[np.argmin(count)]
+            raise ValueError(f"data client {empty} has no records to train on")
+        row = records.first_row[data_client] + held - count
+        return Clients(
+            x=records.x.ctypes.data + row * records.x.strides[0],
+            y=records.y.ctypes.data + row * records.y.strides[0],
+            count=count,
+            rate=np.array([task.learning_rate for task in tasks], np.float64),
+            seed=np.array([task.shuffle_seed for task in tasks], np.uint64),
+            weight=np.array([task.weight for task in tasks], np.float64),
+        )
+
+
+def why_records_do_not_fit(records: ClientRecords) -> str | None:
+    """Why the kernel cannot read records where they lie, or None if it can."""
+    for name, array, kinds in (("x", records.x, "fi"), ("y", records.y, "f")):
+        if array.dtype.itemsize != 4 or array.dtype.kind not in kinds:
+            return f"{name} is {array.dtype}"
+        if not array.flags.c_contiguous or not array.dtype.isnative:
+            return f"{name} does not lie in rows without gaps"
+    return None
+
+
+def _outcomes(tasks: int) -> Outcomes:
+    return Outcomes(
+        *(np.empty(tasks, np.float64) for _ in range(3)),
+        *(np.zeros(tasks, np.int64) for _ in range(2)),
+    )
+
+
+def _statistics(
+    tasks: Sequence[TrainingTask], clients: Clients, found: Outcomes
+) -> list[UpdateStatistics]:
+    norms = np.sqrt(found.squared_norm)
+    is_finite = np.isfinite(found.loss_before) & np.isfinite(found.loss_after)
+    is_finite &= clients.weight * norms <= SUMMABLE_NORM
+    columns: list[list[Any]] = [
+        column.tolist()
+        for column in (clients.count, norms, found.loss_before, found.loss_after, is_finite)
+    ]
+    return [
+        UpdateStatistics(task.task_id, *values)
+        for task, *values in zip(tasks, *columns, strict=True)
+    ]
