@@ -10,6 +10,7 @@ from simulation.executors.compiled.compiling import (
     compiled,
     compiled_exactly,
     compiled_reordered,
+    entry,
 )
 from simulation.executors.compiled.first_layer import number_rows, step_table, take
 from simulation.executors.compiled.layout import BAG, FEATURES
@@ -17,7 +18,8 @@ from simulation.executors.compiled.network import (
     Network,
     backward,
     forward,
-    gradient_of_logits,
+    level,
+    logit_gradient,
     loss,
 )
 from simulation.executors.compiled.shuffles import shuffled
@@ -72,7 +74,7 @@ class Plan(NamedTuple):
     proximal_mu: float
 
 
-@compiled
+@entry
 def train_client(
     net: Network, plan: Plan, clients: Clients, n: int, order: NDArray[np.int64], found: Outcomes
 ) -> None:
@@ -89,25 +91,29 @@ def train_client(
     found.diverged[n] = 0
     before = 0.0
     step = 0
+    top = len(net.layers)
     weights = net.base
     for epoch in range(plan.epochs):
-        _order_of(plan, clients, n, epoch, order)
+        order_of(plan, clients, n, epoch, order)
         if epoch == 0:
             last = (count - 1) // plan.batch * plan.batch
             for begin in range(last, 0, -plan.batch):
                 size = min(plan.batch, count - begin)
                 take(net, net.base, x, y, order[begin:], size)
                 forward(net, net.base, size)
-                before += loss(net, size)
+                logits = level(net, net.values, top, size)
+                before += loss(logits, net.labels, size)
         for begin in range(0, count, plan.batch):
             size = min(plan.batch, count - begin)
             chosen = order[begin:]
             take(net, weights, x, y, chosen, size)
             forward(net, weights, size)
+            logits = level(net, net.values, top, size)
             if step == 0:
-                before += loss(net, size)
+                before += loss(logits, net.labels, size)
             step += 1
-            is_finite = gradient_of_logits(net, size, rate / size)
+            gradient = level(net, net.gradients, top, size)
+            is_finite = logit_gradient(gradient, logits, net.labels, size, rate / size)
             if not is_finite and found.diverged[n] == 0:
                 found.diverged[n] = step
             pull_now = pull if step > 1 else 0.0
@@ -119,14 +125,14 @@ def train_client(
         size = min(plan.batch, count - begin)
         take(net, net.local, x, y, order[begin:], size)
         forward(net, net.local, size)
-        after += loss(net, size)
+        after += loss(level(net, net.values, top, size), net.labels, size)
     found.loss_before[n] = before / count
     found.loss_after[n] = after / count
     found.squared_norm[n] = _subtract_base(net, used)
 
 
 @compiled
-def _order_of(
+def order_of(
     plan: Plan, clients: Clients, n: int, epoch: int, order: NDArray[np.int64]
 ) -> None:
     """The epoch's order; of a single batch it does not matter."""
@@ -156,7 +162,7 @@ def _subtract_base(net: Network, used: int) -> float:
     return total
 
 
-@compiled
+@entry
 def sum_clients(
     net: Network,
     plan: Plan,
@@ -209,7 +215,7 @@ def _add_to_grid(total: NDArray[np.float64], update: NDArray[np.float32], weight
         total[i] += (term + _GRID) - _GRID
 
 
-@compiled
+@entry
 def copy_update(net: Network, used: int, delta: NDArray[np.float32]) -> None:
     """Write the update in wire order, its table cut to the rows used, ids not in order."""
     width = net.base_table.shape[1]

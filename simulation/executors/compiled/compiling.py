@@ -17,25 +17,36 @@ Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 
 def compiled(function: Compiled) -> Compiled:
-    """Compile at the first call: IEEE arithmetic, but a product and a sum may round once."""
+    """Compile with its caller: IEEE arithmetic, but a product and a sum may round once."""
     return _decorated(function, {"contract"})
 
 
 def compiled_exactly(function: Compiled) -> Compiled:
-    """Compile at the first call: every operation rounds by itself, as numpy's do."""
+    """Compile with its caller: every operation rounds by itself, as numpy's do."""
     return _decorated(function, set())
 
 
 def compiled_reordered(function: Compiled) -> Compiled:
-    """Compile at the first call: sums may be taken in another order, the same one every time."""
+    """Compile with its caller: sums are taken in an order of their own, always the same."""
     return _decorated(function, {"contract", "reassoc", "nsz"})
 
 
-def _decorated(function: Compiled, fast: set[str]) -> Compiled:
+def entry(function: Compiled) -> Compiled:
+    """As `compiled`, for a function that Python calls."""
+    return _decorated(function, {"contract"}, from_python=True)
+
+
+def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False) -> Compiled:
     folder = cache_folder()
-    options = {"fastmath": fast, "error_model": "numpy", "nogil": True}
     with _cached_in(folder):
-        decorate = numba.njit(cache=folder is not None, **options)
+        decorate = numba.njit(
+            cache=folder is not None,
+            fastmath=fast,
+            error_model="numpy",
+            nogil=True,
+            no_cpython_wrapper=not from_python,
+            no_cfunc_wrapper=True,
+        )
         return cast(Compiled, decorate(function))
 
 

@@ -22,7 +22,7 @@ from simulation.executors.compiled.network import (
 
 
 @intrinsic
-def _pointer(_context: Any, address: Any) -> Any:  # noqa: ANN401
+def pointer(_context: Any, address: Any) -> Any:  # noqa: ANN401
     """An address as Numba wants one."""
 
     def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
@@ -38,7 +38,7 @@ def number_rows(net: Network, x: int, count: int) -> int:
     Args:
         x: Address of its ids, int32, ``(count, slots)``.
     """
-    ids = carray(_pointer(x), (count, net.slots), dtype=np.int32)
+    ids = carray(pointer(x), (count, net.slots), dtype=np.int32)
     used = 0
     for i in range(count):
         for slot in range(net.slots):
@@ -73,14 +73,14 @@ def take(
     """
     tasks = net.labels.shape[1]
     for i in range(count):
-        label = carray(_pointer(y + 4 * tasks * order[i]), (tasks,), dtype=np.float32)
+        label = carray(pointer(y + 4 * tasks * order[i]), (tasks,), dtype=np.float32)
         for task in range(tasks):
             net.labels[i, task] = label[task]
     inputs = level(net, net.values, 0, count)
     width = net.levels[0, 2]
     if net.first == FEATURES:
         for i in range(count):
-            record = carray(_pointer(x + 4 * width * order[i]), (width,), dtype=np.float32)
+            record = carray(pointer(x + 4 * width * order[i]), (width,), dtype=np.float32)
             for j in range(width):
                 inputs[i, j] = record[j]
     elif net.first == BAG:

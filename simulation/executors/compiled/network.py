@@ -98,30 +98,28 @@ def cut_off_negative(values: Matrix) -> None:
 
 
 @compiled
-def loss(net: Network, count: int) -> float:
-    """Sum over a batch's records and tasks of ``log(1 + exp(z)) - y z``."""
-    logits = level(net, net.values, len(net.layers), count)
+def loss(logits: Matrix, labels: Matrix, count: int) -> float:
+    """Sum over ``count`` records and their tasks of ``log(1 + exp(z)) - y z``."""
     total = 0.0
     for i in range(count):
-        for task in range(net.labels.shape[1]):
+        for task in range(labels.shape[1]):
             z = np.float64(logits[i, task])
-            total += max(z, 0.0) - net.labels[i, task] * z + math.log1p(math.exp(-abs(z)))
+            total += max(z, 0.0) - labels[i, task] * z + math.log1p(math.exp(-abs(z)))
     return total
 
 
 @compiled
-def gradient_of_logits(net: Network, count: int, rate: float) -> bool:
-    """Write ``-rate * (sigmoid(z) - y)``; returns whether every logit is a finite number."""
-    top = len(net.layers)
-    logits = level(net, net.values, top, count)
-    gradient = level(net, net.gradients, top, count)
+def logit_gradient(
+    gradient: Matrix, logits: Matrix, labels: Matrix, count: int, rate: float
+) -> bool:
+    """Write ``rate * (y - sigmoid(z))``; returns whether every logit is a finite number."""
     is_finite = True
     for i in range(count):
-        for task in range(net.labels.shape[1]):
+        for task in range(labels.shape[1]):
             z = logits[i, task]
             is_finite = is_finite and math.isfinite(z)
             sigmoid = 1.0 / (1.0 + math.exp(-np.float64(z)))
-            gradient[i, task] = rate * (net.labels[i, task] - sigmoid)
+            gradient[i, task] = rate * (labels[i, task] - sigmoid)
     return is_finite
 
 
@@ -143,7 +141,7 @@ def backward(net: Network, source: Vector, target: Vector, count: int, pull: flo
             below = level(net, net.gradients, at, count)
             multiply_transposed(below, gradient, kernel, count)
             if (at > 0 and net.layers[at - 1, 6]) or (at == 0 and net.first == 1):
-                _mask(below, values)
+                mask(below, values)
         if pull != 0.0:
             pull_back(kernel, kernel_of(net, net.base, at), pull)
             pull_back(bias, bias_of(net, net.base, at), pull)
@@ -152,7 +150,7 @@ def backward(net: Network, source: Vector, target: Vector, count: int, pull: flo
 
 
 @compiled
-def _mask(gradient: Matrix, values: Matrix) -> None:
+def mask(gradient: Matrix, values: Matrix) -> None:
     """Nothing goes back through what ReLU cut off."""
     of_gradient, of_values = gradient.ravel(), values.ravel()
     for i in range(of_gradient.size):

@@ -1,4 +1,4 @@
-"""The three matrix products of a training step, over padded row-major float32 arrays.
+"""The matrix products of a training step, over padded row-major float32 arrays.
 
 Rows come in multiples of `ROWS` and columns in multiples of `LANES`, the padding zero: no product
 has a remainder to treat apart.
@@ -88,6 +88,36 @@ def add_outer(out: Matrix, start: Matrix, x: Matrix, gradient: Matrix, rows: int
     """
     _product(
         out.ctypes.data, out.strides[0], start.ctypes.data, start.strides[0],
+        x.ctypes.data, 4, x.strides[0], gradient.ctypes.data, gradient.strides[0],
+        out.shape[0], rows, gradient.shape[1],
+    )  # fmt: skip
+
+
+@compiled
+def add_product(out: Matrix, left: Matrix, right: Matrix, rows: int, depth: int) -> None:
+    """``out += left[:, :depth] @ right[:depth]`` over the first ``rows``, as `affine` rounds them.
+
+    Args:
+        out: Shape ``(rows, columns)``.
+        left: Shape ``(rows, at least depth)``.
+        right: Shape ``(at least depth, columns)``.
+    """
+    _product(
+        out.ctypes.data, out.strides[0], out.ctypes.data, out.strides[0],
+        left.ctypes.data, left.strides[0], 4, right.ctypes.data, right.strides[0],
+        rows, depth, out.shape[1],
+    )  # fmt: skip
+
+
+@compiled
+def outer(out: Matrix, zeros: Matrix, x: Matrix, gradient: Matrix, rows: int) -> None:
+    """``out = x[:rows].T @ gradient[:rows]``; see `add_outer`.
+
+    Args:
+        zeros: Shape ``(1, columns)``.
+    """
+    _product(
+        out.ctypes.data, out.strides[0], zeros.ctypes.data, 0,
         x.ctypes.data, 4, x.strides[0], gradient.ctypes.data, gradient.strides[0],
         out.shape[0], rows, gradient.shape[1],
     )  # fmt: skip

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from simulation.executors.compiled.compiling import compiled
+from simulation.executors.compiled.compiling import compiled, entry
 
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 _WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
@@ -47,7 +47,7 @@ def _philox(counter: np.uint64, key_0: np.uint64, key_1: np.uint64, block: Any) 
     block[0], block[1], block[2], block[3] = c_0, c_1, c_2, c_3
 
 
-@compiled
+@entry
 def shuffled(order: NDArray[np.int64], count: int, seed: np.uint64, epoch: int) -> None:
     """Write the epoch's order of ``count`` records into the front of ``order``."""
     for i in range(count):
