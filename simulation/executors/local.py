@@ -133,7 +133,7 @@ class LocalExecutor:
         return sums[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
-        update = self._update(task)
+        update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
         statistics = UpdateStatistics(
@@ -147,7 +147,8 @@ class LocalExecutor:
         )
         return _Trained(task.base_version, statistics, update)
 
-    def _update(self, task: TrainingTask) -> LocalUpdate:
+    def learned(self, task: TrainingTask) -> LocalUpdate:
+        """What one task changes, before its update is compressed."""
         if self._compiled is not None:
             return self._compiled.train(self._base(task.base_version), task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)

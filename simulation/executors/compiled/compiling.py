@@ -46,6 +46,7 @@ def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False)
             nogil=True,
             no_cpython_wrapper=not from_python,
             no_cfunc_wrapper=True,
+            _nrt=False,
         )
         return cast(Compiled, decorate(function))
 

@@ -3,32 +3,21 @@
 Of a table only the rows that a client's records use are copied, trained and summed.
 """
 
-from typing import Any
+import math
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from simulation.executors.compiled.compiling import compiled
-from simulation.executors.compiled.layout import BAG, EMBEDDING, FEATURES
-from simulation.executors.compiled.network import (
-    Network,
-    Vector,
+from simulation.executors.compiled.layout import BAG, FEATURES
+from simulation.executors.compiled.loops import (
+    add,
+    add_rows,
     cut_off_negative,
-    level,
+    fill,
     pull_back,
 )
-
-
-@intrinsic
-def pointer(_context: Any, address: Any) -> Any:  # noqa: ANN401
-    """An address as Numba wants one."""
-
-    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.inttoptr(arguments[0], _.get_value_type(signature.return_type))
-
-    return types.voidptr(types.int64), generate
+from simulation.executors.compiled.memory import get_id, get_index, move, put_id
+from simulation.executors.compiled.network import Network
 
 
 @compiled
@@ -38,124 +27,95 @@ def number_rows(net: Network, x: int, count: int) -> int:
     Args:
         x: Address of its ids, int32, ``(count, slots)``.
     """
-    ids = carray(pointer(x), (count, net.slots), dtype=np.int32)
+    row_bytes = 4 * net.width
     used = 0
-    for i in range(count):
-        for slot in range(net.slots):
-            identity = ids[i, slot]
-            if identity < 0:
-                net.rows[i, slot] = -1
-                continue
-            row = net.row_of_id[identity]
+    for i in range(count * net.slots):
+        identity = np.int64(get_id(x, i))
+        row = np.int64(-1)
+        if identity >= 0:
+            row = np.int64(get_id(net.row_of_id, identity))
             if row < 0:
                 row = used
-                net.row_of_id[identity] = row
-                net.used[row] = identity
-                for j in range(net.base_table.shape[1]):
-                    net.table[row, j] = net.base_table[identity, j]
+                put_id(net.row_of_id, identity, np.int32(row))
+                put_id(net.used, row, np.int32(identity))
+                move(net.table + row * row_bytes, net.base_table + identity * row_bytes, row_bytes)
                 used += 1
-            net.rows[i, slot] = row
+        put_id(net.rows, i, np.int32(row))
     for row in range(used):
-        net.row_of_id[net.used[row]] = -1
+        put_id(net.row_of_id, np.int64(get_id(net.used, row)), np.int32(-1))
     return used
 
 
 @compiled
-def take(
-    net: Network, weights: Vector, x: int, y: int, order: NDArray[np.int64], count: int
-) -> None:
-    """Write inputs of the first dense layer, and labels, of the records in ``order``.
+def take(net: Network, weights: int, x: int, y: int, begin: int, count: int) -> None:
+    """Write labels, and inputs of the first dense layer, of ``count`` records of the order.
 
     Args:
         weights: Whose bias a bag has.
-        x: Address of the client's first record; of ids only where it has a table.
-        y: Address of its first label, float32.
+        x: Address of the client's first record; not read where it has a table.
+        y: Address of its first label.
+        begin: Place in the order of the first one.
     """
-    tasks = net.labels.shape[1]
+    inputs, columns, width = net.values + 4 * net.levels[0, 0], net.levels[0, 1], net.levels[0, 3]
+    row_bytes = 4 * net.width
     for i in range(count):
-        label = carray(pointer(y + 4 * tasks * order[i]), (tasks,), dtype=np.float32)
-        for task in range(tasks):
-            net.labels[i, task] = label[task]
-    inputs = level(net, net.values, 0, count)
-    width = net.levels[0, 2]
-    if net.first == FEATURES:
-        for i in range(count):
-            record = carray(pointer(x + 4 * width * order[i]), (width,), dtype=np.float32)
-            for j in range(width):
-                inputs[i, j] = record[j]
-    elif net.first == BAG:
-        bias = weights[net.bag_bias : net.bag_bias + width]
-        for i in range(count):
-            for j in range(width):
-                inputs[i, j] = bias[j]
-            share = _slot_weight(net, order[i])
-            for slot in range(net.slots):
-                row = net.rows[order[i], slot]
+        record = get_index(net.order, begin + i)
+        move(net.labels + 4 * net.tasks * i, y + 4 * net.tasks * record, 4 * net.tasks)
+        into = inputs + 4 * i * columns
+        if net.first == FEATURES:
+            move(into, x + 4 * width * record, 4 * width)
+            continue
+        rows = net.rows + 4 * net.slots * record
+        if net.first == BAG:
+            move(into, weights + 4 * net.bag_bias, row_bytes)
+            share = _slot_weight(net, rows)
+        for slot in range(net.slots):
+            row = np.int64(get_id(rows, slot))
+            if net.first == BAG:
                 if row >= 0:
-                    for j in range(width):
-                        inputs[i, j] += share * net.table[row, j]
-        cut_off_negative(inputs)
-    else:
-        across = net.table.shape[1]
-        for i in range(count):
-            for slot in range(net.slots):
-                row = net.rows[order[i], slot]
-                place = inputs[i, slot * across : (slot + 1) * across]
-                for j in range(across):
-                    place[j] = net.table[row, j] if row >= 0 else np.float32(0.0)
+                    add(into, net.table + row * row_bytes, share, net.width)
+            elif row >= 0:
+                move(into + slot * row_bytes, net.table + row * row_bytes, row_bytes)
+            else:
+                fill(into + slot * row_bytes, 0.0, net.width)
+        if net.first == BAG:
+            cut_off_negative(into, width)
 
 
 @compiled
 def step_table(
-    net: Network,
-    source: Vector,
-    target: Vector,
-    order: NDArray[np.int64],
-    count: int,
-    used: int,
-    pull: float,
+    net: Network, source: int, target: int, begin: int, count: int, used: int, pull: float
 ) -> None:
     """The step of the layer below the dense ones; see `network.backward`."""
-    if net.first == FEATURES:
-        return
+    row_bytes = 4 * net.width
+    gradient, columns = net.gradients + 4 * net.levels[0, 0], net.levels[0, 1]
+    bias = 4 * net.bag_bias
     if pull != 0.0:
         for row in range(used):
-            identity = net.used[row]
-            base = net.base_table[identity : identity + 1]
-            pull_back(net.table[row : row + 1], base, pull)
-    gradient = level(net, net.gradients, 0, count)
-    width = net.levels[0, 2]
+            base = net.base_table + np.int64(get_id(net.used, row)) * row_bytes
+            pull_back(net.table + row * row_bytes, base, pull, net.width)
+        pull_back(source + bias, net.base + bias, pull, columns)
     if net.first == BAG:
-        bias = net.bag_bias
-        if pull != 0.0:
-            of_base = net.base[bias : bias + width].reshape((1, width))
-            pull_back(source[bias : bias + width].reshape((1, width)), of_base, pull)
-        for j in range(width):
-            target[bias + j] = source[bias + j]
-        for i in range(count):
-            for j in range(width):
-                target[bias + j] += gradient[i, j]
-            share = _slot_weight(net, order[i])
-            for slot in range(net.slots):
-                row = net.rows[order[i], slot]
-                if row >= 0:
-                    for j in range(width):
-                        net.table[row, j] += share * gradient[i, j]
-    elif net.first == EMBEDDING:
-        across = net.table.shape[1]
-        for i in range(count):
-            for slot in range(net.slots):
-                row = net.rows[order[i], slot]
-                if row >= 0:
-                    place = gradient[i, slot * across : (slot + 1) * across]
-                    for j in range(across):
-                        net.table[row, j] += place[j]
+        if target != source:
+            move(target + bias, source + bias, 4 * columns)
+        add_rows(target + bias, gradient, columns, count)
+    for i in range(count):
+        of_record = gradient + 4 * i * columns
+        rows = net.rows + 4 * net.slots * get_index(net.order, begin + i)
+        share = 1.0
+        if net.first == BAG:
+            share = _slot_weight(net, rows)
+        for slot in range(net.slots):
+            row = np.int64(get_id(rows, slot))
+            if row >= 0:
+                of_slot = of_record if net.first == BAG else of_record + slot * row_bytes
+                add(net.table + row * row_bytes, of_slot, share, net.width)
 
 
 @compiled
-def _slot_weight(net: Network, record: int) -> np.float32:
+def _slot_weight(net: Network, rows: int) -> float:
     """One over the square root of a record's used slots."""
     used = 0
     for slot in range(net.slots):
-        used += net.rows[record, slot] >= 0
-    return np.float32(1.0) / np.sqrt(np.float32(max(used, 1)))
+        used += get_id(rows, slot) >= 0
+    return 1.0 / math.sqrt(max(used, 1))

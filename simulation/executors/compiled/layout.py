@@ -40,10 +40,16 @@ class Layer(NamedTuple):
 
 
 class Level(NamedTuple):
-    """Place of the values between two layers: a matrix of ``(records, columns)``."""
+    """Place of the values between two layers: a matrix of ``(records, columns)``.
+
+    Attributes:
+        relu: 1 if they went through ReLU, else 0.
+        width: Columns that are not padding.
+    """
 
     offset: int
     columns: int
+    relu: int
     width: int
 
 
@@ -95,8 +101,9 @@ class Layout:
 
         records = _up(capacity, ROWS)
         levels, values = [], 0
-        for width in widths:
-            levels.append(Level(values, _columns(width), width))
+        cut_off = [kind == BAG, *(layer.activation == "relu" for layer in dense)]
+        for width, relu in zip(widths, cut_off, strict=True):
+            levels.append(Level(values, _columns(width), int(relu), width))
             values += records * _columns(width)
         layers, padded = [], 0
         for layer, (inputs, outputs) in zip(dense, pairwise(widths), strict=True):
@@ -142,6 +149,17 @@ class Layout:
             bias_of_bag = weights[table : table + self.table_width]
             packed[self.bag_bias : self.bag_bias + self.table_width] = bias_of_bag
         return packed
+
+    def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The parameters after the table, in wire order; a copy."""
+        parts = []
+        if self.first == BAG:
+            parts.append(packed[self.bag_bias : self.bag_bias + self.table_width])
+        for layer in self.layers:
+            kernel = packed[layer.kernel : layer.bias].reshape(layer.rows, layer.columns)
+            parts.append(kernel[: layer.inputs, : layer.outputs].ravel())
+            parts.append(packed[layer.bias : layer.bias + layer.outputs])
+        return np.concatenate(parts)
 
 
 def why_not_compiled(model: ModelSpec) -> str | None:

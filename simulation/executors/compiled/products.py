@@ -1,11 +1,9 @@
 """The matrix products of a training step, over padded row-major float32 arrays.
 
-Rows come in multiples of `ROWS` and columns in multiples of `LANES`, the padding zero: no product
-has a remainder to treat apart.
+Matrices are given by address and, where rows are further apart than they are long, columns. Columns
+come in multiples of `LANES`, zero where they are padding, and a buffer has room for rows up to the
+next multiple of `ROWS`, written or read without effect: no product has a remainder to treat apart.
 """
-
-import numpy as np
-from numpy.typing import NDArray
 
 from simulation.executors.compiled.compiling import compiled
 from simulation.executors.compiled.tiles import (
@@ -21,8 +19,6 @@ from simulation.executors.compiled.tiles import (
 
 _DEPTH = 128
 """Terms summed at a time: so much of a tile's columns of ``b`` stays in the first-level cache."""
-
-Matrix = NDArray[np.float32]
 
 
 @compiled
@@ -61,82 +57,70 @@ def _product(  # noqa: PLR0913 - addresses and strides, in bytes
 
 
 @compiled
-def affine(out: Matrix, x: Matrix, kernel: Matrix, bias: Matrix, rows: int) -> None:
-    """``out = x @ kernel + bias`` over the first ``rows``, rounded up to whole tiles.
+def affine(
+    out: int, columns: int, x: int, x_columns: int, kernel: int, inputs: int, bias: int, rows: int
+) -> None:
+    """``out = x[:, :inputs] @ kernel + bias``.
 
     Args:
         out: Shape ``(rows, columns)``.
-        x: Shape ``(rows, at least inputs)``.
+        x: Shape ``(rows, x_columns)``.
         kernel: Shape ``(inputs, columns)``.
-        bias: Shape ``(1, columns)``.
+        bias: Shape ``(columns,)``.
     """
-    _product(
-        out.ctypes.data, out.strides[0], bias.ctypes.data, 0, x.ctypes.data, x.strides[0], 4,
-        kernel.ctypes.data, kernel.strides[0], rows, kernel.shape[0], out.shape[1],
-    )  # fmt: skip
+    row = 4 * columns
+    _product(out, row, bias, 0, x, 4 * x_columns, 4, kernel, row, rows, inputs, columns)
 
 
 @compiled
-def add_outer(out: Matrix, start: Matrix, x: Matrix, gradient: Matrix, rows: int) -> None:
-    """``out = start + x[:rows].T @ gradient[:rows]``, a gradient step; ``start`` may be ``out``.
+def add_product(
+    out: int, columns: int, left: int, left_columns: int, right: int, depth: int, rows: int
+) -> None:
+    """``out += left[:, :depth] @ right``.
+
+    Args:
+        out: Shape ``(rows, columns)``.
+        left: Shape ``(rows, left_columns)``.
+        right: Shape ``(depth, columns)``.
+    """
+    row = 4 * columns
+    _product(out, row, out, row, left, 4 * left_columns, 4, right, row, rows, depth, columns)
+
+
+@compiled
+def add_outer(
+    out: int, start: int, start_columns: int, columns: int, x: int, x_columns: int, inputs: int,
+    gradient: int, rows: int,
+) -> None:  # fmt: skip
+    """``out = start + x[:, :inputs].T @ gradient``, a gradient step; ``start`` may be ``out``.
 
     Args:
         out: Shape ``(inputs, columns)``.
-        start: Shape ``(inputs, columns)``.
-        x: Shape ``(rows, at least inputs rounded up to whole tiles)``.
+        start: Shape ``(inputs, columns)``; or one row for all, if ``start_columns`` is 0.
+        x: Shape ``(rows, x_columns)``.
         gradient: Shape ``(rows, columns)``.
     """
+    row = 4 * columns
     _product(
-        out.ctypes.data, out.strides[0], start.ctypes.data, start.strides[0],
-        x.ctypes.data, 4, x.strides[0], gradient.ctypes.data, gradient.strides[0],
-        out.shape[0], rows, gradient.shape[1],
-    )  # fmt: skip
+        out, row, start, 4 * start_columns, x, 4, 4 * x_columns, gradient, row, inputs, rows, columns
+    )
 
 
 @compiled
-def add_product(out: Matrix, left: Matrix, right: Matrix, rows: int, depth: int) -> None:
-    """``out += left[:, :depth] @ right[:depth]`` over the first ``rows``, as `affine` rounds them.
+def multiply_transposed(
+    out: int, out_columns: int, left: int, columns: int, right: int, right_rows: int, rows: int
+) -> None:
+    """``out[:, :right_rows] = left @ right.T``.
 
     Args:
-        out: Shape ``(rows, columns)``.
-        left: Shape ``(rows, at least depth)``.
-        right: Shape ``(at least depth, columns)``.
+        out: Shape ``(rows, out_columns)``.
+        left: Shape ``(rows, columns)``.
+        right: Shape ``(right_rows, columns)``.
     """
-    _product(
-        out.ctypes.data, out.strides[0], out.ctypes.data, out.strides[0],
-        left.ctypes.data, left.strides[0], 4, right.ctypes.data, right.strides[0],
-        rows, depth, out.shape[1],
-    )  # fmt: skip
-
-
-@compiled
-def outer(out: Matrix, zeros: Matrix, x: Matrix, gradient: Matrix, rows: int) -> None:
-    """``out = x[:rows].T @ gradient[:rows]``; see `add_outer`.
-
-    Args:
-        zeros: Shape ``(1, columns)``.
-    """
-    _product(
-        out.ctypes.data, out.strides[0], zeros.ctypes.data, 0,
-        x.ctypes.data, 4, x.strides[0], gradient.ctypes.data, gradient.strides[0],
-        out.shape[0], rows, gradient.shape[1],
-    )  # fmt: skip
-
-
-@compiled
-def multiply_transposed(out: Matrix, gradient: Matrix, kernel: Matrix, rows: int) -> None:
-    """``out = gradient @ kernel.T`` over the first ``rows``, rounded up to whole tiles.
-
-    Args:
-        out: Shape ``(rows, at least inputs rounded up to whole tiles)``.
-        gradient: Shape ``(rows, columns)``.
-        kernel: Shape ``(inputs, columns)``.
-    """
-    vectors = kernel.shape[1] // LANES
-    for k in range(0, kernel.shape[0], ROWS):
+    row = 4 * columns
+    for k in range(0, right_rows, ROWS):
         for i in range(0, rows, ROWS):
+            into = out + 4 * (i * out_columns + k)
             dot_tile(
-                out.ctypes.data + i * out.strides[0] + 4 * k, out.strides[0],
-                gradient.ctypes.data + i * gradient.strides[0], gradient.strides[0],
-                kernel.ctypes.data + k * kernel.strides[0], kernel.strides[0], vectors,
-            )  # fmt: skip
+                into, 4 * out_columns, left + i * row, row, right + k * row, row, columns // LANES
+            )

@@ -9,11 +9,9 @@ and the updates of many clients are summed by one product, ``A.T @ (c D)`` over 
 A client of one step is the case without history: many of those are one large batch.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
 from simulation.executors.compiled.clients import (
@@ -21,265 +19,54 @@ from simulation.executors.compiled.clients import (
     Outcomes,
     Plan,
     add_update,
+    is_summable,
     order_of,
 )
-from simulation.executors.compiled.compiling import compiled, compiled_reordered, entry
-from simulation.executors.compiled.first_layer import pointer
-from simulation.executors.compiled.network import (
-    Network,
-    Vector,
-    bias_of,
+from simulation.executors.compiled.compiling import compiled, entry
+from simulation.executors.compiled.loops import (
+    add_number,
+    add_rows,
     cut_off_negative,
-    kernel_of,
+    dot,
+    fill,
+    gather,
     logit_gradient,
     loss,
     mask,
+    multiply,
 )
+from simulation.executors.compiled.memory import move
+from simulation.executors.compiled.network import Network
 from simulation.executors.compiled.products import (
-    Matrix,
+    add_outer,
     add_product,
     affine,
     multiply_transposed,
-    outer,
 )
 
 
 class Samples(NamedTuple):
-    """Rows of the clients whose updates are summed next, and work space of the one in training.
+    """Addresses: rows of the clients that are summed next, and work space of the one in training.
 
     Attributes:
-        offsets: Of each level in ``inputs`` and ``gradients``, int64.
-        at_base: Of each level in ``base_values``, int64.
-        inputs: Of the layers, one row a step and record.
-        gradients: Of the levels, in the same rows; times a task's weight once it is trained.
-        base_values: Of all levels for a client's records, at the base version.
-        base_sums: Inputs of the first layer times its base kernel, before ReLU, one row a record.
-        alike: Products of inputs with inputs, ``(rows, rows)``.
-        alike_gradients: Products of gradients with gradients, ``(rows, rows)``.
-        labels: Of a client's records, ``(records, tasks)``.
-        step_labels: The same in the order of a step.
+        inputs: For each level, of rows: what the layer above takes, one row a step and record.
+        gradients: For each level, of the same rows: times the task's weight once it is trained.
+        at_base: For each level, of a client's records: values at the base version.
+        base_sums: A client's records times the first kernel at the base version, before ReLU.
+        square: Columns of the two that follow.
+        alike: Products of inputs with inputs, one a pair of rows.
+        alike_gradients: Products of gradients with gradients.
+        labels: Of a client's records.
     """
 
-    offsets: NDArray[np.int64]
+    inputs: NDArray[np.int64]
+    gradients: NDArray[np.int64]
     at_base: NDArray[np.int64]
-    inputs: Vector
-    gradients: Vector
-    base_values: Vector
-    base_sums: Matrix
-    alike: Matrix
-    alike_gradients: Matrix
-    labels: Matrix
-    step_labels: Matrix
-
-
-@compiled
-def _rows(
-    net: Network, buffer: Vector, offsets: NDArray[np.int64], at: int, begin: int, count: int
-) -> Matrix:
-    """Rows of a level, rounded up to whole tiles; what is beyond ``count`` is not of use."""
-    columns = net.levels[at, 1]
-    first = offsets[at] + begin * columns
-    rows = (count + 3) // 4 * 4
-    return buffer[first : first + rows * columns].reshape((rows, columns))
-
-
-@compiled
-def train_in_samples(
-    net: Network,
-    space: Samples,
-    plan: Plan,
-    clients: Clients,
-    n: int,
-    order: NDArray[np.int64],
-    begin: int,
-    found: Outcomes,
-) -> int:
-    """Train task ``n`` into the rows from ``begin``; returns how many it has.
-
-    Its update is then ``inputs.T @ gradients`` of these rows.
-    """
-    count, rate = clients.count[n], clients.rate[n]
-    keep = 1.0 - rate * plan.proximal_mu
-    found.diverged[n], found.used[n] = 0, 0
-    found.loss_before[n] = _at_base(net, space, clients, n) / count
-    row, step = begin, 0
-    for epoch in range(plan.epochs):
-        order_of(plan, clients, n, epoch, order)
-        for first in range(0, count, plan.batch):
-            size = min(plan.batch, count - first)
-            step += 1
-            is_finite = _step(net, space, order[first:], begin, row, size, rate / size)
-            if not is_finite and found.diverged[n] == 0:
-                found.diverged[n] = step
-            if keep != 1.0 and step > 1:
-                _scale(net, space, begin, row - begin, keep)
-            row += size
-    rows = row - begin
-    # The rows of the last epoch are all records once; what is alike in them serves both.
-    after, squared = _loss_and_norm(net, space, order, begin, rows, count)
-    found.loss_after[n], found.squared_norm[n] = after / count, squared
-    return rows
-
-
-@compiled
-def _at_base(net: Network, space: Samples, clients: Clients, n: int) -> float:
-    """Values of a client's records at the base version; returns the sum of their losses."""
-    count, width, tasks = clients.count[n], net.levels[0, 2], space.labels.shape[1]
-    x = carray(pointer(clients.x[n]), (count, width), dtype=np.float32)
-    y = carray(pointer(clients.y[n]), (count, tasks), dtype=np.float32)
-    inputs = _rows(net, space.base_values, space.at_base, 0, 0, count)
-    for i in range(count):
-        for j in range(width):
-            inputs[i, j] = x[i, j]
-        for task in range(tasks):
-            space.labels[i, task] = y[i, task]
-    for at in range(len(net.layers)):
-        kernel, bias = kernel_of(net, net.base, at), bias_of(net, net.base, at)
-        outputs = _rows(net, space.base_values, space.at_base, at + 1, 0, count)
-        inputs = _rows(net, space.base_values, space.at_base, at, 0, count)
-        affine(outputs, inputs, kernel, bias, count)
-        if at == 0:
-            space.base_sums[:count] = outputs[:count]
-        if net.layers[at, 6]:
-            cut_off_negative(outputs)
-    top = len(net.layers)
-    logits = _rows(net, space.base_values, space.at_base, top, 0, count)
-    return loss(logits, space.labels, count)
-
-
-@compiled
-def _step(
-    net: Network,
-    space: Samples,
-    chosen: NDArray[np.int64],
-    begin: int,
-    row: int,
-    size: int,
-    rate: float,
-) -> bool:
-    """One step on the chosen records, into the rows from ``row``; returns whether it is finite."""
-    top, past = len(net.layers), row - begin
-    for i in range(size):
-        for task in range(space.labels.shape[1]):
-            space.step_labels[i, task] = space.labels[chosen[i], task]
-    _gather(net, space, space.inputs, space.base_values, 0, chosen, row, size)
-    if past == 0:
-        for at in range(1, top + 1):
-            _gather(net, space, space.inputs, space.base_values, at, chosen, row, size)
-    else:
-        for at in range(top):
-            inputs = _rows(net, space.inputs, space.offsets, at, row, size)
-            outputs = _rows(net, space.inputs, space.offsets, at + 1, row, size)
-            if at == 0:
-                for i in range(size):
-                    outputs[i] = space.base_sums[chosen[i]]
-            else:
-                kernel, bias = kernel_of(net, net.base, at), bias_of(net, net.base, at)
-                affine(outputs, inputs, kernel, bias, size)
-            history = _rows(net, space.inputs, space.offsets, at, begin, past)
-            multiply_transposed(space.alike, inputs, history, size)
-            _add_one(space.alike, size, past)
-            moved = _rows(net, space.gradients, space.offsets, at + 1, begin, past)
-            add_product(outputs, space.alike, moved, size, past)
-            if net.layers[at, 6]:
-                cut_off_negative(outputs)
-    logits = _rows(net, space.inputs, space.offsets, top, row, size)
-    gradient = _rows(net, space.gradients, space.offsets, top, row, size)
-    is_finite = logit_gradient(gradient, logits, space.step_labels, size, rate)
-    for at in range(top - 1, 0, -1):
-        gradient = _rows(net, space.gradients, space.offsets, at + 1, row, size)
-        below = _rows(net, space.gradients, space.offsets, at, row, size)
-        multiply_transposed(below, gradient, kernel_of(net, net.base, at), size)
-        if past > 0:
-            moved = _rows(net, space.gradients, space.offsets, at + 1, begin, past)
-            multiply_transposed(space.alike, gradient, moved, size)
-            history = _rows(net, space.inputs, space.offsets, at, begin, past)
-            add_product(below, space.alike, history, size, past)
-        if net.layers[at - 1, 6]:
-            mask(below, _rows(net, space.inputs, space.offsets, at, row, size))
-    return is_finite
-
-
-@compiled
-def _gather(
-    net: Network,
-    space: Samples,
-    into: Vector,
-    source: Vector,
-    at: int,
-    chosen: NDArray[np.int64],
-    row: int,
-    size: int,
-) -> None:
-    columns = net.levels[at, 1]
-    for i in range(size):
-        to = space.offsets[at] + (row + i) * columns
-        of = space.at_base[at] + chosen[i] * columns
-        into[to : to + columns] = source[of : of + columns]
-
-
-@compiled
-def _add_one(alike: Matrix, rows: int, columns: int) -> None:
-    """A bias is the kernel's row of an input that is always 1."""
-    for i in range(rows):
-        for j in range(columns):
-            alike[i, j] += np.float32(1.0)
-
-
-@compiled
-def _loss_and_norm(
-    net: Network, space: Samples, order: NDArray[np.int64], begin: int, rows: int, count: int
-) -> tuple[float, float]:
-    """Sum of the records' losses at the local parameters, and the squared norm of the update."""
-    top = len(net.layers)
-    last = begin + rows - count
-    squared = 0.0
-    for at in range(top):
-        history = _rows(net, space.inputs, space.offsets, at, begin, rows)
-        moved = _rows(net, space.gradients, space.offsets, at + 1, begin, rows)
-        multiply_transposed(space.alike, history, history, rows)
-        multiply_transposed(space.alike_gradients, moved, moved, rows)
-        _add_one(space.alike, rows, rows)
-        squared += _sum_of_products(space.alike, space.alike_gradients, rows)
-
-        inputs = _rows(net, space.base_values, space.at_base, at, 0, count)
-        outputs = _rows(net, space.base_values, space.at_base, at + 1, 0, count)
-        if at == 0:
-            for i in range(count):
-                outputs[i] = space.base_sums[order[i]]
-            alike = space.alike[rows - count : rows]
-        else:
-            affine(outputs, inputs, kernel_of(net, net.base, at), bias_of(net, net.base, at), count)
-            multiply_transposed(space.alike, inputs, history, count)
-            _add_one(space.alike, count, rows)
-            alike = space.alike[:count]
-        add_product(outputs, alike, moved, count, rows)
-        if net.layers[at, 6]:
-            cut_off_negative(outputs)
-    for i in range(count):
-        for task in range(space.labels.shape[1]):
-            space.step_labels[i, task] = space.labels[order[i], task]
-    logits = _rows(net, space.base_values, space.at_base, top, 0, count)
-    return loss(logits, space.step_labels, count), squared
-
-
-@compiled_reordered
-def _sum_of_products(left: Matrix, right: Matrix, rows: int) -> float:
-    total = 0.0
-    for i in range(rows):
-        for j in range(rows):
-            total += np.float64(left[i, j]) * np.float64(right[i, j])
-    return max(total, 0.0)
-
-
-@compiled
-def _scale(net: Network, space: Samples, begin: int, rows: int, by: float) -> None:
-    """Multiply the update in these rows."""
-    factor = np.float32(by)
-    for at in range(1, len(net.layers) + 1):
-        gradient = _rows(net, space.gradients, space.offsets, at, begin, rows)[:rows].ravel()
-        for i in range(gradient.size):
-            gradient[i] *= factor
+    base_sums: int
+    square: int
+    alike: int
+    alike_gradients: int
+    labels: int
 
 
 @entry
@@ -288,10 +75,9 @@ def sum_samples(
     space: Samples,
     plan: Plan,
     clients: Clients,
-    order: NDArray[np.int64],
     group_rows: int,
     limit: float,
-    total: NDArray[np.float64],
+    total: int,
     found: Outcomes,
 ) -> None:
     """Train all tasks and add their updates up, but for those that are not finite.
@@ -299,31 +85,197 @@ def sum_samples(
     Args:
         group_rows: After so many rows, those of all clients so far are summed.
         limit: See `clients.sum_clients`.
-        total: In wire order, shape ``(parameters,)``; changed in place.
+        total: See `clients.sum_clients`.
     """
     filled = 0
     for n in range(len(clients.count)):
-        rows = train_in_samples(net, space, plan, clients, n, order, filled, found)
-        norm = math.sqrt(found.squared_norm[n])
-        is_finite = math.isfinite(found.loss_before[n]) and math.isfinite(found.loss_after[n])
-        if is_finite and clients.weight[n] * norm <= limit:
+        rows = _train_in_samples(net, space, plan, clients, n, filled, found)
+        if is_summable(clients, found, n, limit) or total == 0:
             _scale(net, space, filled, rows, clients.weight[n])
             filled += rows
-        if filled >= group_rows or (filled > 0 and n == len(clients.count) - 1):
-            write_update(net, space, filled)
-            add_update(net, 0, 1.0, total)
+        if filled > 0 and (filled >= group_rows or n == len(clients.count) - 1):
+            _write_update(net, space, filled)
+            if total != 0:
+                add_update(net, 0, 1.0, total)
             filled = 0
 
 
 @compiled
-def write_update(net: Network, space: Samples, rows: int) -> None:
-    """The update that the first ``rows`` make, into the network's local parameters."""
-    for at in range(len(net.layers)):
-        inputs = _rows(net, space.inputs, space.offsets, at, 0, rows)
-        gradient = _rows(net, space.gradients, space.offsets, at + 1, 0, rows)
-        zeros = bias_of(net, net.local, at)
-        zeros[:] = np.float32(0.0)
-        outer(kernel_of(net, net.local, at), zeros, inputs, gradient, rows)
+def _train_in_samples(
+    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, begin: int, found: Outcomes
+) -> int:
+    """Train task ``n`` into the rows from ``begin``; returns how many it has.
+
+    Its update is then ``inputs.T @ gradients`` of these rows.
+    """
+    count, rate = clients.count[n], clients.rate[n]
+    keep = 1.0 - rate * plan.proximal_mu
+    found.diverged[n], found.used[n] = 0, 0
+    found.loss_before[n] = _values_at_base(net, space, clients, n) / count
+    past, step = 0, 0
+    for epoch in range(plan.epochs):
+        order_of(net, plan, clients, n, epoch)
+        for first in range(0, count, plan.batch):
+            size = min(plan.batch, count - first)
+            step += 1
+            order = net.order + 8 * first
+            is_finite = _step(net, space, order, begin, past, size, rate / size)
+            if not is_finite and found.diverged[n] == 0:
+                found.diverged[n] = step
+            if keep != 1.0:
+                _scale(net, space, begin, past, keep)
+            past += size
+    # The rows of the last epoch are all records once; what is alike in them serves both.
+    found.loss_after[n] = _loss_after(net, space, begin, past, count, found, n) / count
+    return past
+
+
+@compiled
+def _values_at_base(net: Network, space: Samples, clients: Clients, n: int) -> float:
+    """Values of a client's records at the base version; returns the sum of their losses."""
+    count, width = clients.count[n], net.levels[0, 3]
+    for i in range(count):
+        into = space.at_base[0] + 4 * i * net.levels[0, 1]
+        move(into, clients.x[n] + 4 * width * i, 4 * width)
+    move(space.labels, clients.y[n], 4 * count * net.tasks)
+    for at in range(net.top):
+        layer, columns = net.layers[at], net.levels[at + 1, 1]
+        outputs = space.at_base[at + 1]
+        affine(
+            outputs, columns, space.at_base[at], net.levels[at, 1],
+            net.base + 4 * layer[0], layer[4], net.base + 4 * layer[1], count,
+        )  # fmt: skip
+        if at == 0:
+            move(space.base_sums, outputs, 4 * count * columns)
+        if layer[6]:
+            cut_off_negative(outputs, count * columns)
+    columns = net.levels[net.top, 1]
+    return loss(space.at_base[net.top], columns, space.labels, net.tasks, count)
+
+
+@compiled
+def _step(
+    net: Network, space: Samples, order: int, begin: int, past: int, size: int, rate: float
+) -> bool:
+    """One step on ``size`` records of the order, into the rows after ``past``.
+
+    Returns:
+        Whether all its logits are finite.
+    """
+    top, row = net.top, begin + past
+    gather(net.labels, space.labels, 4 * net.tasks, order, size)
+    for at in range(top + 1 if past == 0 else 1):
+        row_bytes = 4 * net.levels[at, 1]
+        gather(space.inputs[at] + row * row_bytes, space.at_base[at], row_bytes, order, size)
+    if past > 0:
+        for at in range(top):
+            columns = net.levels[at + 1, 1]
+            outputs = space.inputs[at + 1] + 4 * row * columns
+            inputs = space.inputs[at] + 4 * row * net.levels[at, 1]
+            if at == 0:
+                gather(outputs, space.base_sums, 4 * columns, order, size)
+            else:
+                _at_base_parameters(net, at, outputs, inputs, size)
+            _add_moved(net, space, at, outputs, inputs, begin, past, size)
+            if net.layers[at, 6]:
+                cut_off_negative(outputs, size * columns)
+    columns = net.levels[top, 1]
+    logits = space.inputs[top] + 4 * row * columns
+    gradient = space.gradients[top] + 4 * row * columns
+    is_finite = logit_gradient(gradient, logits, columns, net.labels, net.tasks, size, rate)
+    for at in range(top - 1, 0, -1):
+        columns, below_columns = net.levels[at + 1, 1], net.levels[at, 1]
+        gradient = space.gradients[at + 1] + 4 * row * columns
+        below = space.gradients[at] + 4 * row * below_columns
+        kernel, inputs = net.base + 4 * net.layers[at, 0], net.layers[at, 4]
+        multiply_transposed(below, below_columns, gradient, columns, kernel, inputs, size)
+        if past > 0:
+            moved = space.gradients[at + 1] + 4 * begin * columns
+            multiply_transposed(space.alike, space.square, gradient, columns, moved, past, size)
+            history = space.inputs[at] + 4 * begin * below_columns
+            add_product(below, below_columns, space.alike, space.square, history, past, size)
+        if net.levels[at, 2]:
+            mask(below, space.inputs[at] + 4 * row * below_columns, size * below_columns)
+    return is_finite
+
+
+@compiled
+def _at_base_parameters(net: Network, at: int, outputs: int, inputs: int, count: int) -> None:
+    layer = net.layers[at]
+    affine(
+        outputs, net.levels[at + 1, 1], inputs, net.levels[at, 1],
+        net.base + 4 * layer[0], layer[4], net.base + 4 * layer[1], count,
+    )  # fmt: skip
+
+
+@compiled
+def _add_moved(
+    net: Network, space: Samples, at: int, outputs: int, inputs: int, begin: int, past: int,
+    count: int,
+) -> None:  # fmt: skip
+    """Add what the client's rows so far have changed in a layer's outputs.
+
+    A bias is the kernel's row of an input that is always 1.
+    """
+    columns, below = net.levels[at + 1, 1], net.levels[at, 1]
+    history = space.inputs[at] + 4 * begin * below
+    multiply_transposed(space.alike, space.square, inputs, below, history, past, count)
+    add_number(space.alike, 1.0, count * space.square)
+    moved = space.gradients[at + 1] + 4 * begin * columns
+    add_product(outputs, columns, space.alike, space.square, moved, past, count)
+
+
+@compiled
+def _loss_after(
+    net: Network, space: Samples, begin: int, rows: int, count: int, found: Outcomes, n: int
+) -> float:
+    """Sum of the records' losses at the local parameters; notes the update's squared norm too."""
+    square = space.square
+    squared = 0.0
+    for at in range(net.top):
+        columns, below = net.levels[at + 1, 1], net.levels[at, 1]
+        history = space.inputs[at] + 4 * begin * below
+        moved = space.gradients[at + 1] + 4 * begin * columns
+        multiply_transposed(space.alike, square, history, below, history, rows, rows)
+        add_number(space.alike, 1.0, rows * square)
+        multiply_transposed(space.alike_gradients, square, moved, columns, moved, rows, rows)
         for i in range(rows):
-            for j in range(zeros.shape[1]):
-                zeros[0, j] += gradient[i, j]
+            squared += dot(space.alike + 4 * i * square, space.alike_gradients + 4 * i * square, rows)
+        outputs = space.at_base[at + 1]
+        if at == 0:
+            # In the order of the last epoch, as the rows are.
+            gather(outputs, space.base_sums, 4 * columns, net.order, count)
+            alike = space.alike + 4 * (rows - count) * square
+            add_product(outputs, columns, alike, square, moved, rows, count)
+        else:
+            inputs = space.at_base[at]
+            _at_base_parameters(net, at, outputs, inputs, count)
+            _add_moved(net, space, at, outputs, inputs, begin, rows, count)
+        if net.layers[at, 6]:
+            cut_off_negative(outputs, count * columns)
+    found.squared_norm[n] = max(squared, 0.0)
+    gather(net.labels, space.labels, 4 * net.tasks, net.order, count)
+    columns = net.levels[net.top, 1]
+    return loss(space.at_base[net.top], columns, net.labels, net.tasks, count)
+
+
+@compiled
+def _scale(net: Network, space: Samples, begin: int, rows: int, factor: float) -> None:
+    """Multiply the update that some rows make."""
+    for at in range(1, net.top + 1):
+        columns = net.levels[at, 1]
+        multiply(space.gradients[at] + 4 * begin * columns, factor, rows * columns)
+
+
+@compiled
+def _write_update(net: Network, space: Samples, rows: int) -> None:
+    """The update that the first ``rows`` make, into the local buffers."""
+    for at in range(net.top):
+        layer, columns = net.layers[at], net.levels[at + 1, 1]
+        kernel, bias = net.local + 4 * layer[0], net.local + 4 * layer[1]
+        fill(bias, 0.0, columns)
+        add_outer(
+            kernel, bias, 0, columns, space.inputs[at], net.levels[at, 1], layer[4],
+            space.gradients[at + 1], rows,
+        )  # fmt: skip
+        add_rows(bias, space.gradients[at + 1], columns, rows)

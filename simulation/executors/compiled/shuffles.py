@@ -10,9 +10,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from simulation.executors.compiled.compiling import compiled, entry
+from simulation.executors.compiled.memory import get_index, put_index
 
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 _WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
@@ -35,7 +35,7 @@ def _high_product(_context: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
 
 
 @compiled
-def _philox(counter: np.uint64, key_0: np.uint64, key_1: np.uint64, block: Any) -> None:  # noqa: ANN401
+def _philox(counter: np.uint64, key_0: np.uint64, key_1: np.uint64, block: int) -> None:
     """The four numbers of a counter below 2**64."""
     c_0, c_1, c_2, c_3 = counter, _NONE, _NONE, _NONE
     for _ in range(10):
@@ -44,15 +44,21 @@ def _philox(counter: np.uint64, key_0: np.uint64, key_1: np.uint64, block: Any) 
         c_0, c_1, c_2, c_3 = high_1 ^ c_1 ^ key_0, low_1, high_0 ^ c_3 ^ key_1, low_0
         key_0 += _WEYL[0]
         key_1 += _WEYL[1]
-    block[0], block[1], block[2], block[3] = c_0, c_1, c_2, c_3
+    put_index(block, 0, np.int64(c_0))
+    put_index(block, 1, np.int64(c_1))
+    put_index(block, 2, np.int64(c_2))
+    put_index(block, 3, np.int64(c_3))
 
 
 @entry
-def shuffled(order: NDArray[np.int64], count: int, seed: np.uint64, epoch: int) -> None:
-    """Write the epoch's order of ``count`` records into the front of ``order``."""
+def shuffled(order: int, count: int, seed: np.uint64, epoch: int, block: int) -> None:
+    """Write the epoch's order of ``count`` records to an address.
+
+    Args:
+        block: Address of room for four numbers.
+    """
     for i in range(count):
-        order[i] = i
-    block = np.empty(4, np.uint64)
+        put_index(order, i, i)
     drawn = 8  # 32-bit numbers taken from the block, which holds eight
     counter = _NONE
     for i in range(count - 1, 0, -1):
@@ -65,8 +71,10 @@ def shuffled(order: NDArray[np.int64], count: int, seed: np.uint64, epoch: int) 
                 counter += _ONE
                 _philox(counter, seed, np.uint64(epoch), block)
                 drawn = 0
-            pair = block[drawn >> 1]
+            pair = np.uint64(get_index(block, drawn >> 1))
             place = (pair if drawn & 1 == 0 else pair >> _HALF) & mask
             drawn += 1
         j = np.int64(place)
-        order[i], order[j] = order[j], order[i]
+        moved = get_index(order, i)
+        put_index(order, i, get_index(order, j))
+        put_index(order, j, moved)

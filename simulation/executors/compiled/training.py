@@ -12,9 +12,7 @@ from simulation.executors.compiled.clients import (
     Clients,
     Outcomes,
     Plan,
-    copy_update,
     sum_clients,
-    train_client,
 )
 from simulation.executors.compiled.layout import Layout
 from simulation.executors.compiled.network import Network
@@ -52,24 +50,34 @@ class CompiledTraining:
         self._plan = Plan(plan.local_epochs, plan.batch_size, plan.proximal_mu)
         most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
         self._layout = layout = Layout.of(model, min(plan.batch_size, most))
-        self._order = np.empty(most, np.int64)
-        table_rows = min(layout.table_rows, most * layout.slots)
+        rows = min(layout.table_rows, most * layout.slots)
+        buffers = {
+            "layers": np.array(layout.layers, np.int64),
+            "levels": np.array(layout.levels, np.int64),
+            "local": np.zeros(layout.padded, np.float32),
+            "values": np.zeros(layout.values, np.float32),
+            "gradients": np.zeros(layout.values, np.float32),
+            "labels": np.empty(layout.capacity * model.label_shape[0], np.float32),
+            "order": np.empty(most, np.int64),
+            "drawn": np.empty(4, np.uint64),
+            "table": np.empty(rows * layout.table_width, np.float32),
+            "row_of_id": np.full(layout.table_rows, -1, np.int32),
+            "used": np.empty(rows, np.int32),
+            "rows": np.empty(most * layout.slots, np.int32),
+        }
+        self._buffers = buffers
+        tables = {"layers", "levels"}
         self._network = Network(
             first=layout.first,
-            layers=np.array(layout.layers, np.int64),
-            levels=np.array(layout.levels, np.int64),
-            bag_bias=layout.bag_bias,
+            top=len(layout.layers),
+            size=layout.padded,
+            base=0,
+            base_table=0,
+            tasks=model.label_shape[0],
             slots=layout.slots,
-            base=np.empty(0, np.float32),
-            local=np.zeros(layout.padded, np.float32),
-            values=np.zeros(layout.values, np.float32),
-            gradients=np.zeros(layout.values, np.float32),
-            base_table=np.empty((0, 0), np.float32),
-            table=np.empty((table_rows, layout.table_width), np.float32),
-            row_of_id=np.full(layout.table_rows, -1, np.int32),
-            used=np.empty(table_rows, np.int32),
-            rows=np.empty((most if layout.slots else 0, layout.slots), np.int32),
-            labels=np.empty((layout.capacity, *model.label_shape), np.float32),
+            bag_bias=layout.bag_bias,
+            width=layout.table_width,
+            **{name: each if name in tables else each.ctypes.data for name, each in buffers.items()},
         )
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
@@ -78,16 +86,14 @@ class CompiledTraining:
 
     def train(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
-        network, clients = self._on(base), self._columns([task])
-        found = _outcomes(1)
-        train_client(network, self._plan, clients, 0, self._order, found)
+        clients, found = self._columns([task]), _outcomes(1)
+        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, 0, found)
         used, width = int(found.used[0]), self._layout.table_width
-        whole_table = self._layout.table_rows * width
-        delta = np.empty(self._parameters - whole_table + used * width, np.float32)
-        copy_update(network, used, delta)
+        table = self._buffers["table"][: used * width]
+        delta = np.concatenate([table, self._layout.unpack(self._buffers["local"])])
         rows = None
         if self._layout.table_rows:
-            ids = network.used[:used].astype(np.int64)
+            ids = self._buffers["used"][:used].astype(np.int64)
             ascending = np.argsort(ids)
             rows = ids[ascending]
             table = delta[: used * width].reshape(used, width)
@@ -111,12 +117,15 @@ class CompiledTraining:
             total: In wire order, shape ``(parameters,)``; changed in place.
         """
         clients, found = self._columns(tasks), _outcomes(len(tasks))
-        network = self._on(base)
-        sum_clients(network, self._plan, clients, self._order, SUMMABLE_NORM, total, found)
+        sum_clients(
+            self._on(base), self._plan, clients, SUMMABLE_NORM, total.ctypes.data, found
+        )
         return _statistics(tasks, clients, found)
 
     def _on(self, base: BaseVersion) -> Network:
-        return self._network._replace(base=base.packed, base_table=base.table)
+        return self._network._replace(
+            base=base.packed.ctypes.data, base_table=base.table.ctypes.data
+        )
 
     def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
         records = self._records
