@@ -17,7 +17,7 @@ from simulation.executors.compiled.training import BaseVersion, CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSum, GridSums
-from simulation.executors.paths import choose_path
+from simulation.executors.paths import TrainingPath, choose_path
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
@@ -29,15 +29,26 @@ class LocalExecutor:
     task is trained on one thread, from aligned copies of its records.
     """
 
-    def __init__(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        plan: LocalPlan,
+        records: ClientRecords,
+        path: TrainingPath | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            path: How to train; None means `choose_path`'s choice.
+        """
         self._model = model
         self._plan = plan
         self._records = records
         self._weights: dict[int, Tensor] = {}
-        self._path = choose_path(model, records)
+        self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
-        if self._path.name == "compiled":
-            self._compiled = CompiledTraining(model, plan, records)
+        if self.path.name == "compiled":
+            self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
         self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
         self._residuals = ClientResiduals()
@@ -76,20 +87,21 @@ class LocalExecutor:
         """`reduce`, as it can still be added to what others sum."""
         sums: dict[int, GridSum] = {}
         found: dict[str, UpdateStatistics] = {}
-        together: dict[int, list[TrainingTask]] = {}
+        together: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
         with one_thread():
             for task in tasks:
                 trained = self._kept.pop(task.task_id, None)
-                if trained is None and self._compiled is not None and self._plan.codec is None:
-                    together.setdefault(task.base_version, []).append(task)
+                base = self._summed_with(task) if trained is None else trained.again_from
+                if base is not None:
+                    together.setdefault(id(base), (base, []))[1].append(task)
                     continue
                 trained = trained or self._trained(task)
                 found[task.task_id] = trained.statistics
-                if trained.statistics.is_finite:
+                if trained.update is not None and trained.statistics.is_finite:
                     self._sum_of(task.base_version, sums).add_terms(trained.update, task.weight)
-            for version, group in together.items():
-                total = self._sum_of(version, sums).total
-                for statistics in self._compiled_sum(version, group, total):
+            for base, group in together.values():
+                total = self._sum_of(group[0].base_version, sums).total
+                for statistics in self._kernel().sum(base, group, total):
                     found[statistics.task_id] = statistics
         for task in tasks:
             if found[task.task_id].is_finite:
@@ -133,6 +145,11 @@ class LocalExecutor:
         return sums[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
+        if self._compiled is not None and self.path.in_samples[task.data_client]:
+            # Its update is rounded as part of its group's, so the group is trained again.
+            base = self._base(task.base_version)
+            (statistics,) = self._compiled.sum(base, [task], None)
+            return _Trained(task.base_version, statistics, None, base)
         update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
@@ -150,7 +167,7 @@ class LocalExecutor:
     def learned(self, task: TrainingTask) -> LocalUpdate:
         """What one task changes, before its update is compressed."""
         if self._compiled is not None:
-            return self._compiled.train(self._base(task.base_version), task)
+            return self._compiled.learned(self._base(task.base_version), task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ValueError(f"data client {task.data_client} has no records to train on")
@@ -164,16 +181,20 @@ class LocalExecutor:
             shuffle_seed=task.shuffle_seed,
         )
 
-    def _compiled_sum(
-        self, version: int, tasks: Sequence[TrainingTask], total: NDArray[np.float64]
-    ) -> Sequence[UpdateStatistics]:
+    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
+        """The version that a task is trained from together with others; None: by itself."""
+        if self._compiled is None or self._plan.codec is not None:
+            return None
+        return self._base(task.base_version)
+
+    def _kernel(self) -> CompiledTraining:
         if self._compiled is None:
-            raise ValueError("there is no compiled kernel")
-        return self._compiled.sum(self._base(version), tasks, total)
+            raise ValueError(f"{self._model.name} is not trained by the compiled kernel")
+        return self._compiled
 
     def _base(self, version: int) -> BaseVersion:
         if version not in self._bases:
-            self._bases[version] = self._compiled.base(self._weights[version].numpy())
+            self._bases[version] = self._kernel().base(self._weights[version].numpy())
         return self._bases[version]
 
     def _compressed(
@@ -191,6 +212,14 @@ class LocalExecutor:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
+    """A task whose update is wanted.
+
+    Attributes:
+        update: None for one that is trained again with those that it is summed with.
+        again_from: The version that is done from.
+    """
+
     base_version: int
     statistics: UpdateStatistics
-    update: LocalUpdate
+    update: LocalUpdate | None
+    again_from: BaseVersion | None = None

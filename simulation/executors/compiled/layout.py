@@ -103,11 +103,11 @@ class Layout:
         levels, values = [], 0
         cut_off = [kind == BAG, *(layer.activation == "relu" for layer in dense)]
         for width, relu in zip(widths, cut_off, strict=True):
-            levels.append(Level(values, _columns(width), int(relu), width))
-            values += records * _columns(width)
+            levels.append(Level(values, padded_columns(width), int(relu), width))
+            values += records * padded_columns(width)
         layers, padded = [], 0
         for layer, (inputs, outputs) in zip(dense, pairwise(widths), strict=True):
-            rows, columns = _up(inputs, ROWS), _columns(outputs)
+            rows, columns = _up(inputs, ROWS), padded_columns(outputs)
             bias = padded + rows * columns
             relu = int(layer.activation == "relu")
             layers.append(Layer(padded, bias, rows, columns, inputs, outputs, relu, wire))
@@ -185,6 +185,7 @@ def _up(count: int, to: int) -> int:
     return -(-count // to) * to
 
 
-def _columns(width: int) -> int:
+def padded_columns(width: int) -> int:
+    """Columns of a matrix in which rows of ``width`` floats are whole vectors."""
     columns = _up(width, LANES)
     return columns + LANES if columns % _ALIASED == 0 else columns

@@ -102,7 +102,18 @@ def add_outer(
     """
     row = 4 * columns
     _product(
-        out, row, start, 4 * start_columns, x, 4, 4 * x_columns, gradient, row, inputs, rows, columns
+        out,
+        row,
+        start,
+        4 * start_columns,
+        x,
+        4,
+        4 * x_columns,
+        gradient,
+        row,
+        inputs,
+        rows,
+        columns,
     )
 
 

@@ -240,7 +240,9 @@ def _loss_after(
         add_number(space.alike, 1.0, rows * square)
         multiply_transposed(space.alike_gradients, square, moved, columns, moved, rows, rows)
         for i in range(rows):
-            squared += dot(space.alike + 4 * i * square, space.alike_gradients + 4 * i * square, rows)
+            squared += dot(
+                space.alike + 4 * i * square, space.alike_gradients + 4 * i * square, rows
+            )
         outputs = space.at_base[at + 1]
         if at == 0:
             # In the order of the last epoch, as the rows are.

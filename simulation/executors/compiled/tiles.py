@@ -160,7 +160,17 @@ def _emit_dot_tile(module: ir.Module) -> ir.Function:
 def _fma_tile(vectors: int) -> Any:  # noqa: ANN401 - an intrinsic of Numba
     @intrinsic
     def fma_tile(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
-        _context, out, out_row, start, start_row, a, a_row, a_column, b, b_row, count  # noqa: ANN001
+        _context,
+        out,
+        out_row,
+        start,
+        start_row,
+        a,
+        a_row,
+        a_column,
+        b,
+        b_row,
+        count,  # noqa: ANN001
     ):
         """``out[i, j] = start[i, j] + sum over k < count of a[i, k] * b[k, j]``.
 

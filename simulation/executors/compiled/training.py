@@ -16,9 +16,18 @@ from simulation.executors.compiled.clients import (
 )
 from simulation.executors.compiled.layout import Layout
 from simulation.executors.compiled.network import Network
+from simulation.executors.compiled.sample_buffers import SampleBuffers
+from simulation.executors.compiled.sample_space import sum_samples
 from simulation.executors.executor import TrainingTask, UpdateStatistics
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate
+
+
+LANES = 8
+"""Clients trained in sample space are summed by the lane they are in, whatever executor has it."""
+
+GROUP_ROWS = 128
+"""Steps times records that are summed by one product; more do not make it faster."""
 
 
 class BaseVersion:
@@ -41,10 +50,21 @@ class CompiledTraining:
     Args:
         model: One that `why_not_compiled` has nothing against.
         records: In rows without gaps, float32 or int32 as the model takes them.
+        in_samples: Which data clients are trained in sample space, shape ``(clients,)``.
     """
 
-    def __init__(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        plan: LocalPlan,
+        records: ClientRecords,
+        in_samples: NDArray[np.bool_],
+    ) -> None:
         self._records = records
+        self._in_samples = in_samples
+        self._samples: SampleBuffers | None = None
+        counts = np.minimum(records.records, plan.max_records)
+        self._most_in_samples = int(counts[in_samples].max(initial=0))
         self._max_records = plan.max_records
         self._parameters = model.parameter_count
         self._plan = Plan(plan.local_epochs, plan.batch_size, plan.proximal_mu)
@@ -77,29 +97,31 @@ class CompiledTraining:
             slots=layout.slots,
             bag_bias=layout.bag_bias,
             width=layout.table_width,
-            **{name: each if name in tables else each.ctypes.data for name, each in buffers.items()},
+            **{
+                name: each if name in tables else each.ctypes.data for name, each in buffers.items()
+            },
         )
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
         """A version to train from; the weights must not change afterwards."""
         return BaseVersion(self._layout, weights)
 
-    def train(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
+    def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
         clients, found = self._columns([task]), _outcomes(1)
-        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, 0, found)
+        if self._in_samples[task.data_client]:
+            self._sum_samples(base, clients._replace(weight=np.ones(1)), None, found)
+        else:
+            self._sum_clients(base, clients, None, found)
         used, width = int(found.used[0]), self._layout.table_width
         table = self._buffers["table"][: used * width]
-        delta = np.concatenate([table, self._layout.unpack(self._buffers["local"])])
         rows = None
         if self._layout.table_rows:
             ids = self._buffers["used"][:used].astype(np.int64)
             ascending = np.argsort(ids)
-            rows = ids[ascending]
-            table = delta[: used * width].reshape(used, width)
-            table[:] = table[ascending]
+            rows, table = ids[ascending], table.reshape(used, width)[ascending].ravel()
         return LocalUpdate(
-            delta=delta,
+            delta=np.concatenate([table, self._layout.unpack(self._buffers["local"])]),
             rows=rows,
             row_width=width,
             num_examples=int(clients.count[0]),
@@ -109,18 +131,56 @@ class CompiledTraining:
         )
 
     def sum(
-        self, base: BaseVersion, tasks: Sequence[TrainingTask], total: NDArray[np.float64]
+        self, base: BaseVersion, tasks: Sequence[TrainingTask], total: NDArray[np.float64] | None
     ) -> list[UpdateStatistics]:
         """Train tasks of one base version and add their finite updates up.
 
+        Those trained in sample space are summed in an order of their own, lane by lane: the sum of
+        a lane is rounded as it would be in any other process.
+
         Args:
-            total: In wire order, shape ``(parameters,)``; changed in place.
+            total: In wire order, shape ``(parameters,)``; changed in place. None for none.
         """
-        clients, found = self._columns(tasks), _outcomes(len(tasks))
-        sum_clients(
-            self._on(base), self._plan, clients, SUMMABLE_NORM, total.ctypes.data, found
-        )
-        return _statistics(tasks, clients, found)
+        statistics: list[UpdateStatistics] = []
+        groups: dict[int, list[TrainingTask]] = {}
+        for task in tasks:
+            lane = task.data_client % LANES if self._in_samples[task.data_client] else -1
+            groups.setdefault(lane, []).append(task)
+        for lane, group in groups.items():
+            if lane >= 0:
+                group.sort(key=lambda task: (task.data_client, task.task_id))
+            clients, found = self._columns(group), _outcomes(len(group))
+            train = self._sum_clients if lane < 0 else self._sum_samples
+            train(base, clients, total, found)
+            statistics += _statistics(group, clients, found)
+        return statistics
+
+    def _sum_clients(
+        self,
+        base: BaseVersion,
+        clients: Clients,
+        total: NDArray[np.float64] | None,
+        found: Outcomes,
+    ) -> None:
+        address = 0 if total is None else total.ctypes.data
+        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, address, found)
+
+    def _sum_samples(
+        self,
+        base: BaseVersion,
+        clients: Clients,
+        total: NDArray[np.float64] | None,
+        found: Outcomes,
+    ) -> None:
+        if self._samples is None:
+            most = self._most_in_samples
+            rows = most * self._plan.epochs
+            self._samples = SampleBuffers(self._layout, rows, most, GROUP_ROWS)
+        address = 0 if total is None else total.ctypes.data
+        sum_samples(
+            self._on(base)._replace(labels=self._samples.step_labels), self._samples.addresses,
+            self._plan, clients, GROUP_ROWS, SUMMABLE_NORM, address, found,
+        )  # fmt: skip
 
     def _on(self, base: BaseVersion) -> Network:
         return self._network._replace(
