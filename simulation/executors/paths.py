@@ -61,7 +61,7 @@ class TrainingPath:
 def choose_path(model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> TrainingPath:
     """The fastest way that gives a job's updates."""
     nobody = np.zeros(len(records), np.bool_)
-    against = why_not_compiled(model) or why_records_do_not_fit(records)
+    against = why_not_compiled(model) or why_records_do_not_fit(model, records)
     if against is not None:
         return TrainingPath("layers", f"in {model.name} {against}", nobody)
     if plan.codec is not None or model.parameter_count <= _SMALL:

@@ -79,6 +79,8 @@ def sum_clients(
     """
     for n in range(len(clients.count)):
         used = _train_client(net, plan, clients, n, found)
+        if used < 0:
+            return
         if total != 0 and is_summable(clients, found, n, limit):
             add_update(net, used, clients.weight[n], total)
 
@@ -91,7 +93,7 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
     the loss before, and leaves the values of the first step where the step needs them.
 
     Returns:
-        Rows of the table that its records use.
+        Rows of the table that its records use; -1 if one is beyond the table.
     """
     x, y, count = clients.x[n], clients.y[n], clients.count[n]
     logits, columns = net.values + 4 * net.levels[net.top, 0], net.levels[net.top, 1]
@@ -99,6 +101,8 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
     pull = clients.rate[n] * plan.proximal_mu
     used = 0 if net.first == FEATURES else number_rows(net, x, count)
     found.diverged[n], found.used[n] = 0, used
+    if used < 0:
+        return used
     batches = (count + plan.batch - 1) // plan.batch
     before, after = 0.0, 0.0
     # Passes over all batches: backwards for the losses before, then the epochs, then those after.

@@ -22,15 +22,20 @@ from simulation.executors.compiled.network import Network
 
 @compiled
 def number_rows(net: Network, x: int, count: int) -> int:
-    """Copy the table rows that a client's records use; returns how many there are.
+    """Copy the table rows that a client's records use; returns how many there are, or -1.
+
+    -1 means that an id is beyond the table.
 
     Args:
         x: Address of its ids, int32, ``(count, slots)``.
     """
     row_bytes = 4 * net.width
-    used = 0
+    used, beyond = 0, False
     for i in range(count * net.slots):
         identity = np.int64(get_id(x, i))
+        if identity >= net.table_rows:
+            beyond = True
+            identity = np.int64(-1)
         row = np.int64(-1)
         if identity >= 0:
             row = np.int64(get_id(net.row_of_id, identity))
@@ -43,7 +48,7 @@ def number_rows(net: Network, x: int, count: int) -> int:
         put_id(net.rows, i, np.int32(row))
     for row in range(used):
         put_id(net.row_of_id, np.int64(get_id(net.used, row)), np.int32(-1))
-    return used
+    return -1 if beyond else used
 
 
 @compiled

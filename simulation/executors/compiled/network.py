@@ -32,6 +32,7 @@ class Network(NamedTuple):
         slots: See `Layout.slots`.
         bag_bias: Offset of a bag's bias.
         width: Columns of the first layer's table.
+        table_rows: Rows of it.
         base_table: That table at the base version.
         table: The client's rows of it.
         row_of_id: Row of ``table`` that an id has, or -1, int32.
@@ -55,6 +56,7 @@ class Network(NamedTuple):
     slots: int
     bag_bias: int
     width: int
+    table_rows: int
     base_table: int
     table: int
     row_of_id: int

@@ -255,7 +255,7 @@ def _loss_after(
             _add_moved(net, space, at, outputs, inputs, begin, rows, count)
         if net.layers[at, 6]:
             cut_off_negative(outputs, count * columns)
-    found.squared_norm[n] = max(squared, 0.0)
+    found.squared_norm[n] = 0.0 if squared < 0.0 else squared  # NaN stays
     gather(net.labels, space.labels, 4 * net.tasks, net.order, count)
     columns = net.levels[net.top, 1]
     return loss(space.at_base[net.top], columns, net.labels, net.tasks, count)

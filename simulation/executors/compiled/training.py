@@ -63,6 +63,7 @@ class CompiledTraining:
         self._records = records
         self._in_samples = in_samples
         self._samples: SampleBuffers | None = None
+        _require_rows(records)
         counts = np.minimum(records.records, plan.max_records)
         self._most_in_samples = int(counts[in_samples].max(initial=0))
         self._max_records = plan.max_records
@@ -97,6 +98,7 @@ class CompiledTraining:
             slots=layout.slots,
             bag_bias=layout.bag_bias,
             width=layout.table_width,
+            table_rows=layout.table_rows,
             **{
                 name: each if name in tables else each.ctypes.data for name, each in buffers.items()
             },
@@ -113,6 +115,7 @@ class CompiledTraining:
             self._sum_samples(base, clients._replace(weight=np.ones(1)), None, found)
         else:
             self._sum_clients(base, clients, None, found)
+        self._check_ids([task], found)
         used, width = int(found.used[0]), self._layout.table_width
         table = self._buffers["table"][: used * width]
         rows = None
@@ -152,6 +155,7 @@ class CompiledTraining:
             clients, found = self._columns(group), _outcomes(len(group))
             train = self._sum_clients if lane < 0 else self._sum_samples
             train(base, clients, total, found)
+            self._check_ids(group, found)
             statistics += _statistics(group, clients, found)
         return statistics
 
@@ -182,6 +186,13 @@ class CompiledTraining:
             self._plan, clients, GROUP_ROWS, SUMMABLE_NORM, address, found,
         )  # fmt: skip
 
+    def _check_ids(self, tasks: Sequence[TrainingTask], found: Outcomes) -> None:
+        if found.used.min(initial=0) < 0:
+            client = tasks[int(found.used.argmin())].data_client
+            raise ValueError(
+                f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
+            )
+
     def _on(self, base: BaseVersion) -> Network:
         return self._network._replace(
             base=base.packed.ctypes.data, base_table=base.table.ctypes.data
@@ -206,14 +217,29 @@ class CompiledTraining:
         )
 
 
-def why_records_do_not_fit(records: ClientRecords) -> str | None:
+def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:
     """Why the kernel cannot read records where they lie, or None if it can."""
-    for name, array, kinds in (("x", records.x, "fi"), ("y", records.y, "f")):
-        if array.dtype.itemsize != 4 or array.dtype.kind not in kinds:
-            return f"{name} is {array.dtype}"
-        if not array.flags.c_contiguous or not array.dtype.isnative:
+    dtype = np.dtype(np.float32 if model.ids is None else np.int32)
+    for name, array, kind, shape in (
+        ("x", records.x, dtype, model.input.shape),
+        ("y", records.y, np.dtype(np.float32), model.label_shape),
+    ):
+        if array.dtype != kind or array.shape[1:] != shape:
+            return f"{name} is {array.dtype}{array.shape[1:]} a record"
+        if not array.flags.c_contiguous:
             return f"{name} does not lie in rows without gaps"
     return None
+
+
+def _require_rows(records: ClientRecords) -> None:
+    """Refuse rows that are not there: the kernel reads where it is told to."""
+    ends = records.first_row + records.records
+    if (ends > min(len(records.x), len(records.y))).any():
+        client = int(np.argmax(ends))
+        raise ValueError(
+            f"data client {client} has rows up to {ends[client]}, of {len(records.x)} records and "
+            f"{len(records.y)} labels"
+        )
 
 
 def _outcomes(tasks: int) -> Outcomes:
