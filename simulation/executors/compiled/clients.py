@@ -21,7 +21,7 @@ class Clients(NamedTuple):
     Attributes:
         x: Address of its first record, int64.
         y: Address of its first label, int64.
-        count: Its records, at least 1.
+        records: How many it has, at least 1.
         rate: Learning rate, float64.
         seed: Of the order of its records, uint64.
         weight: Of its update in the sum, float64.
@@ -29,7 +29,7 @@ class Clients(NamedTuple):
 
     x: NDArray[np.int64]
     y: NDArray[np.int64]
-    count: NDArray[np.int64]
+    records: NDArray[np.int64]
     rate: NDArray[np.float64]
     seed: NDArray[np.uint64]
     weight: NDArray[np.float64]
@@ -77,7 +77,7 @@ def sum_clients(
         total: Address of the sum, float64, in wire order; changed in place. 0 for none: then the
             last task's update is left in the local buffers.
     """
-    for n in range(len(clients.count)):
+    for n in range(len(clients.records)):
         used = _train_client(net, plan, clients, n, found)
         if used < 0:
             return
@@ -95,7 +95,7 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
     Returns:
         Rows of the table that its records use; -1 if one is beyond the table.
     """
-    x, y, count = clients.x[n], clients.y[n], clients.count[n]
+    x, y, count = clients.x[n], clients.y[n], clients.records[n]
     logits, columns = net.values + 4 * net.levels[net.top, 0], net.levels[net.top, 1]
     gradient = net.gradients + 4 * net.levels[net.top, 0]
     pull = clients.rate[n] * plan.proximal_mu
@@ -137,7 +137,7 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
     found.loss_after[n] = after / count
     squared = subtract(net.local, net.base, net.size)
     for row in range(used):
-        base = net.base_table + 4 * net.width * np.int64(get_id(net.used, row))
+        base = net.base_table + 4 * net.width * int(get_id(net.used, row))
         squared += subtract(net.table + 4 * net.width * row, base, net.width)
     found.squared_norm[n] = squared
     return used
@@ -146,10 +146,10 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
 @compiled
 def order_of(net: Network, plan: Plan, clients: Clients, n: int, epoch: int) -> None:
     """Write the epoch's order; of a single batch it does not matter."""
-    if clients.count[n] > plan.batch:
-        shuffled(net.order, clients.count[n], clients.seed[n], epoch, net.drawn)
+    if clients.records[n] > plan.batch:
+        shuffled(net.order, clients.records[n], clients.seed[n], epoch, net.drawn)
     else:
-        for i in range(clients.count[n]):
+        for i in range(clients.records[n]):
             put_index(net.order, i, i)
 
 
@@ -164,7 +164,7 @@ def is_summable(clients: Clients, found: Outcomes, n: int, limit: float) -> bool
 def add_update(net: Network, used: int, weight: float, total: int) -> None:
     """Add the update in the local buffers to a sum, in wire order."""
     for row in range(used):
-        place = np.int64(get_id(net.used, row)) * net.width
+        place = int(get_id(net.used, row)) * net.width
         add_on_grid(total + 8 * place, net.table + 4 * net.width * row, weight, net.width)
     if net.first == BAG:
         place = net.layers[0, 7] - net.width

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.extending import intrinsic
 
 Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
@@ -31,6 +32,11 @@ def compiled_reordered(function: Compiled) -> Compiled:
     return _decorated(function, {"contract", "reassoc", "nsz"})
 
 
+def instruction(typed: Callable[..., Any]) -> Any:  # noqa: ANN401 - Numba's intrinsics have no types
+    """A function that writes its instructions itself, put where it is called."""
+    return intrinsic(typed)
+
+
 def entry(function: Compiled) -> Compiled:
     """As `compiled`, for a function that Python calls."""
     return _decorated(function, {"contract"}, from_python=True)
@@ -39,7 +45,8 @@ def entry(function: Compiled) -> Compiled:
 def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False) -> Compiled:
     folder = cache_folder()
     with _cached_in(folder):
-        decorate = numba.njit(
+        njit: Any = numba.njit
+        decorate = njit(
             cache=folder is not None,
             fastmath=fast,
             error_model="numpy",
@@ -53,12 +60,13 @@ def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False)
 
 def cache_folder() -> Path | None:
     """Where machine code is kept between processes; None if no such folder can be written to."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(home) / "flint" / "compiled" / _digest()
+    home = os.environ.get("XDG_CACHE_HOME")
+    root = Path(home) if home else Path.home() / ".cache"
+    folder = root / "flint" / "compiled" / _digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return None
+        return None  # each process compiles for itself
     return folder if os.access(folder, os.W_OK) else None
 
 
@@ -72,10 +80,11 @@ def _digest() -> str:
 @contextlib.contextmanager
 def _cached_in(folder: Path | None) -> Iterator[None]:
     """Numba takes a function's folder from its configuration when the function is decorated."""
-    before = numba.config.CACHE_DIR
+    config: Any = numba.config
+    before = config.CACHE_DIR
     if folder is not None:
-        numba.config.CACHE_DIR = str(folder)
+        config.CACHE_DIR = str(folder)
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before

@@ -32,13 +32,13 @@ def number_rows(net: Network, x: int, count: int) -> int:
     row_bytes = 4 * net.width
     used, beyond = 0, False
     for i in range(count * net.slots):
-        identity = np.int64(get_id(x, i))
+        identity = int(get_id(x, i))
         if identity >= net.table_rows:
             beyond = True
-            identity = np.int64(-1)
-        row = np.int64(-1)
+            identity = -1
+        row = -1
         if identity >= 0:
-            row = np.int64(get_id(net.row_of_id, identity))
+            row = int(get_id(net.row_of_id, identity))
             if row < 0:
                 row = used
                 put_id(net.row_of_id, identity, np.int32(row))
@@ -47,7 +47,7 @@ def number_rows(net: Network, x: int, count: int) -> int:
                 used += 1
         put_id(net.rows, i, np.int32(row))
     for row in range(used):
-        put_id(net.row_of_id, np.int64(get_id(net.used, row)), np.int32(-1))
+        put_id(net.row_of_id, int(get_id(net.used, row)), np.int32(-1))
     return -1 if beyond else used
 
 
@@ -75,7 +75,7 @@ def take(net: Network, weights: int, x: int, y: int, begin: int, count: int) -> 
             move(into, weights + 4 * net.bag_bias, row_bytes)
             share = _slot_weight(net, rows)
         for slot in range(net.slots):
-            row = np.int64(get_id(rows, slot))
+            row = int(get_id(rows, slot))
             if net.first == BAG:
                 if row >= 0:
                     add(into, net.table + row * row_bytes, share, net.width)
@@ -97,7 +97,7 @@ def step_table(
     bias = 4 * net.bag_bias
     if pull != 0.0:
         for row in range(used):
-            base = net.base_table + np.int64(get_id(net.used, row)) * row_bytes
+            base = net.base_table + int(get_id(net.used, row)) * row_bytes
             pull_back(net.table + row * row_bytes, base, pull, net.width)
         pull_back(source + bias, net.base + bias, pull, columns)
     if net.first == BAG:
@@ -111,7 +111,7 @@ def step_table(
         if net.first == BAG:
             share = _slot_weight(net, rows)
         for slot in range(net.slots):
-            row = np.int64(get_id(rows, slot))
+            row = int(get_id(rows, slot))
             if row >= 0:
                 of_slot = of_record if net.first == BAG else of_record + slot * row_bytes
                 add(net.table + row * row_bytes, of_slot, share, net.width)

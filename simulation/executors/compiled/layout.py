@@ -101,9 +101,9 @@ class Layout:
 
         records = _up(capacity, ROWS)
         levels, values = [], 0
-        cut_off = [kind == BAG, *(layer.activation == "relu" for layer in dense)]
-        for width, relu in zip(widths, cut_off, strict=True):
-            levels.append(Level(values, padded_columns(width), int(relu), width))
+        is_cut_off = [kind == BAG, *(layer.activation == "relu" for layer in dense)]
+        for width, cut_off in zip(widths, is_cut_off, strict=True):
+            levels.append(Level(values, padded_columns(width), int(cut_off), width))
             values += records * padded_columns(width)
         layers, padded = [], 0
         for layer, (inputs, outputs) in zip(dense, pairwise(widths), strict=True):

@@ -4,18 +4,21 @@ The buffers are numpy arrays that `simulation.executors.compiled.training` owns.
 alone go through the kernel, as Numba's own arrays make it ten times longer to compile.
 """
 
+# ruff: noqa: ANN401, ARG001 - what Numba calls by its own types names arguments it does not use
+
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from simulation.executors.compiled.compiling import instruction
 
 
-def _loader(kind: ir.Type, numba_kind: Any) -> Any:  # noqa: ANN401 - types of llvmlite and Numba
-    @intrinsic
-    def load(_context: Any, address: Any, index: Any) -> Any:  # noqa: ANN401
-        def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:  # noqa: ANN401
+def _loader(kind: Any, numba_kind: Any) -> Any:
+    @instruction
+    def load(_context: Any, address: Any, index: Any) -> Any:
+        def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
             base = builder.inttoptr(arguments[0], kind.as_pointer())
             return builder.load(builder.gep(base, [arguments[1]]))
 
@@ -24,10 +27,10 @@ def _loader(kind: ir.Type, numba_kind: Any) -> Any:  # noqa: ANN401 - types of l
     return load
 
 
-def _storer(kind: ir.Type, numba_kind: Any) -> Any:  # noqa: ANN401
-    @intrinsic
-    def store(_context: Any, address: Any, index: Any, value: Any) -> Any:  # noqa: ANN401
-        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:  # noqa: ANN401
+def _storer(kind: Any, numba_kind: Any) -> Any:
+    @instruction
+    def store(_context: Any, address: Any, index: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
             base = builder.inttoptr(arguments[0], kind.as_pointer())
             builder.store(arguments[2], builder.gep(base, [arguments[1]]))
             return context.get_dummy_value()
@@ -55,14 +58,15 @@ put_id = _storer(ir.IntType(32), types.int32)
 """An int32."""
 
 
-@intrinsic
-def move(_context: Any, to: Any, source: Any, size: Any) -> Any:  # noqa: ANN401
+@instruction
+def move(_context: Any, to: Any, source: Any, size: Any) -> Any:
     """Copy ``size`` bytes to one address from another."""
 
-    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         pointer = ir.IntType(8).as_pointer()
-        addresses = [builder.inttoptr(address, pointer) for address in arguments[:2]]
-        cgutils.raw_memcpy(builder, *addresses, arguments[2], 1)
+        into, of = (builder.inttoptr(address, pointer) for address in arguments[:2])
+        copy: Any = cgutils.raw_memcpy
+        copy(builder, into, of, arguments[2], 1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate

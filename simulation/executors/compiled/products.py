@@ -22,7 +22,7 @@ _DEPTH = 128
 
 
 @compiled
-def _product(  # noqa: PLR0913 - addresses and strides, in bytes
+def _product(
     out: int, out_row: int, start: int, start_row: int, a: int, a_row: int, a_column: int,
     b: int, b_row: int, rows: int, depth: int, columns: int,
 ) -> None:  # fmt: skip

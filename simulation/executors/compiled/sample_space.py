@@ -88,12 +88,12 @@ def sum_samples(
         total: See `clients.sum_clients`.
     """
     filled = 0
-    for n in range(len(clients.count)):
+    for n in range(len(clients.records)):
         rows = _train_in_samples(net, space, plan, clients, n, filled, found)
         if is_summable(clients, found, n, limit) or total == 0:
             _scale(net, space, filled, rows, clients.weight[n])
             filled += rows
-        if filled > 0 and (filled >= group_rows or n == len(clients.count) - 1):
+        if filled > 0 and (filled >= group_rows or n == len(clients.records) - 1):
             _write_update(net, space, filled)
             if total != 0:
                 add_update(net, 0, 1.0, total)
@@ -108,7 +108,7 @@ def _train_in_samples(
 
     Its update is then ``inputs.T @ gradients`` of these rows.
     """
-    count, rate = clients.count[n], clients.rate[n]
+    count, rate = clients.records[n], clients.rate[n]
     keep = 1.0 - rate * plan.proximal_mu
     found.diverged[n], found.used[n] = 0, 0
     found.loss_before[n] = _values_at_base(net, space, clients, n) / count
@@ -133,7 +133,7 @@ def _train_in_samples(
 @compiled
 def _values_at_base(net: Network, space: Samples, clients: Clients, n: int) -> float:
     """Values of a client's records at the base version; returns the sum of their losses."""
-    count, width = clients.count[n], net.levels[0, 3]
+    count, width = clients.records[n], net.levels[0, 3]
     for i in range(count):
         into = space.at_base[0] + 4 * i * net.levels[0, 1]
         move(into, clients.x[n] + 4 * width * i, 4 * width)

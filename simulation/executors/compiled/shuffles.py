@@ -4,14 +4,15 @@ Philox4x64-10 (Salmon et al., SC 2011) as numpy seeds it by a key, and numpy's p
 from the end, their places drawn from the low bits of 32-bit numbers, those too large drawn again.
 """
 
+# ruff: noqa: ANN401, ARG001 - what Numba calls by its own types names arguments it does not use
+
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from simulation.executors.compiled.compiling import compiled, entry
+from simulation.executors.compiled.compiling import compiled, entry, instruction
 from simulation.executors.compiled.memory import get_index, put_index
 
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
@@ -21,11 +22,11 @@ _ONE = np.uint64(1)
 _NONE = np.uint64(0)
 
 
-@intrinsic
-def _high_product(_context: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
+@instruction
+def _high_product(_context: Any, left: Any, right: Any) -> Any:
     """Upper 64 bits of the product of two 64-bit numbers."""
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
         factors = [builder.zext(argument, wide) for argument in arguments]
         product = builder.mul(*factors)

@@ -8,12 +8,15 @@ An element of `fma_tile`'s output is summed in the order of ``k``, one fused mul
 it does not depend on the tile it falls in, nor on the width of the processor's vectors.
 """
 
+# ruff: noqa: ANN401, ARG001 - what Numba calls by its own types names arguments it does not use
+
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from simulation.executors.compiled.compiling import instruction
 
 LANES = 16
 """Floats a vector. Narrower processors take it in two or four."""
@@ -28,14 +31,14 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 _VECTOR_BYTES = 4 * LANES
 
 
-def _number(value: int) -> ir.Constant:
+def _number(value: int) -> Any:
     return ir.Constant(_INT, value)
 
 
 class _Emitter:
     """Instructions of one function."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: int) -> None:
+    def __init__(self, module: Any, name: str, arguments: int) -> None:
         kind = ir.FunctionType(ir.VoidType(), [_INT] * arguments)
         self.function = ir.Function(module, kind, name)
         self.function.linkage = "internal"
@@ -45,39 +48,39 @@ class _Emitter:
         kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
         self._fma = module.globals.get(fma) or ir.Function(module, kind, fma)
 
-    def at(self, address: Any, *offsets: Any) -> Any:  # noqa: ANN401 - values of llvmlite
+    def at(self, address: Any, *offsets: Any) -> Any:
         for offset in offsets:
             address = self.build.add(address, offset)
         return address
 
-    def times(self, stride: Any, count: int) -> Any:  # noqa: ANN401
+    def times(self, stride: Any, count: int) -> Any:
         return self.build.mul(stride, _number(count))
 
-    def load(self, address: Any, kind: ir.Type = _VECTOR) -> Any:  # noqa: ANN401
+    def load(self, address: Any, kind: Any = _VECTOR) -> Any:
         pointer = self.build.inttoptr(address, kind.as_pointer())
         return self.build.load(pointer, align=4)
 
-    def store(self, value: Any, address: Any) -> None:  # noqa: ANN401
+    def store(self, value: Any, address: Any) -> None:
         pointer = self.build.inttoptr(address, value.type.as_pointer())
         self.build.store(value, pointer, align=4)
 
-    def repeat(self, number: Any) -> Any:  # noqa: ANN401
+    def repeat(self, number: Any) -> Any:
         """A vector of one number."""
         nothing = ir.Constant(_VECTOR, ir.Undefined)
         first = self.build.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
         return self.lanes(first, nothing, [0] * LANES)
 
-    def lanes(self, low: Any, high: Any, chosen: list[int]) -> Any:  # noqa: ANN401
+    def lanes(self, low: Any, high: Any, chosen: list[int]) -> Any:
         """Lanes of two vectors, those of the second counted on."""
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
         return self.build.shuffle_vector(low, high, mask)
 
-    def fma(self, left: Any, right: Any, sum_: Any) -> Any:  # noqa: ANN401
+    def fma(self, left: Any, right: Any, sum_: Any) -> Any:
         return self.build.call(self._fma, [left, right, sum_])
 
     def loop(
         self,
-        count: Any,  # noqa: ANN401
+        count: Any,
         start: list[Any],
         body: Callable[[Any, list[Any]], list[Any]],
     ) -> list[Any]:
@@ -101,17 +104,20 @@ class _Emitter:
         return changed
 
 
-def _emit_fma_tile(module: ir.Module, vectors: int) -> ir.Function:
+def _emit_fma_tile(module: Any, vectors: int) -> Any:
     name = f"flint.fma_tile.{vectors}"
     if name in module.globals:
         return module.globals[name]
     emit = _Emitter(module, name, 10)
     out, out_row, start, start_row, a, a_row, a_column, b, b_row, count = emit.function.args
     places = [(i, v) for i in range(ROWS) for v in range(vectors)]
-    sums = [emit.load(emit.at(start, emit.times(start_row, i), _number(v * 64))) for i, v in places]
+    sums = [
+        emit.load(emit.at(start, emit.times(start_row, i), _number(v * _VECTOR_BYTES)))
+        for i, v in places
+    ]
     rows = [emit.at(a, emit.times(a_row, i)) for i in range(ROWS)]
 
-    def accumulate(_: Any, values: list[Any]) -> list[Any]:  # noqa: ANN401
+    def accumulate(_: Any, values: list[Any]) -> list[Any]:
         of_a, of_b, *sums = values
         right = [emit.load(emit.at(of_b, _number(v * _VECTOR_BYTES))) for v in range(vectors)]
         left = [emit.repeat(emit.load(emit.at(row, of_a), _FLOAT)) for row in rows]
@@ -125,7 +131,7 @@ def _emit_fma_tile(module: ir.Module, vectors: int) -> ir.Function:
     return emit.function
 
 
-def _emit_dot_tile(module: ir.Module) -> ir.Function:
+def _emit_dot_tile(module: Any) -> Any:
     name = "flint.dot_tile"
     if name in module.globals:
         return module.globals[name]
@@ -134,7 +140,7 @@ def _emit_dot_tile(module: ir.Module) -> ir.Function:
     rows_a = [emit.at(a, emit.times(a_row, i)) for i in range(ROWS)]
     rows_b = [emit.at(b, emit.times(b_row, i)) for i in range(ROWS)]
 
-    def accumulate(index: Any, sums: list[Any]) -> list[Any]:  # noqa: ANN401
+    def accumulate(index: Any, sums: list[Any]) -> list[Any]:
         here = emit.times(index, _VECTOR_BYTES)
         left = [emit.load(emit.at(row, here)) for row in rows_a]
         right = [emit.load(emit.at(row, here)) for row in rows_b]
@@ -157,28 +163,28 @@ def _emit_dot_tile(module: ir.Module) -> ir.Function:
     return emit.function
 
 
-def _fma_tile(vectors: int) -> Any:  # noqa: ANN401 - an intrinsic of Numba
-    @intrinsic
-    def fma_tile(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
-        _context,
-        out,
-        out_row,
-        start,
-        start_row,
-        a,
-        a_row,
-        a_column,
-        b,
-        b_row,
-        count,  # noqa: ANN001
-    ):
+def _fma_tile(vectors: int) -> Any:
+    @instruction
+    def fma_tile(
+        _context: Any,
+        out: Any,
+        out_row: Any,
+        start: Any,
+        start_row: Any,
+        a: Any,
+        a_row: Any,
+        a_column: Any,
+        b: Any,
+        b_row: Any,
+        count: Any,
+    ) -> Any:
         """``out[i, j] = start[i, j] + sum over k < count of a[i, k] * b[k, j]``.
 
         Addresses and strides in bytes; ``i`` below `ROWS`, ``j`` below the tile's columns. The
         stride of ``a``'s columns is free, so ``a`` may be a transpose; ``start`` may be ``out``.
         """
 
-        def generate(context, builder, _signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
             builder.call(_emit_fma_tile(builder.module, vectors), arguments)
             return context.get_dummy_value()
 
@@ -190,11 +196,13 @@ def _fma_tile(vectors: int) -> Any:  # noqa: ANN401 - an intrinsic of Numba
 fma_tile_1, fma_tile_2, fma_tile_3, fma_tile_4 = (_fma_tile(vectors) for vectors in (1, 2, 3, 4))
 
 
-@intrinsic
-def dot_tile(_context, out, out_row, a, a_row, b, b_row, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@instruction
+def dot_tile(
+    _context: Any, out: Any, out_row: Any, a: Any, a_row: Any, b: Any, b_row: Any, count: Any
+) -> Any:
     """``out[i, j] = sum over k < count * LANES of a[i, k] * b[j, k]``; i and j below `ROWS`."""
 
-    def generate(context, builder, _signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         builder.call(_emit_dot_tile(builder.module), arguments)
         return context.get_dummy_value()
 

@@ -22,7 +22,6 @@ from simulation.executors.executor import TrainingTask, UpdateStatistics
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate
 
-
 LANES = 8
 """Clients trained in sample space are summed by the lane they are in, whatever executor has it."""
 
@@ -72,9 +71,7 @@ class CompiledTraining:
         most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
         self._layout = layout = Layout.of(model, min(plan.batch_size, most))
         rows = min(layout.table_rows, most * layout.slots)
-        buffers = {
-            "layers": np.array(layout.layers, np.int64),
-            "levels": np.array(layout.levels, np.int64),
+        buffers: dict[str, NDArray[Any]] = {
             "local": np.zeros(layout.padded, np.float32),
             "values": np.zeros(layout.values, np.float32),
             "gradients": np.zeros(layout.values, np.float32),
@@ -87,10 +84,12 @@ class CompiledTraining:
             "rows": np.empty(most * layout.slots, np.int32),
         }
         self._buffers = buffers
-        tables = {"layers", "levels"}
+        addresses: dict[str, Any] = {name: each.ctypes.data for name, each in buffers.items()}
         self._network = Network(
             first=layout.first,
             top=len(layout.layers),
+            layers=np.array(layout.layers, np.int64),
+            levels=np.array(layout.levels, np.int64),
             size=layout.padded,
             base=0,
             base_table=0,
@@ -99,9 +98,7 @@ class CompiledTraining:
             bag_bias=layout.bag_bias,
             width=layout.table_width,
             table_rows=layout.table_rows,
-            **{
-                name: each if name in tables else each.ctypes.data for name, each in buffers.items()
-            },
+            **addresses,
         )
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
@@ -127,7 +124,7 @@ class CompiledTraining:
             delta=np.concatenate([table, self._layout.unpack(self._buffers["local"])]),
             rows=rows,
             row_width=width,
-            num_examples=int(clients.count[0]),
+            num_examples=int(clients.records[0]),
             norm=float(np.sqrt(found.squared_norm[0])),
             loss_before=float(found.loss_before[0]),
             loss_after=float(found.loss_after[0]),
@@ -210,7 +207,7 @@ class CompiledTraining:
         return Clients(
             x=records.x.ctypes.data + row * records.x.strides[0],
             y=records.y.ctypes.data + row * records.y.strides[0],
-            count=count,
+            records=count,
             rate=np.array([task.learning_rate for task in tasks], np.float64),
             seed=np.array([task.shuffle_seed for task in tasks], np.uint64),
             weight=np.array([task.weight for task in tasks], np.float64),
@@ -244,8 +241,11 @@ def _require_rows(records: ClientRecords) -> None:
 
 def _outcomes(tasks: int) -> Outcomes:
     return Outcomes(
-        *(np.empty(tasks, np.float64) for _ in range(3)),
-        *(np.zeros(tasks, np.int64) for _ in range(2)),
+        loss_before=np.empty(tasks, np.float64),
+        loss_after=np.empty(tasks, np.float64),
+        squared_norm=np.empty(tasks, np.float64),
+        diverged=np.zeros(tasks, np.int64),
+        used=np.zeros(tasks, np.int64),
     )
 
 
@@ -257,7 +257,7 @@ def _statistics(
     is_finite &= clients.weight * norms <= SUMMABLE_NORM
     columns: list[list[Any]] = [
         column.tolist()
-        for column in (clients.count, norms, found.loss_before, found.loss_after, is_finite)
+        for column in (clients.records, norms, found.loss_before, found.loss_after, is_finite)
     ]
     return [
         UpdateStatistics(task.task_id, *values)

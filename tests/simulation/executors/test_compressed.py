@@ -4,14 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from device_runtime.compression import UpdateCodec, compress
 from device_runtime.encoded_tensors import all_decoded
 from device_runtime.update_codec import unflatten
 from simulation.executors.grid_sum import GRID
 from simulation.executors.local import LocalExecutor
-from simulation.executors.training import one_thread, train_locally
 from tests.simulation.executors.conftest import PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract
 

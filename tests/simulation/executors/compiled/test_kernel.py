@@ -62,13 +62,9 @@ def naive_sum(spec: ModelSpec, plan: LocalPlan, records: ClientRecords, tasks, s
                 optimizer.step()
         with torch.inference_mode():
             after.append(weighted_loss(model(x), y, torch.ones(len(x))).item())
-        for place, end, begin in zip(
-            np.split(total, np.cumsum([p.size for p in spec.parameters])[:-1]),
-            model.parameters(),
-            base.parameters(),
-            strict=True,
-        ):
-            place += task.weight * (end - begin).detach().numpy().ravel().astype(np.float64)
+        pairs = zip(model.parameters(), base.parameters(), strict=True)
+        delta = [(end - begin).detach().numpy() for end, begin in pairs]
+        total += task.weight * flatten(delta).astype(np.float64)
     return total, after
 
 
