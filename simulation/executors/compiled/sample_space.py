@@ -93,6 +93,8 @@ def sum_samples(
         if is_summable(clients, found, n, limit) or total == 0:
             _scale(net, space, filled, rows, clients.weight[n])
             filled += rows
+        else:
+            _clear(net, space, filled, rows)
         if filled > 0 and (filled >= group_rows or n == len(clients.records) - 1):
             _write_update(net, space, filled)
             if total != 0:
@@ -267,6 +269,14 @@ def _scale(net: Network, space: Samples, begin: int, rows: int, factor: float) -
     for at in range(1, net.top + 1):
         columns = net.levels[at, 1]
         multiply(space.gradients[at] + 4 * begin * columns, factor, rows * columns)
+
+
+@compiled
+def _clear(net: Network, space: Samples, begin: int, rows: int) -> None:
+    """Leave nothing of a client that left the numbers: padding must stay zero."""
+    for at in range(1, net.top + 1):
+        columns = net.levels[at, 1]
+        fill(space.gradients[at] + 4 * begin * columns, 0.0, (rows + 4) * columns)
 
 
 @compiled
