@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from device_runtime.errors import FlintError, named_in
 from device_runtime.update_codec import encode_parameters, flatten
 from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.feature_fit import check_same_features
 from feature_catalog.featurize import FieldRoles
 from feature_catalog.model_store import ModelStore
 from feature_catalog.opened_dataset import Dataset, check_dataset
@@ -88,6 +89,7 @@ def prepare(
     initial = starting_point(job, model, models).parameters
     dataset, inputs = _open_dataset(environment, folder, model, datasets)
     with named_in("dataset"):
+        check_same_features(dataset.row, job.feature_service)
         client_records = training_records(dataset, model)
     world = load_world(environment, resolver)
     inputs |= {
@@ -98,6 +100,7 @@ def prepare(
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
             evaluation = datasets.open(job.evaluation.dataset)
+            check_same_features(evaluation.row, job.feature_service)
             check_dataset(evaluation, model)
         row = evaluation.row
         inputs["evaluation.dataset"] = RunInput(
