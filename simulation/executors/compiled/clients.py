@@ -98,7 +98,7 @@ def _train_client(net: Network, plan: Plan, clients: Clients, n: int, found: Out
     x, y, count = clients.x[n], clients.y[n], clients.records[n]
     logits, columns = net.values + 4 * net.levels[net.top, 0], net.levels[net.top, 1]
     gradient = net.gradients + 4 * net.levels[net.top, 0]
-    pull = clients.rate[n] * plan.proximal_mu
+    pull = clients.rate[n] * plan.proximal_mu if plan.proximal_mu > 0.0 else 0.0
     used = 0 if net.first == FEATURES else number_rows(net, x, count)
     found.diverged[n], found.used[n] = 0, used
     if used < 0:

@@ -90,15 +90,16 @@ def sum_samples(
     filled = 0
     for n in range(len(clients.records)):
         rows = _train_in_samples(net, space, plan, clients, n, filled, found)
-        if is_summable(clients, found, n, limit) or total == 0:
+        if total == 0:
+            _write_update(net, space, rows)
+        if total != 0 and is_summable(clients, found, n, limit):
             _scale(net, space, filled, rows, clients.weight[n])
             filled += rows
         else:
             _clear(net, space, filled, rows)
         if filled > 0 and (filled >= group_rows or n == len(clients.records) - 1):
             _write_update(net, space, filled)
-            if total != 0:
-                add_update(net, 0, 1.0, total)
+            add_update(net, 0, 1.0, total)
             filled = 0
 
 
@@ -111,7 +112,7 @@ def _train_in_samples(
     Its update is then ``inputs.T @ gradients`` of these rows.
     """
     count, rate = clients.records[n], clients.rate[n]
-    keep = 1.0 - rate * plan.proximal_mu
+    keep = 1.0 - rate * plan.proximal_mu if plan.proximal_mu > 0.0 else 1.0
     found.diverged[n], found.used[n] = 0, 0
     found.loss_before[n] = _values_at_base(net, space, clients, n) / count
     past, step = 0, 0
@@ -273,7 +274,7 @@ def _scale(net: Network, space: Samples, begin: int, rows: int, factor: float) -
 
 @compiled
 def _clear(net: Network, space: Samples, begin: int, rows: int) -> None:
-    """Leave nothing of a client that left the numbers: padding must stay zero."""
+    """Leave nothing of a client whose numbers may not be finite: padding must stay zero."""
     for at in range(1, net.top + 1):
         columns = net.levels[at, 1]
         fill(space.gradients[at] + 4 * begin * columns, 0.0, (rows + 4) * columns)

@@ -109,7 +109,7 @@ class CompiledTraining:
         """Train one task and copy its update."""
         clients, found = self._columns([task]), _outcomes(1)
         if self._in_samples[task.data_client]:
-            self._sum_samples(base, clients._replace(weight=np.ones(1)), None, found)
+            self._sum_samples(base, clients, None, found)
         else:
             self._sum_clients(base, clients, None, found)
         self._check_ids([task], found)

@@ -72,8 +72,9 @@ def test_each_lane_of_clients_has_one_executor():
 
 def test_rows_and_ids_that_are_not_there_are_refused():
     records = records_of(WIDE)
+    too_many = records.records + np.array([0, 0, 0, 0, 854, 0])
     with pytest.raises(ValueError, match="data client 4 has rows up to 999"):
-        LocalExecutor(WIDE, PLAN, replace(records, records=records.records + [0, 0, 0, 0, 918, 0]))
+        LocalExecutor(WIDE, PLAN, replace(records, records=too_many))
     sparse = zeros(SPARSE_MLP, [7, 20, 53, 1, 64, 33])
     sparse.x[30] = SPARSE_MLP.ids
     executor = LocalExecutor(SPARSE_MLP, PLAN, sparse)
