@@ -161,6 +161,7 @@ class LocalExecutor:
             update.loss_after,
             # Beyond this the gate refuses an update, lest the sum overflow.
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
+            update.diverged_step,
         )
         return _Trained(task.base_version, statistics, update)
 

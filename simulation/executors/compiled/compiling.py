@@ -1,10 +1,11 @@
 """How the functions of this folder are compiled, and where their machine code is kept.
 
 Numba keeps the code of a function until the function's own file changes, whatever becomes of the
-files of what it calls. So the folder's name is a digest of all sources here and of Numba's version.
+files of what it calls. So the folder's name is a digest of all these sources and Numba's version.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False)
         return cast(Compiled, decorate(function))
 
 
+@functools.cache
 def cache_folder() -> Path | None:
     """Where machine code is kept between processes; None if no such folder can be written to."""
     home = os.environ.get("XDG_CACHE_HOME")
@@ -72,7 +74,8 @@ def cache_folder() -> Path | None:
 
 def _digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    folder = Path(__file__).parent
+    for source in (*sorted(folder.glob("*.py")), folder.parent / "grid_sum.py"):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

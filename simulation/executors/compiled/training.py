@@ -128,6 +128,7 @@ class CompiledTraining:
             norm=float(np.sqrt(found.squared_norm[0])),
             loss_before=float(found.loss_before[0]),
             loss_after=float(found.loss_after[0]),
+            diverged_step=int(found.diverged[0]),
         )
 
     def sum(
@@ -257,7 +258,10 @@ def _statistics(
     is_finite &= clients.weight * norms <= SUMMABLE_NORM
     columns: list[list[Any]] = [
         column.tolist()
-        for column in (clients.records, norms, found.loss_before, found.loss_after, is_finite)
+        for column in (
+            *(clients.records, norms, found.loss_before, found.loss_after, is_finite),
+            found.diverged,
+        )
     ]
     return [
         UpdateStatistics(task.task_id, *values)

@@ -94,6 +94,18 @@ def test_records_are_shuffled_as_on_the_device(count):
             np.testing.assert_array_equal(order, epoch_order(count, seed, epoch))
 
 
+def test_a_client_that_leaves_the_numbers_says_at_which_step(spec, records, weights):
+    for plan in (LocalPlan(3, 20, 10), LocalPlan(3, 5, 40)):
+        executor = LocalExecutor(spec, plan, records)
+        executor.set_weights(1, weights(1))
+        tasks = make_tasks(6, base_version=1)
+        tasks[2] = replace(tasks[2], learning_rate=1e38)
+        found = executor.reduce(tasks).statistics
+        assert [s.is_finite for s in found] == [i != 2 for i in range(6)]
+        assert [s.diverged_step for s in found] == [0, 0, 2, 0, 0, 0]
+        assert executor.train(tasks) == list(found)
+
+
 def test_a_sum_is_the_same_for_any_order_of_tasks_and_any_grouping_by_lane(spec, records, weights):
     """As executors are given shares: those of a lane always together."""
     plan = LocalPlan(1, 20, 40)
