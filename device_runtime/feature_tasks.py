@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast, get_args
 
-from device_runtime.feature_cache import FeatureCache
+from device_runtime.feature_cache import CachedView, FeatureCache
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_inputs import InputForm, Reads
 from device_runtime.feature_manifest import FeatureManifest
@@ -42,6 +42,10 @@ class FeatureCloud(Protocol):
 
     def assets(self, manifest: FeatureManifest, *, unmetered: bool | None) -> Assets:
         """Every asset the manifest names, checked against its digest."""
+        ...
+
+    def cached_views(self, manifest: FeatureManifest) -> Sequence[CachedView]:
+        """Views of the manifest and of the device's other services, whose values are to stay."""
         ...
 
     def fetch(self, manifest: FeatureManifest) -> Fetch:
@@ -124,7 +128,7 @@ class FeatureTasks:
             replay(self._activity, events)
             self._waiting = None
         views = cloud_views(manifest)
-        cache = FeatureCache(database, self._app_id, [view.cached() for view in views])
+        cache = FeatureCache(database, self._app_id, self._cloud.cached_views(manifest))
         reader = FeatureReader(cache, views, self._counting(self._cloud.fetch(manifest)), assets)
         form = input_form_of(asked)
         sources = FeatureSources(manifest, events, reader, assets, self._unmetered)

@@ -1,5 +1,6 @@
 """A source's rows as the online tables hold them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -101,8 +102,7 @@ def _flat(value: list[Any], depth: int) -> list[Any]:
     return value
 
 
-def needs_check(batch: pa.Table, view: OnlineView) -> bool:
+def may_be_unfit(types: Sequence[pa.DataType], view: OnlineView) -> bool:
     """Whether values may be refused: a column is not yet of its field's type."""
-    return any(
-        batch[f"f{place}"].type != field_type(field) for place, field in enumerate(view.fields)
-    )
+    wanted = (field_type(field) for field in view.fields)
+    return any(found != each for found, each in zip(types, wanted, strict=True))

@@ -17,7 +17,7 @@ from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.served import served_features
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.online.encoded_batch import check_keys, encode_batch, last_key, needs_check
+from feature_catalog.online.encoded_batch import check_keys, encode_batch, last_key, may_be_unfit
 from feature_catalog.online.errors import InvalidInterval, NotServedOnline
 from feature_catalog.online.materialization_log import (
     OpenRun,
@@ -50,7 +50,7 @@ class Materialized:
         start: Rows that became true after it were read; None: all up to ``end``.
         keys: Keys with a row in the interval.
         written: Of them those whose row is new, or took the place of an older or different one.
-        skipped: Rows of the source that no interval has, by the column that is NULL.
+        skipped: Rows of the source that were not read, by the column that is NULL.
         resumed_after: Keys that an earlier run had written before it was cut off.
     """
 
@@ -225,7 +225,7 @@ def _materialize_view(
     tell(f"{view.name}: reading the source", 0, None)
     with _open(engine, defined, view, sources) as source:
         run = open_run(engine, view, interval, source.stamp(), restart=restart)
-        skipped = source.left_out()
+        skipped = source.left_out(interval)
         total = source.find_newest(interval)
         note_total(engine, run.id, total, skipped)
         if run.resume_after is None:
@@ -262,10 +262,10 @@ def _check_all(
     for found in source.keys_found():
         if found.num_rows:
             check_keys(found, view, where)
+    if not may_be_unfit(source.field_types(), view):
+        return
     checked = 0
     for batch in source.batches(None, CHUNK_ROWS):
-        if not needs_check(batch, view):
-            return  # the types say that all fit
         encode_batch(batch, view, where)
         checked += batch.num_rows
         tell(checked)

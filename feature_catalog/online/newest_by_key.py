@@ -65,40 +65,59 @@ def newest_by_key(source: SourceColumns, interval: Interval) -> Select[Any]:
     return cast(Select[Any], statement)
 
 
-def null_counts(
-    source: SourceColumns, key_names: Sequence[str], times: Sequence[str]
-) -> Select[Any]:
-    """How many rows no interval has: one row of counts, by the column that is NULL.
+def left_out(source: SourceColumns, interval: Interval) -> list[ColumnElement[bool]]:
+    """Which rows are not read though they may be of an interval, for a column of theirs is NULL.
 
-    A row is counted once, under the first of: its keys, ``event_ts``, ``created_ts``.
+    Returns:
+        A condition for each key, for ``event_ts``, and for ``created_ts`` where the source has it;
+        no row meets two.
     """
     parts = [*source.keys, source.event_ts]
     if source.created_ts is not None:
         parts.append(source.created_ts)
-    counts: list[ColumnElement[Any]] = []
-    for place, (name, part) in enumerate(zip([*key_names, *times], parts, strict=True)):
-        before = (each.is_not(None) for each in parts[:place])
-        counts.append(func.count().filter(and_(part.is_(None), *before)).label(name))
-    statement: Any = select(*counts).select_from(source.table)
+    event = source.event_ts
+    may_be_of_it = or_(event.is_(None), and_(event > _start(interval), event <= _end(interval)))
+    return [
+        and_(part.is_(None), *(each.is_not(None) for each in parts[:place]), may_be_of_it)
+        for place, part in enumerate(parts)
+    ]
+
+
+def counts(source: SourceColumns, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """How many rows of a source meet each condition: one row."""
+    # The condition of all lets an index of a table be used.
+    statement: Any = (
+        select(*(func.count().filter(each) for each in conditions))
+        .select_from(source.table)
+        .where(or_(*conditions))
+    )
     return cast(Select[Any], statement)
 
 
 def _within(source: SourceColumns, interval: Interval) -> ColumnElement[bool]:
     """Whether a row is in an interval; one whose times are not known is in none."""
-    start = _moment(_BEGINNING if interval.start_us is None else moment_of(interval.start_us))
+    start = _start(interval)
     since = source.event_ts > start
     is_known: list[ColumnElement[bool]] = []
     if source.created_ts is not None:
         is_known.append(source.created_ts.is_not(None))
         if interval.with_late:
             since = or_(since, source.created_ts > start)
-    end = _moment(moment_of(interval.end_us))
-    return and_(source.event_ts <= end, since, *is_known, *source.conditions)
+    return and_(source.event_ts <= _end(interval), since, *is_known, *source.conditions)
 
 
 def _bytewise(field: ColumnElement[Any]) -> ColumnElement[Any]:
     """Text in an order that does not depend on a database's language."""
     return collate(field, "C") if isinstance(field.type, String) else field
+
+
+def _start(interval: Interval) -> ColumnElement[Any]:
+    start_us = interval.start_us
+    return _moment(_BEGINNING if start_us is None else moment_of(start_us))
+
+
+def _end(interval: Interval) -> ColumnElement[Any]:
+    return _moment(moment_of(interval.end_us))
 
 
 def _moment(value: dt.datetime) -> ColumnElement[Any]:

@@ -17,7 +17,7 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.offline.errors import UnreadableSource
 from feature_catalog.offline.newest_rows import SourceColumns
 from feature_catalog.offline.parquet_source import ParquetSources
-from feature_catalog.online.newest_by_key import newest_by_key, null_counts
+from feature_catalog.online.newest_by_key import counts, left_out, newest_by_key
 from feature_catalog.online.source_rows import (
     Interval,
     Keys,
@@ -72,31 +72,37 @@ class _ParquetRows:
     def stamp(self) -> str:
         return self.stamped
 
-    def left_out(self) -> tuple[LeftOut, ...]:
-        keys, times = [name for name, _ in self.keys], time_names(self.defined)
-        counts = self._row(to_sql(null_counts(self.source, keys, times)))
-        names = [*keys, *times]
+    def left_out(self, interval: Interval) -> tuple[LeftOut, ...]:
+        names = [*(name for name, _ in self.keys), *time_names(self.defined)]
+        conditions = left_out(self.source, interval)
+        found = self._row(to_sql(counts(self.source, conditions)))
         return tuple(
-            LeftOut(name, rows, self._first(name, names[:place]))
-            for place, (name, rows) in enumerate(zip(names, counts, strict=True))
+            LeftOut(name, rows, self._first(to_sql(condition)))
+            for name, rows, condition in zip(names, found, conditions, strict=True)
             if rows
         )
 
-    def _first(self, name: str, before: Sequence[str]) -> str:
-        """Where the first row stands in which a column is NULL, and those before it are not."""
-        conditions = [f'"{name}" IS NULL', *(f'"{each}" IS NOT NULL' for each in before)]
+    def _first(self, condition: str) -> str:
+        """Where the first row stands that meets a condition."""
         with self.connection.cursor() as reading:
             rows = reading.read_parquet(
                 self.files, union_by_name=True, filename=True, file_row_number=True
             )
-            places = rows.filter(" AND ".join(conditions)).select("filename, file_row_number")
-            found = places.order("filename, file_row_number").limit(1).fetchall()
+            places = rows.set_alias("source").filter(condition)
+            first = places.select("filename, file_row_number").order("filename, file_row_number")
+            found = first.limit(1).fetchall()
         return "".join(f"{Path(file).name}, row {row}" for file, row in found)
 
     def find_newest(self, interval: Interval) -> int:
         newest = to_sql(newest_by_key(self.source, interval))
         self.connection.execute(f"CREATE OR REPLACE TABLE {_FOUND} AS {newest}").fetchall()
         return self._row(f"SELECT count(*) FROM {_FOUND}")[0]  # noqa: S608
+
+    def field_types(self) -> Sequence[pa.DataType]:
+        fields = ", ".join(RowColumns.of(self.source).fields)
+        with self.connection.cursor() as reading:
+            none = reading.sql(f"SELECT {fields} FROM {_FOUND} LIMIT 0").to_arrow_table()  # noqa: S608
+        return list(none.schema.types)
 
     def keys_found(self) -> Iterator[pa.Table]:
         columns = ", ".join(RowColumns.of(self.source).keys)

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Select, collate, column, literal, select, table, tuple_
+from sqlalchemy import (
+    ClauseElement,
+    ColumnElement,
+    Select,
+    collate,
+    column,
+    literal,
+    select,
+    table,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql
 
 from feature_catalog.definitions import CloudSource, Dtype
@@ -36,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Rows of a source that no interval has, for a column of theirs is NULL.
+    """Rows of a source that may be of an interval, and are not read: a column of theirs is NULL.
 
     Attributes:
         first: Where the first of them stands; empty where rows have no place.
@@ -54,12 +64,16 @@ class SourceRows(Protocol):
         """What changes when the source does; empty where that cannot be known."""
         ...
 
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """Rows that no interval has, by column; a row counts once, under the first."""
+    def left_out(self, interval: Interval) -> tuple[LeftOut, ...]:
+        """Rows that are not read, by column; a row counts once, under the first."""
         ...
 
     def find_newest(self, interval: Interval) -> int:
         """Find the newest row of each key in an interval; how many there are."""
+        ...
+
+    def field_types(self) -> Sequence[pa.DataType]:
+        """Types of ``f0``... of the rows found."""
         ...
 
     def keys_found(self) -> Iterator[pa.Table]:
@@ -124,6 +138,6 @@ def time_names(source: CloudSource) -> list[str]:
     return [name for name in (source.event_ts, source.created_ts) if name is not None]
 
 
-def to_sql(statement: Select[Any]) -> str:
-    """A statement as text, its values in it."""
+def to_sql(statement: ClauseElement) -> str:
+    """A statement or a part of one as text, its values in it."""
     return str(statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))

@@ -19,6 +19,9 @@ MAX_KEYS = 10_000
 
 MAX_KEY_BYTES = 1_024
 
+_MAX_CONNECTIONS = 50
+_CONNECT_TIMEOUT_S = 10
+
 # One statement for any number of keys and views: an index look-up for each. The last row says which
 # apply of definitions is the newest, so that who keeps definitions in memory knows of new ones.
 _READ = text(
@@ -48,7 +51,11 @@ class OnlineStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = create_engine(
-            engine.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, max_overflow=50
+            engine.url,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
+            max_overflow=_MAX_CONNECTIONS,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
         )
 
     def read(

@@ -23,7 +23,7 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.offline.newest_rows import SourceColumns
 from feature_catalog.offline.postgres_copy import copy_out
 from feature_catalog.offline.postgres_source import postgres_sources
-from feature_catalog.online.newest_by_key import newest_by_key, null_counts
+from feature_catalog.online.newest_by_key import counts, left_out, newest_by_key
 from feature_catalog.online.source_rows import (
     Interval,
     Keys,
@@ -64,11 +64,11 @@ class _TableRows:
     def stamp(self) -> str:
         return ""
 
-    def left_out(self) -> tuple[LeftOut, ...]:
-        keys, times = [name for name, _ in self.keys], time_names(self.defined)
-        counts = self.connection.execute(null_counts(self.source, keys, times)).one()
-        named = zip([*keys, *times], counts, strict=True)
-        return tuple(LeftOut(name, rows) for name, rows in named if rows)
+    def left_out(self, interval: Interval) -> tuple[LeftOut, ...]:
+        names = [*(name for name, _ in self.keys), *time_names(self.defined)]
+        statement = counts(self.source, left_out(self.source, interval))
+        found = zip(names, self.connection.execute(statement).one(), strict=True)
+        return tuple(LeftOut(name, rows) for name, rows in found if rows)
 
     def find_newest(self, interval: Interval) -> int:
         name = f"flint_newest_{len(self._found)}"
@@ -88,6 +88,9 @@ class _TableRows:
             self.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         self._found.append(name)
         return self.connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+
+    def field_types(self) -> Sequence[pa.DataType]:
+        return self.kinds
 
     def keys_found(self) -> Iterator[pa.Table]:
         kinds = self._key_kinds()

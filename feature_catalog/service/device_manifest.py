@@ -34,7 +34,6 @@ from feature_catalog.on_device import (
     DeviceResolution,
     DeviceRules,
     Effect,
-    Reason,
     Remark,
 )
 from feature_catalog.on_device.caches import device_cache_policy
@@ -91,7 +90,7 @@ class ManifestMaker:
                 name: _asset(name, contract.definitions.asset(uses), self.rules)
                 for name, uses in taken.items()
             },
-            refusals=(*_refusals(found, lost), *refusals),
+            refusals=(*_refusals(contract, found, lost), *refusals),
         )
         size = len(manifest.to_json())
         if size > MAX_MANIFEST_BYTES:
@@ -220,16 +219,19 @@ def _asset(name: str, asset: Asset | None, rules: DeviceRules) -> ManifestAsset:
     )
 
 
-def _refusals(found: DeviceResolution, told: set[str]) -> Iterator[Refusal]:
+def _refusals(
+    contract: ServedContract, found: DeviceResolution, told: set[str]
+) -> Iterator[Refusal]:
     """What was refused, replaced or reduced; every feature the device lacks is in one of them."""
     sentences = {}
+    names = {*contract.definitions.names(Asset.kind), *contract.views}
     for remark in found.remarks:
         kind, _, name = remark.about.partition(" ")
-        if remark.reason is Reason.OS_TOO_OLD:
-            continue  # About the device, whose model may be called anything.
         if kind == "feature":
             sentences[name] = _short(remark)
-        elif remark.effect is not Effect.WAITS:  # the device knows its network best
+        elif kind in _KINDS and name in names and remark.effect is not Effect.WAITS:
+            # What waits for another network the device knows best; what is about the device as a
+            # whole, whose model may be called anything, is told of each feature.
             yield Refusal(_KINDS[kind], name, _short(remark))
     for name in found.refused:
         if name not in told:

@@ -23,7 +23,6 @@ from feature_catalog.online import OnlineStore
 from feature_catalog.service.access import DeviceAccess
 from feature_catalog.service.asset_chunks import AssetBytes, asset_chunks
 from feature_catalog.service.cloud_assets import CloudAssets
-from feature_catalog.service.device_manifest import ManifestMaker
 from feature_catalog.service.errors import (
     FeaturesUnavailable,
     InvalidFeatureRequest,
@@ -32,6 +31,7 @@ from feature_catalog.service.errors import (
     UnknownAsset,
 )
 from feature_catalog.service.feature_rows import check_keys, feature_rows
+from feature_catalog.service.made_manifests import MadeManifests
 from feature_catalog.service.profiles import device_profile
 from feature_catalog.service.served_contracts import ServedContract
 
@@ -108,7 +108,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         self,
         door: FeatureDoor,
         access: DeviceAccess,
-        maker: ManifestMaker,
+        manifests: MadeManifests,
         store: OnlineStore,
         cloud_assets: CloudAssets,
         open_asset: OpenAsset,
@@ -120,7 +120,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         Args:
             door: Knows devices, and how much they may ask.
             access: Knows which services they may read.
-            maker: Makes manifests.
+            manifests: Makes manifests.
             store: Where values are.
             cloud_assets: What the cloud's chains read.
             open_asset: Where assets' files are.
@@ -128,7 +128,7 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
         """
         self._door = door
         self._access = access
-        self._maker = maker
+        self._manifests = manifests
         self._store = store
         self._cloud_assets = cloud_assets
         self._open_asset = open_asset
@@ -150,14 +150,12 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
                     f"of form {FORMAT}; update the app"
                 )
             contract = self._access.find(request.service, request.contract_sha256)
-            manifest = self._maker.make(contract, _profile(device, request.storage))
-            content = manifest.to_json().encode()
-            digest = manifest.sha256()
-            is_known = digest == request.known_manifest_sha256
+            made = self._manifests.get(contract, _profile(device, request.storage))
+            is_known = made.sha256 == request.known_manifest_sha256
             self._door.count("manifest", "not_modified" if is_known else "answered")
             return pb.GetManifestResponse(
-                manifest_sha256=digest,
-                manifest_json=b"" if is_known else content,
+                manifest_sha256=made.sha256,
+                manifest_json=b"" if is_known else made.content,
                 server_time_ms=self._now_ms(),
             )
 

@@ -31,6 +31,7 @@ from flint.console import (
 )
 from flint.console.access import Guarded
 from flint.console.errors import NoSuchPage
+from flint.console.latest_definitions import LatestDefinitions
 from flint.console.pages import METHODS
 from flint.console.rendering import rendered
 from flint.console.run_pages import Reports
@@ -61,7 +62,8 @@ def make_application(
     """
     # FastAPI's own pages of documentation load scripts from elsewhere.
     app = FastAPI(title="FLINT console", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.catalog, app.state.home, app.state.reports = catalog, home, Reports()
+    app.state.catalog, app.state.home = catalog, home
+    app.state.definitions, app.state.reports = LatestDefinitions(), Reports()
     for part in (
         overview,
         feature_pages,

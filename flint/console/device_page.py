@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from feature_catalog.browsing import CatalogBrowser
 from feature_catalog.on_device import DeviceProfile, resolve_for_device
 from feature_catalog.on_device.described import describe
+from flint.console.latest_definitions import Definitions
 from flint.console.pages import Catalog, Data, add_page
 from flint.device_profiles import UnknownDeviceProfile, known_device_profiles
 
@@ -20,6 +21,7 @@ _NETWORKS = {"": None, "unmetered": True, "metered": False}
 
 def on_a_device(
     catalog: Catalog,
+    state: Definitions,
     service: Name = "",
     device: Name = "",
     network: Name = "",
@@ -32,7 +34,6 @@ def on_a_device(
         UnknownDeviceProfile: If there is no device of this name.
         InvalidDeviceProfile: If a value is impossible.
     """
-    state = catalog.features.state()
     services = state.definitions.names("feature_service")
     # Names only: a path would let who reaches the console read files.
     profiles = known_device_profiles(catalog.measurements)

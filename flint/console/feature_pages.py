@@ -14,6 +14,7 @@ from feature_catalog.feature_plan import RegistryState, differences
 from feature_catalog.feature_registry import DefinitionVersion
 from feature_catalog.online.value_sets import list_value_sets
 from flint.catalog_view import as_yaml, value_lines
+from flint.console.latest_definitions import Definitions
 from flint.console.pages import Catalog, Data, Offset, Words, add_page, paging, sliced
 
 MAX_VERSIONS = 100
@@ -22,9 +23,8 @@ MAX_VALUE_SETS = 500
 router = APIRouter()
 
 
-def features(catalog: Catalog, q: Words = "", offset: Offset = 0) -> Data:
+def features(state: Definitions, q: Words = "", offset: Offset = 0) -> Data:
     """Feature views whose text holds some words, and entities."""
-    state = catalog.features.state()
     defined = state.definitions.definitions
     views = [_view(state, each) for each in defined.values() if isinstance(each, FeatureView)]
     views = sorted((v for v in views if matches(v, q)), key=lambda view: view["name"])
@@ -41,9 +41,8 @@ def features(catalog: Catalog, q: Words = "", offset: Offset = 0) -> Data:
     }
 
 
-def assets(catalog: Catalog, offset: Offset = 0) -> Data:
+def assets(catalog: Catalog, state: Definitions, offset: Offset = 0) -> Data:
     """Vocabularies and embeddings, and the services that read them."""
-    state = catalog.features.state()
     defined = state.definitions
     found = sorted(
         (each for each in defined.definitions.values() if isinstance(each, Asset)),
@@ -67,10 +66,10 @@ def assets(catalog: Catalog, offset: Offset = 0) -> Data:
     return {"assets": rows, "paging": paging(page)}
 
 
-def newest_values(catalog: Catalog) -> Data:
+def newest_values(catalog: Catalog, state: Definitions) -> Data:
     """What the online tables hold of each cloud view. Every key is counted, which takes a while."""
-    definitions = catalog.features.state().definitions
-    return {"value_sets": list_value_sets(catalog.engine, definitions)[:MAX_VALUE_SETS]}
+    found = list_value_sets(catalog.engine, state.definitions)
+    return {"value_sets": found[:MAX_VALUE_SETS]}
 
 
 def definition(catalog: Catalog, kind: str, name: str, version: int | None = None) -> Data:

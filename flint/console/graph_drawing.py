@@ -1,5 +1,6 @@
 """A lineage as inline SVG: what was made on the left, what it was made from to its right."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from feature_catalog.lineage import LineageEdge, LineageGraph, LineageNode
@@ -8,8 +9,18 @@ from flint.reports.markup import Html, element
 from flint.reports.wording import shortened
 
 MAX_BOXES = 150
-_MAX_FEATURES = 24
+_MAX_OF_A_KIND = 24
+_PLURAL = {
+    "feature": "features",
+    "feature_view": "feature views",
+    "feature_service": "feature services",
+    "entity": "entities",
+    "asset": "assets",
+    "model": "models",
+}
 _LETTERS = 24
+_WIDE = 1500.0
+"""Wider drawings are scrolled, or nobody could read them."""
 _MARGIN, _INSET = 8.0, 10.0
 
 Corner = tuple[float, float]
@@ -17,8 +28,6 @@ Corner = tuple[float, float]
 
 def drawn_graph(graph: LineageGraph, links: Mapping[str, str]) -> Html:
     """A lineage as SVG.
-
-    Many features are not drawn one by one: their service then leads to their views and assets.
 
     Args:
         links: Page of each node that has one, by key.
@@ -46,7 +55,7 @@ def drawn_graph(graph: LineageGraph, links: Mapping[str, str]) -> Html:
         element("defs", element("marker", tip, id="arrow", orient="auto", **arrow)),
         *paths,
         *boxes,
-        class_="lineage",
+        class_="lineage wide" if width > _WIDE else "lineage",
         viewBox=f"{-_MARGIN:g} {-_MARGIN:g} {width:g} {height:g}",
         width=f"{width:g}",
         height=f"{height:g}",
@@ -55,22 +64,27 @@ def drawn_graph(graph: LineageGraph, links: Mapping[str, str]) -> Html:
 
 
 def simplified(graph: LineageGraph) -> tuple[list[LineageNode], list[LineageEdge]]:
-    """Nodes and edges that are drawn: at most `MAX_BOXES`, the first found."""
-    nodes, edges = list(graph.nodes.values()), list(graph.edges)
-    features = {node.key for node in nodes if node.kind == "feature"}
-    if len(features) > _MAX_FEATURES:
-        above = {edge.source: edge.made for edge in edges if edge.source in features}
-        bridged = [
-            LineageEdge(above[edge.made], edge.source, "serves features of")
-            if edge.made in features
-            else edge
-            for edge in edges
-            if edge.source not in features
-        ]
-        edges = list({(edge.made, edge.source): edge for edge in bridged}.values())
-        nodes = [node for node in nodes if node.key not in features]
-    drawn = {node.key for node in nodes[:MAX_BOXES]}
-    return nodes[:MAX_BOXES], [e for e in edges if e.made in drawn and e.source in drawn]
+    """What is drawn: many of a kind as one box, and of what is left at most `MAX_BOXES`."""
+    counts = Counter(node.kind for node in graph.nodes.values())
+    crowds = {kind for kind in _PLURAL if counts[kind] > _MAX_OF_A_KIND}
+    nodes: dict[str, LineageNode] = {}
+    drawn_as: dict[str, str] = {}
+    for node in graph.nodes.values():
+        shown = node
+        if node.kind in crowds and node.key != graph.root:
+            others = counts[node.kind] - (graph.nodes[graph.root].kind == node.kind)
+            title = f"{others:,} {_PLURAL[node.kind]}"
+            shown = LineageNode(f"all of {node.kind}", node.kind, title)
+        drawn_as[node.key] = shown.key
+        nodes.setdefault(shown.key, shown)
+    kept = list(nodes.values())[:MAX_BOXES]
+    keys = {node.key for node in kept}
+    edges: dict[tuple[str, str], LineageEdge] = {}
+    for edge in graph.edges:
+        made, source = drawn_as[edge.made], drawn_as[edge.source]
+        if made != source and made in keys and source in keys:
+            edges.setdefault((made, source), LineageEdge(made, source, edge.relation))
+    return kept, list(edges.values())
 
 
 def _node(node: LineageNode, at: Corner, links: Mapping[str, str], *, is_root: bool) -> Html:

@@ -6,6 +6,7 @@ from sqlalchemy import URL
 from feature_catalog.browsing import CatalogBrowser
 from feature_catalog.definitions.plain import DEFINITIONS
 from flint.console.job_pages import job_in_short
+from flint.console.latest_definitions import Definitions
 from flint.console.pages import Catalog, Data, add_page
 from flint.console.run_pages import run_in_short
 from flint.console.served_home import Home
@@ -15,10 +16,9 @@ _NEWEST = 5
 router = APIRouter()
 
 
-def overview(catalog: Catalog, home: Home) -> Data:
+def overview(catalog: Catalog, state: Definitions, home: Home) -> Data:
     """Server, counts, and the newest of everything."""
     browser = CatalogBrowser(catalog.engine)
-    state = catalog.features.state()
     runs = browser.simulation_runs(_NEWEST).rows
     driven = catalog.simulation_runs.driven() if runs else frozenset()
     return {

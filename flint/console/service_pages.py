@@ -10,6 +10,7 @@ from feature_catalog.definitions.catalog_set import DefinitionKey
 from feature_catalog.definitions.plain import to_plain
 from flint.console.errors import NoSuchPage
 from flint.console.feature_pages import matches
+from flint.console.latest_definitions import Definitions
 from flint.console.pages import Catalog, Data, Offset, Words, add_page, paging, sliced
 from flint.version_view import reference
 
@@ -37,9 +38,8 @@ def contract(catalog: Catalog, service: str, sha256: str) -> Data:
     }
 
 
-def services(catalog: Catalog, q: Words = "", offset: Offset = 0) -> Data:
+def services(catalog: Catalog, state: Definitions, q: Words = "", offset: Offset = 0) -> Data:
     """Feature services with the contract each has now."""
-    state = catalog.features.state()
     found = [state.definitions.service(name) for name in state.definitions.names("feature_service")]
     plain = [to_plain(each) for each in found if each is not None]
     page = sliced([each for each in plain if matches(each, q)], offset)

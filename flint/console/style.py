@@ -53,6 +53,7 @@ svg .grid{stroke:var(--rule);stroke-width:.6}
 svg .line{fill:none;stroke:var(--run-1);stroke-width:1.8;stroke-linejoin:round}
 svg .mark{fill:var(--run-1)}
 svg.lineage{display:block;max-width:100%;min-width:860px;height:auto}
+svg.lineage.wide{min-width:1500px;max-width:none}
 svg .edge{fill:none;stroke:var(--quiet);stroke-width:1.1;opacity:.75}
 svg .tip{fill:var(--quiet)}
 svg .node rect{fill:var(--panel);stroke:var(--rule)}

@@ -12,6 +12,7 @@ from feature_catalog.references import split_reference
 from feature_catalog.service.access import DeviceAccess
 from feature_catalog.service.cloud_assets import CloudAssets
 from feature_catalog.service.device_manifest import ManifestMaker
+from feature_catalog.service.made_manifests import MadeManifests, StoredFiles
 from feature_catalog.service.served_contracts import ServedContracts
 from feature_catalog.service.servicer import DeviceFeaturesService
 from server.gateway.catalog import CatalogDevices
@@ -68,7 +69,7 @@ def feature_service(
             settings.device_feature_services,
             lambda: _open_services(state),
         ),
-        ManifestMaker(blobs.exists, cloud_assets.of),
+        MadeManifests(ManifestMaker(StoredFiles(blobs.exists), cloud_assets.of)),
         store,
         cloud_assets,
         served_blobs.open,

@@ -9,6 +9,7 @@ from device_runtime.engine import LiteRtEngine
 from device_runtime.feature_manifest import FeatureManifest, Refusal
 from device_runtime.feature_tasks import ACTIVITY_FILE, FEATURES_FILE, FeatureTasks
 from device_runtime.gateway_client import GatewayBusy, GatewayRefused
+from device_runtime.manifest_views import cloud_views
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.training import train
 from device_runtime.training_plan import TrainingPlan
@@ -37,6 +38,9 @@ class Catalog:
 
     def assets(self, of, *, unmetered):
         return {}
+
+    def cached_views(self, of):
+        return [view.cached() for view in cloud_views(of)]
 
     def fetch(self, of):
         return self.rows

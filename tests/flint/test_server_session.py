@@ -226,15 +226,12 @@ def test_devices_train_under_the_contract_a_job_was_submitted_with(
     session, clicks, job_file, tmp_path
 ):
     job = yaml.safe_load(job_file.read_text()) | {"name": "with_features"}
-    job["feature_service"] = "click_feature"
+    job["feature_service"] = SERVICE
 
     def submit() -> subprocess.CompletedProcess[str]:
         job_file.write_text(yaml.safe_dump(job))
         return session.run("submit", job_file, "--json")
 
-    said = "feature_service: there is no feature service 'click_feature' (did you mean"
-    assert said in submit().stderr
-    job["feature_service"] = SERVICE
     assert "clicks@1 was made without a feature service" in submit().stderr
     job["evaluation"] = {"dataset": "joined", "every": 2}
     submitted = submit()
@@ -257,9 +254,6 @@ def test_devices_train_under_the_contract_a_job_was_submitted_with(
     versions = session.json("models", "list", "with_features")
     assert len(versions) == 5
     assert {version["feature_contract_sha256"] for version in versions} == {clicks.contract}
-    assert f"was made under the feature contract {SERVICE}@{clicks.contract[:16]}" in (
-        submit().stderr
-    )
     lineage = session.json("catalog", "lineage", "ads")
     assert lineage["models"] == [
         {"version": f"with_features@{n}", "service": SERVICE, "contract_sha256": clicks.contract}

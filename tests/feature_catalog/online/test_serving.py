@@ -5,10 +5,11 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from device_runtime.feature_values import encode_key
 from feature_catalog.blobs import BlobStore
+from feature_catalog.database import DatabaseUnreachable
 from feature_catalog.definitions.errors import DefinitionError
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.offline.errors import MissingAsset
@@ -230,6 +231,12 @@ def test_a_read_outlives_a_database_that_was_restarted(registry, engine: Engine)
         )
     assert store.read(AD_STATS, keys, at=NOW).values("ctr_30d") == [0.5]
     store.close()
+
+
+def test_a_database_that_is_not_there_is_said_in_a_sentence(tmp_path):
+    store = OnlineStore(create_engine(f"postgresql+psycopg2://flint@/flint?host={tmp_path}"))
+    with pytest.raises(DatabaseUnreachable, match=r"does not answer .*start it with `flint up`"):
+        store.read(AD_STATS, [b"a"])
 
 
 def test_reads_from_many_threads_get_their_own_rows(online: OnlineFeatures, engine: Engine):

@@ -25,10 +25,10 @@ from device_runtime.feature_values import UnreadableFeatureValue, decode_row, en
 from device_runtime.manifest_parser import parse_manifest
 from device_runtime.manifest_views import cloud_views
 from device_runtime.transform_chain import TransformChain
-from feature_catalog.definitions import Feature, FeatureService, FeatureView, Transform
-from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
+from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.contracts import freeze
 from feature_catalog.on_device import DeviceProfile, StorageClass
+from feature_catalog.service import device_manifest
 from feature_catalog.service.columns import sent_columns
 from feature_catalog.service.device_manifest import ManifestMaker
 from feature_catalog.service.errors import UnservableService
@@ -213,23 +213,13 @@ def test_a_device_view_refused_for_its_size_is_told_with_its_features():
     assert all(refusal.reason for refusal in manifest.refusals)
 
 
-def test_a_service_too_large_for_any_device_is_refused_with_its_bytes():
-    view = parsed().view("user_stats")
-    boundaries = [float(n) + 0.123456789 for n in range(4_096)]
-    features = [
-        Feature(
-            "user_stats:clicks_7d",
-            [Transform("bucketize", "device_read", {"boundaries": boundaries})],
-            f"f{n}",
-        )
-        for n in range(75)
-    ]
-    service = FeatureService("huge", features)
-    given = parsed()
-    definitions = {**given.definitions, DefinitionKey("feature_service", "huge"): service}
-    assert isinstance(view, FeatureView)
-    with pytest.raises(UnservableService, match=r"the manifest of huge has \d+ bytes"):
-        maker().make(served(DefinitionSet(definitions), "huge"), LARGE)
+def test_a_service_too_large_for_any_device_is_refused_with_its_bytes(monkeypatch):
+    size = len(maker().make(example(), LARGE).to_json())
+    monkeypatch.setattr(device_manifest, "MAX_MANIFEST_BYTES", size)
+    maker().make(example(), LARGE)
+    monkeypatch.setattr(device_manifest, "MAX_MANIFEST_BYTES", size - 1)
+    with pytest.raises(UnservableService, match=f"the manifest of ads_ctr_v1 has {size} bytes"):
+        maker().make(example(), LARGE)
 
 
 def test_the_number_of_a_view_changes_with_what_its_values_mean_alone():

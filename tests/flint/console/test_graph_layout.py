@@ -76,10 +76,13 @@ def graph_of(features: int) -> LineageGraph:
     return LineageGraph("s", nodes, tuple(edges))
 
 
-def test_many_features_are_drawn_as_one_line_from_service_to_view():
+def test_many_of_a_kind_are_drawn_as_one():
     nodes, edges = simplified(graph_of(1000))
-    assert [node.key for node in nodes] == ["s", "view"]
-    assert [(edge.made, edge.source) for edge in edges] == [("s", "view")]
+    assert [node.title for node in nodes] == ["s", "view", "1,000 features"]
+    assert [(edge.made, edge.source) for edge in edges] == [
+        ("s", "all of feature"),
+        ("all of feature", "view"),
+    ]
     nodes, edges = simplified(graph_of(5))
     assert (len(nodes), len(edges)) == (7, 10)
 

@@ -14,6 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from feature_catalog.audit_log import AuditAction, AuditLog
+from feature_catalog.definitions import Entity
+from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.jobs import JobQueue
 from feature_catalog.on_device import DeviceProfile, resolve_for_device
@@ -135,6 +137,7 @@ def test_what_a_device_stores_is_what_resolving_says(console):
     assert found["totals"]["total_bytes"] == wanted.total_bytes
     assert [each["bytes"] for each in found["stored"]] == [each.bytes for each in wanted.stored]
     shown = page(console, f"/devices{query}").text
+    assert "clicks_7d, country" in shown  # why user_stats is cached
     for remark in wanted.remarks:
         assert " ".join(remark.sentence.split()) in shown
 
@@ -143,6 +146,14 @@ def test_a_device_is_chosen_by_name_and_never_by_a_file(console):
     response, body = console.get("/devices?service=ads_ctr_v1&device=/etc/hostname")
     assert response.status == 400
     assert "FLN-2982" in body
+
+
+def test_what_is_applied_is_shown_at_once(console):
+    before = {each["name"] for each in twin(console, "/features")["entities"]}
+    new = Entity("shop", join_keys=["shop_id"])
+    FeatureRegistry(console.engine).apply(DefinitionSet({key_of(new): new}))
+    after = {each["name"] for each in twin(console, "/features")["entities"]}
+    assert after - before == {"shop"}
 
 
 def test_an_asset_whose_file_devices_would_miss_is_said_to_be_missing(console):

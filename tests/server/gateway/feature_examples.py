@@ -35,6 +35,7 @@ CATEGORIES = Vocabulary.of(("sport", "news", "games"))
 TOKENS = Vocabulary.of(
     tuple(f"token-{number}-{random.Random(number).random()}" for number in range(90_000))
 )
+LOST = Vocabulary.of(("nowhere",))  # its file is never added
 ROWS = EmbeddingTable.of(np.random.default_rng(3).standard_normal((4_000, 64)).astype(np.float32))
 
 user = Entity("user", join_keys=["user_id"])
@@ -130,6 +131,15 @@ def definitions() -> DefinitionSet:
             ],
         ),
         FeatureService("ads_b", features=[Feature("user_stats:country"), "user_stats:score"]),
+        FeatureService(
+            "ads_c",
+            features=[
+                Feature(
+                    "ad_stats:category",
+                    [Transform("vocab", "device_read", {"asset": "lost", "unknown": 3})],
+                )
+            ],
+        ),
         FeatureService("secret", features=["user_stats:clicks"]),
     ]
     members = [
@@ -138,6 +148,7 @@ def definitions() -> DefinitionSet:
         asset("categories", CATEGORIES),
         asset("tokens", TOKENS, fallback="categories"),
         asset("rows", ROWS, dimension=64),
+        asset("lost", LOST),
         *services,
     ]
     found = DefinitionSet({key_of(each): each for each in members})

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine
 
+from device_runtime.identity import sign_feature_request
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.protocol import features_pb2 as features_pb
+from device_runtime.protocol.features_pb2_grpc import DeviceFeaturesStub
 from device_runtime.update_codec import sha256_of
 from feature_catalog.task_outcomes import TaskOutcomeRow, record_outcomes
 from server.aggregation.process import AggregatorLost, aggregator_socket
@@ -180,7 +183,7 @@ def test_answers_outlive_a_gateway_in_the_database(own, coordinator, start_gatew
 def test_a_busy_gateway_counts_nothing_and_says_when_to_come_back(
     own, coordinator, start_gateway, new_device
 ):
-    gateway = start_gateway(limits=TransferLimits(uploads=0, fetches=0))
+    gateway = start_gateway(limits=TransferLimits(uploads=0, fetches=0, look_ups=0))
     coordinator.open("j-busy", own.blobs)
     device = new_device()
     task = device.lease()
@@ -190,6 +193,16 @@ def test_a_busy_gateway_counts_nothing_and_says_when_to_come_back(
     assert gateway.state.counts().held == 0
     assert device.settlement(task, A).state == State.UPLOAD_AGAIN
     status = status_of(lambda: device.fetch(task.token, task.manifest_sha256))
+    assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
+    request = features_pb.GetManifestRequest(service="ads", manifest_format=1)
+    sign_feature_request(
+        device.key,
+        request,
+        device_id=device.device_id,
+        credential=device.credential,
+        timestamp_ms=device.now_ms(),
+    )
+    status = status_of(lambda: DeviceFeaturesStub(device.channel).GetManifest(request))
     assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -4,8 +4,10 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
+import os
 import time
 import urllib.request
+import zlib
 
 import grpc
 import numpy as np
@@ -60,7 +62,7 @@ def gateway(deployment, catalog):
     """One that lets devices read two of the three services."""
     settings = dataclasses.replace(
         deployment.settings,
-        device_feature_services=("ads_a", "ads_b"),
+        device_feature_services=("ads_a", "ads_b", "ads_c"),
         max_feature_keys_per_day=KEYS_PER_DAY,
     )
     rates = DeviceRates(feature_calls=Rate(1.0, 60), fetches=Rate(1.0, 30))
@@ -76,7 +78,7 @@ def device(deployment, gateway, tmp_path):
     device.close()
 
 
-def refusal(call) -> tuple[grpc.StatusCode, str]:
+def refusal_of(call) -> tuple[grpc.StatusCode, str]:
     try:
         result = call()
         if hasattr(result, "__iter__"):
@@ -203,20 +205,19 @@ def test_the_service_of_an_open_job_may_be_read_under_its_contract_and_no_longer
         device.client.manifest("secret", catalog["secret"])
 
 
-def test_an_asset_whose_file_is_gone_is_told_in_the_manifest_and_not_found(device, deployment):
-    manifest = device.client.manifest("ads_a")
-    blobs = BlobStore(deployment.settings.blob_url)
-    digest = manifest.assets["tokens"].sha256
-    content = blobs.get(digest)
-    blobs.delete(digest)
-    try:
-        without = device.client.manifest("ads_a")
-        assert without.assets["tokens"].uses == "categories"
-        assert without.sha256() != manifest.sha256()
-        with pytest.raises(GatewayRefused, match="FLN-1236"):
-            only(device.client, manifest, "tokens")
-    finally:
-        blobs.put(content)
+def test_an_asset_whose_file_nobody_added_is_told_in_the_manifest_and_not_found(device):
+    manifest = device.client.manifest("ads_c")
+    assert manifest.refused_features == {"category"}
+    [refusal] = [each for each in manifest.refusals if each.kind == "asset"]
+    assert refusal.reason == "the file of lost is not on the server"
+    request = pb.FetchAssetRequest(
+        service="ads_c",
+        contract_sha256=manifest.contract_sha256,
+        asset_sha256=hashlib.sha256(examples.LOST.to_bytes()).digest(),
+    )
+    status, detail = refusal_of(lambda: device.stub.FetchAsset(device.signed(request)))
+    assert status == grpc.StatusCode.NOT_FOUND
+    assert "FLN-1236" in detail
 
 
 # -- features ----------------------------------------------------------------------------------
@@ -318,7 +319,7 @@ def test_keys_that_are_none_of_the_view_are_refused(device, keys):
         view_version=manifest.views["user_stats"].version,
         keys=keys,
     )
-    status, detail = refusal(lambda: device.stub.GetFeatures(device.signed(request)))
+    status, detail = refusal_of(lambda: device.stub.GetFeatures(device.signed(request)))
     assert status == grpc.StatusCode.INVALID_ARGUMENT
     assert "FLN-2944" in detail
 
@@ -328,7 +329,7 @@ def test_keys_that_are_none_of_the_view_are_refused(device, keys):
 )
 def test_hostile_names_are_refused_before_anything_is_looked_up(device, name):
     request = pb.GetManifestRequest(service=name, manifest_format=FORMAT)
-    status, detail = refusal(lambda: device.stub.GetManifest(device.signed(request)))
+    status, detail = refusal_of(lambda: device.stub.GetManifest(device.signed(request)))
     assert status == grpc.StatusCode.INVALID_ARGUMENT
     assert "FLN-2944" in detail
     assert name not in detail or not name
@@ -336,7 +337,7 @@ def test_hostile_names_are_refused_before_anything_is_looked_up(device, name):
 
 def test_a_request_too_large_for_one_message_is_refused_by_the_transport(device):
     request = pb.GetFeaturesRequest(service="ads_a", keys=[b"k" * 2**20] * 20)
-    status, _ = refusal(lambda: device.stub.GetFeatures(device.signed(request)))
+    status, _ = refusal_of(lambda: device.stub.GetFeatures(device.signed(request)))
     assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -369,18 +370,12 @@ def test_a_download_that_is_cut_goes_on_where_it_was_also_in_a_new_process(devic
         only(device.client, manifest, "tokens")
     # What a killed process leaves: its partial file, under its own number.
     [partial] = (device.folder / "assets").glob("*.partial")
-    partial.rename(partial.with_name(partial.name.replace(f".{os_pid()}.", ".4194304.")))
+    partial.rename(partial.with_name(partial.name.replace(f".{os.getpid()}.", ".4194304.")))
     device.tampering.change = lambda _, chunk: chunk
     assets = only(device.new_client(), manifest, "tokens")
     assert assets["tokens"].tokens == TOKENS.tokens
     offsets = [r.offset for r in device.tampering.requests if isinstance(r, pb.FetchAssetRequest)]
     assert offsets == [0, 2**20]
-
-
-def os_pid() -> int:
-    import os
-
-    return os.getpid()
 
 
 def only(client, manifest, name):
@@ -409,9 +404,7 @@ def test_a_byte_that_flips_on_the_way_costs_the_download_and_nothing_else(device
 
 
 def bomb(number, chunk):
-    import zlib
-
-    packed = zlib.compress(bytes(200 * 2**20), 9)
+    packed = zlib.compress(bytes(32 * 2**20), 1)
     return pb.AssetChunk(
         data=packed, size_bytes=2**20, total_bytes=chunk.total_bytes, compression="zlib"
     )
@@ -450,7 +443,7 @@ def test_an_asset_of_another_service_and_an_offset_past_the_end_are_refused(devi
             asset_sha256=digest,
             offset=offset,
         )
-        found, detail = refusal(lambda r=request: device.stub.FetchAsset(device.signed(r)))
+        found, detail = refusal_of(lambda r=request: device.stub.FetchAsset(device.signed(r)))
         assert found == status
         assert code in detail
 
@@ -480,10 +473,10 @@ def test_nobody_is_served_without_a_proof_of_an_enrolled_key(device):
         ),
     )
     for call, request in requests:
-        assert refusal(lambda c=call, r=request: c(r))[0] == grpc.StatusCode.UNAUTHENTICATED
+        assert refusal_of(lambda c=call, r=request: c(r))[0] == grpc.StatusCode.UNAUTHENTICATED
         signed = device.signed(request)
         signed.service = "secret"  # signed for another
-        assert refusal(lambda c=call, r=signed: c(r))[0] == grpc.StatusCode.UNAUTHENTICATED
+        assert refusal_of(lambda c=call, r=signed: c(r))[0] == grpc.StatusCode.UNAUTHENTICATED
     # A proof for one call is none for another.
     manifest_request = device.signed(pb.GetManifestRequest(service="ads_b", manifest_format=FORMAT))
     other = pb.GetFeaturesRequest(
@@ -493,7 +486,7 @@ def test_nobody_is_served_without_a_proof_of_an_enrolled_key(device):
         view="user_stats",
         keys=[encode_key([user_id(1)])],
     )
-    assert refusal(lambda: device.stub.GetFeatures(other))[0] == grpc.StatusCode.UNAUTHENTICATED
+    assert refusal_of(lambda: device.stub.GetFeatures(other))[0] == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_device_whose_clock_is_wrong_is_told_the_time_and_served(device):
@@ -520,7 +513,7 @@ def test_a_device_that_asks_too_often_is_told_to_come_back(device):
     for _ in range(60):
         last = device.signed(pb.GetManifestRequest(service="ads_b", manifest_format=FORMAT))
         device.stub.GetManifest(last)
-    status, detail = refusal(lambda: [device.stub.GetManifest(last) for _ in range(20)])
+    status, detail = refusal_of(lambda: [device.stub.GetManifest(last) for _ in range(20)])
     assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "FLN-2948" in detail
 
@@ -556,3 +549,26 @@ def test_the_columns_that_devices_get_are_the_clouds_own_transforms(device):
         None if n % 5 == 0 else int(np.searchsorted([2, 5, 100], n, "right")) for n in numbers
     ]
     assert read == oracle
+
+
+def test_a_device_of_two_services_keeps_the_cached_rows_of_both(device, tmp_path):
+    database = FeatureDatabase(tmp_path / "features.sqlite")
+    pair = encode_key([3, user_id(1)])
+
+    def reader(name):  # as each task opens the cache anew
+        manifest = device.client.manifest(name)
+        views = device.client.cached_views(manifest)
+        cache = FeatureCache(database, "com.example.feed", views)
+        return FeatureReader(
+            cache,
+            cloud_views(manifest),
+            device.client.fetch(manifest),
+            device.client.assets(manifest),
+        )
+
+    assert reader("ads_a").prefetch("ad_stats", [pair], unmetered=True)[0] == 1
+    assert reader("ads_b").prefetch("user_stats", [encode_key([user_id(1)])], unmetered=True)[0]
+    kept = reader("ads_a").read("ad_stats", [pair], unmetered=None)
+    assert kept.statuses == ("cached",)
+    assert kept.columns["category"].to_list() == [1]  # "news", by the vocabulary
+    database.close()
