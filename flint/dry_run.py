@@ -16,7 +16,7 @@ from simulation.catalog_inputs import CatalogInputs
 from simulation.environment import Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.executors.executor import Executor
-from simulation.executors.make import make_executor
+from simulation.executors.make import make_executor, training_path
 from simulation.experiment import OnProgress, Training, new_run, require_same, run_trials
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
@@ -86,6 +86,9 @@ def simulate(
             prepared.records,
         )
         try:
+            path = training_path(executor)
+            if path is not None:
+                note(path)
             return run_trials(
                 prepared,
                 _training(prepared, executor),
@@ -147,7 +150,7 @@ def _memory_mb(catalog: CatalogSession, job: Job) -> dict[str, float]:
 def _training(prepared: Preparation, executor: Executor) -> Training:
     evaluation = prepared.dry_run.job.evaluation
     if evaluation is None or prepared.evaluation is None:
-        return Training(executor, None, None)
+        return Training(executor, None, None, training_path(executor))
     model = prepared.dry_run.model
     return Training(
         executor,
@@ -155,6 +158,7 @@ def _training(prepared: Preparation, executor: Executor) -> Training:
         lambda weights, data_client, tiers: metric_by_group(
             model, weights, prepared.records, data_client, tiers, evaluation.metric
         ),
+        training_path(executor),
     )
 
 

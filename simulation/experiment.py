@@ -44,11 +44,13 @@ class Training:
     Attributes:
         evaluate: None if the job asks for no evaluation, or nothing is trained.
         by_tier: Measures a version on the records of each device tier.
+        path: How updates are trained, and why, a sentence; None if nothing is trained.
     """
 
     executor: Executor
     evaluate: Evaluate | None
     by_tier: MetricByTier | None
+    path: str | None = None
 
 
 def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulationRun:
@@ -182,6 +184,7 @@ def _summary(
     return {
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
         "clients": len(population),
+        "training_path": training.path,
         "trials": trials,
         "over_trials": over_trials(trials),
         "criteria": [
