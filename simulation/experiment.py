@@ -91,7 +91,7 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
     if (row.executors == 0) != (run.executors == 0):
         how = "with" if row.executors == 0 else "without"
         raise UnusableCheckpoint(
-            f"run {row.run_id} was started {how} --system-only; resume it in the same way"
+            f"run {row.run_id} was started {how} --no-training; resume it in the same way"
         )
     for what, then, now in (
         ("job", row.job_json, run.job_json),
@@ -212,11 +212,10 @@ def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, byte
     dry_run = prepared.dry_run
     parameters = dry_run.model.parameters
     until_s = max(result.virtual_s for result in done)
-    client_ids = pa.array(prepared.dataset.clients())
     return {
         "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
         "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
-        "population": _parquet(population_table(dry_run.population, client_ids)),
+        "population": _parquet(population_table(dry_run.population, prepared.data_clients)),
         "availability": _parquet(availability_table(dry_run.population, until_s)),
         **{
             f"model-{each.trial}": encode_parameters(
