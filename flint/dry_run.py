@@ -19,7 +19,14 @@ from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.executors.executor import Executor
 from simulation.executors.make import make_executor
 from simulation.executors.no_training import NoTraining
-from simulation.experiment import OnProgress, Training, new_run, require_same, run_trials
+from simulation.experiment import (
+    OnProgress,
+    Training,
+    has_compiled_decisions,
+    new_run,
+    require_same,
+    run_trials,
+)
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
 
@@ -79,12 +86,17 @@ def simulate(
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
     for sentence in prepared.notes:
         note(sentence)
+    if not options.trains and not has_compiled_decisions(job.strategy):
+        note(
+            f"the decisions of {job.strategy.name} are not compiled, so the plain event loop runs "
+            "it: slower, with the same result"
+        )
     with runs.driving(row.run_id):
         executor = _executor(prepared, executors)
         try:
             return run_trials(
                 prepared,
-                _training(prepared, executor),
+                _training(prepared, executor, trains=options.trains),
                 runs,
                 row,
                 checkpoint_every=options.checkpoint_every,
@@ -156,10 +168,10 @@ def _executor(prepared: Preparation, executors: int) -> Executor:
     return make_executor("local", executors, model, client, records)
 
 
-def _training(prepared: Preparation, executor: Executor) -> Training:
+def _training(prepared: Preparation, executor: Executor, *, trains: bool) -> Training:
     evaluation, records = prepared.dry_run.job.evaluation, prepared.records
     if evaluation is None or prepared.evaluation is None or records is None:
-        return Training(executor, None, None)
+        return Training(executor, None, None, trains=trains)
     model = prepared.dry_run.model
     return Training(
         executor,

@@ -18,6 +18,7 @@ from device_runtime.update_codec import encode_parameters, unflatten
 from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
+from server.job import FedAvgSettings, FedBuffSettings
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.enclave_load import enclave_load
 from simulation.executors.executor import Executor
@@ -30,7 +31,7 @@ from simulation.run_summary import (
     population_table,
     summarise,
 )
-from simulation.trial import Trial, TrialResult
+from simulation.trial import DryRun, Trial, TrialResult
 from simulation.update_bytes import enclave_bytes
 
 _COMPUTES = ("numpy", "torch", "pyarrow")
@@ -47,11 +48,13 @@ class Training:
     Attributes:
         evaluate: None if the job asks for no evaluation, or nothing is trained.
         by_tier: Measures a version on the records of each device tier.
+        trains: Whether updates are trained; if not, the executor's are zero.
     """
 
     executor: Executor
     evaluate: Evaluate | None
     by_tier: MetricByTier | None
+    trains: bool = True
 
 
 def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulationRun:
@@ -149,21 +152,50 @@ def run_trials(
         runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
 
     for number in range(len(done), row.trials):
-        trial = Trial(
-            prepared.dry_run,
-            number,
-            training.executor,
-            training.evaluate,
-            on_progress=lambda progress, at_s, number=number: on_progress(number, progress, at_s),  # type: ignore[misc]
-            state=state,
+        result = _run_trial(
+            prepared.dry_run, training, number, state, save, checkpoint_every, on_progress
         )
         state = None
-        result = trial.run(save, checkpoint_every)
         if result.is_exhausted and len(result.trajectory) == 1:
             raise FleetExhausted(f"no aggregation came about: {result.stop_reason}")
         done.append(result)
         training.executor.forget_weights(_EVERY_VERSION)
     return runs.finish(row.run_id, _summary(prepared, training, done), _files(prepared, done))
+
+
+def _run_trial(
+    dry_run: DryRun,
+    training: Training,
+    number: int,
+    state: Mapping[str, Any] | None,
+    save: Callable[[Mapping[str, Any]], None],
+    checkpoint_every: int,
+    on_progress: OnProgress,
+) -> TrialResult:
+    """One trial: on the compiled engine if that can run it, else on the plain event loop."""
+
+    def progressed(progress: JobProgress, virtual_s: float) -> None:
+        on_progress(number, progress, virtual_s)
+
+    if not training.trains and state is None and has_compiled_decisions(dry_run.job.strategy):
+        # Compiled only where it is used: Numba takes its time to load.
+        from simulation.timeline.trial import run_compiled
+
+        return run_compiled(dry_run, number, progressed)
+    trial = Trial(
+        dry_run,
+        number,
+        training.executor,
+        training.evaluate,
+        on_progress=progressed,
+        state=state,
+    )
+    return trial.run(save, checkpoint_every)
+
+
+def has_compiled_decisions(settings: object) -> bool:
+    """Whether the compiled engine knows what a strategy decides (`simulation.timeline`)."""
+    return isinstance(settings, FedAvgSettings | FedBuffSettings)
 
 
 def _taken_up(
