@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from server.gateway import pace
 from simulation.timeline.compilation import compiled
 from simulation.timeline.draws import PACE, device_draw, device_key, exp_of, quantile_of, uniform
-from simulation.timeline.layout import Record, Traces
+from simulation.timeline.layout import Memory, Record, Traces
 from simulation.traces import criteria
 from simulation.traces.criteria import DAY_S
 from simulation.virtual_clients import PERIODS_AHEAD, last_tick, next_tick
@@ -94,24 +94,32 @@ open_window = compiled(_open_window)
 
 
 def _next_check_in(
-    s: Record, traces: Traces, client: int, earliest_s: float, ordinal: int
+    s: Record, traces: Traces, client: Record, number: int, earliest_s: float, ordinal: int
 ) -> float:
-    """See `simulation.virtual_clients.VirtualClients.next_check_in`."""
+    """See `simulation.virtual_clients.VirtualClients.next_check_in`.
+
+    Args:
+        client: Its record; until when it is then available is noted there.
+        number: Of the client.
+    """
+    if 0.0 < earliest_s < client.open_until_s:
+        return earliest_s  # still in the window of its last check-in
     open_s, end_s = open_window(
         s,
         traces.offsets,
         traces.start_s,
         traces.end_s,
         traces.repeat_s,
-        traces.device[client],
+        traces.device[number],
         earliest_s,
     )
+    client.open_until_s = end_s
     if (earliest_s > 0.0 and open_s == earliest_s) or open_s == math.inf:
         return open_s
     spread_s = s.jitter * min(s.period_s, end_s - open_s)
     if spread_s == 0.0:
         return open_s
-    return _last_tick(open_s + spread_s * uniform(s.opening_key, client, ordinal, 0))
+    return _last_tick(open_s + spread_s * uniform(s.opening_key, number, ordinal, 0))
 
 
 next_check_in = compiled(_next_check_in)
@@ -119,7 +127,7 @@ next_check_in = compiled(_next_check_in)
 
 def _earliest_return_s(
     s: Record,
-    pace_key: NDArray[np.uint64],
+    memory: Memory,
     client: Record,
     number: int,
     slots: int,
@@ -137,10 +145,10 @@ def _earliest_return_s(
     wait_s = s.period_s * (1.0 + s.jitter * spread)
     interval_s = told_interval_s(s, slots)
     if interval_s * (1.0 + s.pace_jitter) > wait_s:
-        key = pace_key[number]
+        key = client.pace_key
         if key == 0:
-            key = device_key(number, PACE)
-            pace_key[number] = key
+            key = device_key(number, PACE, memory.scratch)
+            client.pace_key = key
         draw = device_draw(s.seed, key, client.seen_times - (1 - after_task))
         wait_s = max(wait_s, _spread_s(interval_s, s.pace_jitter, draw))
     return float(s.now_s + wait_s)

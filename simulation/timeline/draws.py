@@ -84,29 +84,27 @@ def _uniform(key: NDArray[np.uint32], client: int, task: int, draw: int) -> floa
     return (np.float64((high << _S20) | (low >> _S12)) + 0.5) * 2.0**-52
 
 
-def _device_key(client: int, purpose: int) -> np.uint64:
-    """First 8 bytes of SHA-256 over purpose, a zero and the client's number in decimal."""
-    block = np.zeros(64, np.uint8)
+def _device_key(client: int, purpose: int, w: NDArray[np.uint32]) -> np.uint64:
+    """First 8 bytes of SHA-256 over purpose, a zero and the client's number in decimal.
+
+    Args:
+        w: Room for the message's schedule, shape ``(64,)``.
+    """
     length = _PREFIX_LENGTH[purpose]
+    w[:16] = 0
     for at in range(length):
-        block[at] = _PREFIX[purpose, at]
+        w[at >> 2] |= np.uint32(_PREFIX[purpose, at]) << np.uint32(24 - 8 * (at & 3))
     digits, rest = 1, client // 10
     while rest > 0:
         digits += 1
         rest //= 10
     rest = client
     for at in range(length + digits - 1, length - 1, -1):
-        block[at] = 48 + rest % 10
+        w[at >> 2] |= np.uint32(48 + rest % 10) << np.uint32(24 - 8 * (at & 3))
         rest //= 10
     length += digits
-    block[length] = 0x80
-    block[62], block[63] = (8 * length) >> 8, (8 * length) & 255
-    w = np.empty(64, np.uint32)
-    for t in range(16):
-        word = np.uint32(0)
-        for byte in range(4):
-            word = (word << np.uint32(8)) | np.uint32(block[4 * t + byte])
-        w[t] = word
+    w[length >> 2] |= np.uint32(0x80) << np.uint32(24 - 8 * (length & 3))
+    w[15] = np.uint32(8 * length)
     for t in range(16, 64):
         before, after = w[t - 15], w[t - 2]
         s0 = _turned(before, 7) ^ _turned(before, 18) ^ (before >> np.uint32(3))

@@ -23,7 +23,6 @@ from simulation.timeline.devices import (
     earliest_return_s,
     later_tick,
     next_check_in,
-    open_window,
     per_example_s,
     told_interval_s,
 )
@@ -104,7 +103,7 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
     if s.is_uniform:
         chance = _even_chance(slots, s.eligible[0])
         if chance < 1.0:
-            draw = device_draw(s.seed, device_key(number, SELECTION), check_in)
+            draw = device_draw(s.seed, device_key(number, SELECTION, memory.scratch), check_in)
             if draw >= chance:
                 return False
     s.open_slots -= 1
@@ -130,18 +129,9 @@ def _start(s: Record, traces: Traces, memory: Memory, number: int) -> None:
     if s.dropout_scale_s < math.inf:
         draw = uniform(s.dropout_key, number, ordinal, 0)
         drops_out_s = s.now_s + -log_of(draw) * s.dropout_scale_s
-    closes_s = open_window(
-        s,
-        traces.offsets,
-        traces.start_s,
-        traces.end_s,
-        traces.repeat_s,
-        traces.device[number],
-        s.now_s,
-    )[1]
     completes_s = s.now_s + (download_s + train_s + upload_s)
     deadline_s = s.now_s + s.task_timeout_s
-    end_s, ending = _first_end(completes_s, closes_s, drops_out_s, deadline_s)
+    end_s, ending = _first_end(completes_s, client.open_until_s, drops_out_s, deadline_s)
     task_number = s.started
     task = memory.tasks[task_number]
     s.started += 1
@@ -201,10 +191,10 @@ def _come_back(
 ) -> None:
     """Schedule the next check-in of a client that has no task; see `CheckIns.next_s`."""
     client = memory.clients[number]
-    back_s = earliest_return_s(s, memory.pace_key, client, number, slots, after_task)
+    back_s = earliest_return_s(s, memory, client, number, slots, after_task)
     if len(memory.participated_s) > 0:
         back_s = max(back_s, memory.participated_s[number] + s.rest_s)
-    at_s = next_check_in(s, traces, number, later_tick(back_s), client.check_ins)
+    at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
     if at_s < math.inf:
         schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
 
@@ -342,7 +332,7 @@ def _open_fleet(
     s = state[0]
     for number in range(len(asks)):
         if asks[number]:
-            at_s = next_check_in(s, traces, number, 0.0, 0)
+            at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
             if at_s < math.inf:
                 schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
 
@@ -387,8 +377,9 @@ _TRACES = _types.NamedTuple(
 )
 _MEMORY = _types.NamedTuple(
     [
-        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.uint64, np.int32)),
+        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32)),
         *map(_array, (DUE, DUE, TASK, np.int32, np.int32, VERSION, SIGHTING, SIGHTING)),
+        _array(np.uint32),
     ],
     Memory,
 )

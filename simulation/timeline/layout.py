@@ -12,6 +12,8 @@ CLIENT = np.dtype(
     [
         ("at_s", np.float64),
         ("seen_s", np.float64),
+        ("open_until_s", np.float64),
+        ("pace_key", np.uint64),
         ("following", np.int32),
         ("check_ins", np.int32),
         ("seen_times", np.int32),
@@ -19,8 +21,10 @@ CLIENT = np.dtype(
     ],
     align=True,
 )
-"""What changes of a client: its next check-in and the client after it in its bucket (-1 for none),
-when the gateway last saw it and how often (0 when it is not recent), check-ins and tasks so far."""
+"""What changes of a client: its next check-in and the client after it in its bucket (-1 for none);
+when the gateway last saw it and how often (0 when it is not recent); until when it may take part
+from its last or next check-in on; the key of its draws of pace, 0 until it has made one; check-ins
+and tasks so far. All in one place: with millions of clients, looking in memory takes the time."""
 
 TASK = np.dtype(
     [
@@ -103,6 +107,7 @@ _PROGRESS = [
     *(("events", np.int64), ("version", np.int64), ("oldest_live", np.int64)),
     # The round, or the filling of a buffer.
     *(("round_started_s", np.float64), ("round", np.int64), ("granted", np.int64)),
+    ("round_first", np.int64),
     *(("offered", np.int64), ("open_slots", np.int64)),
     # Tasks: all on devices are in the heap; `running` and `held` are those the coordinator counts.
     *(("running", np.int64), ("held", np.int64), ("started", np.int64)),
@@ -157,17 +162,17 @@ class Memory(NamedTuple):
         participated_s: When each client last handed in an update; empty where no rest is asked for.
         taken_round: Round in which each client last took a slot; empty for FedBuff.
         eligible_s: When each client was last eligible; empty unless selection is uniform.
-        pace_key: Key of each client's draws of pace, 0 until it has made one.
         first_of_bucket: First client of each bucket of check-ins, -1 for none.
         undecided: Numbers of the tasks that ended since the last version, in order.
         held: Numbers of the tasks whose updates are held, in order of arrival.
+        seen: Sightings of devices, and ``eligible`` of those that could take a task.
+        scratch: Room for a hash.
     """
 
     clients: NDArray[np.void]
     participated_s: NDArray[np.float64]
     taken_round: NDArray[np.int32]
     eligible_s: NDArray[np.float64]
-    pace_key: NDArray[np.uint64]
     first_of_bucket: NDArray[np.int32]
     due: NDArray[np.void]
     on_devices: NDArray[np.void]
@@ -177,3 +182,4 @@ class Memory(NamedTuple):
     versions: NDArray[np.void]
     seen: NDArray[np.void]
     eligible: NDArray[np.void]
+    scratch: NDArray[np.uint32]

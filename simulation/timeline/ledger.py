@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from simulation.timeline.compilation import compiled
 from simulation.timeline.decisions import oldest_live_version
 from simulation.timeline.layout import (
@@ -19,7 +17,6 @@ from simulation.timeline.layout import (
 
 NUMBER_BITS = 40
 """Entries of the heap of tasks are ordered by kind, then number."""
-_NUMBERS = (1 << NUMBER_BITS) - 1
 
 
 def _end_on_device(s: Record, task: Record, at_s: float) -> None:
@@ -68,18 +65,12 @@ def _decide(s: Record, memory: Memory) -> None:
 
 def _close_round(s: Record, memory: Memory) -> None:
     """Cancel the round's tasks, in order of their start; what is not taken is void."""
-    if s.running > 0:
-        numbers = np.empty(s.running, np.int64)
-        found = 0
-        for at in range(s.in_heap):
-            number = memory.on_devices[at].sequence & _NUMBERS
-            task = memory.tasks[number]
-            if task.round == s.round and task.outcome < 0:
-                numbers[found] = number
-                found += 1
-        numbers.sort()
-        for at in range(found):
-            close_task(s, memory, numbers[at], OVER_COMMITTED, ROUND_CLOSED)
+    for number in range(s.round_first, s.started):
+        task = memory.tasks[number]
+        is_held = task.ending == 0 and not math.isnan(task.ended_s)
+        if task.outcome < 0 and not is_held:
+            close_task(s, memory, number, OVER_COMMITTED, ROUND_CLOSED)
+    s.round_first = s.started
     s.round += 1
     s.running = s.offered = s.open_slots = 0
 

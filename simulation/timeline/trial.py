@@ -60,7 +60,7 @@ _MOST_BUCKETS_LOG2 = 23
 
 
 @dataclass(slots=True)
-class _Engine:
+class Timeline:
     """A trial in memory."""
 
     state: NDArray[np.void]
@@ -75,7 +75,16 @@ class _Engine:
         """Seconds of the state."""
         return float(self.state[name][0])
 
-    def make_room(self) -> None:
+    def go_on(self) -> int:
+        """Let events happen; returns why they stopped: `PAUSED` after some millions, or the end."""
+        code = NO_ROOM
+        while code == NO_ROOM:
+            code = advance(self.state, self.traces, self.memory, _EVENTS_AT_ONCE)
+            if code == NO_ROOM:
+                self._make_room()
+        return code
+
+    def _make_room(self) -> None:
         """Let every column grow that is full, or nearly so."""
         memory, size = self.memory, self.number
         changed: dict[str, NDArray[Any]] = {}
@@ -115,16 +124,13 @@ def run_compiled(
         on_progress: Told of progress and virtual seconds, now and then.
     """
     begun_s = time.monotonic()
-    engine = _set_up(dry_run, number)
-    open_fleet(engine.state, engine.traces, engine.memory, _asks_for_work(dry_run))
+    engine = set_up(dry_run, number)
     wall_s: list[float] = []
-    code = NO_ROOM
-    while code in {PAUSED, NO_ROOM}:
-        code = advance(engine.state, engine.traces, engine.memory, _EVENTS_AT_ONCE)
+    code = PAUSED
+    while code == PAUSED:
+        code = engine.go_on()
         wall_s += [time.monotonic() - begun_s] * (engine.number("versions") - len(wall_s))
         on_progress(_progress(engine), engine.seconds("now_s"))
-        if code == NO_ROOM:
-            engine.make_room()
     reason = _reason(dry_run, engine, code)
     _close(dry_run, engine)
     return TrialResult(
@@ -142,7 +148,8 @@ def run_compiled(
 # -- before ------------------------------------------------------------------------------------
 
 
-def _set_up(dry_run: DryRun, number: int) -> _Engine:
+def set_up(dry_run: DryRun, number: int) -> Timeline:
+    """A trial at its beginning: every client's first check-in is scheduled."""
     job, environment, world = dry_run.job, dry_run.environment, dry_run.world
     clients = len(dry_run.records)
     streams = RandomStreams(dry_run.seed, number)
@@ -212,7 +219,6 @@ def _set_up(dry_run: DryRun, number: int) -> _Engine:
         participated_s=np.full(clients if rest_hours else 0, -math.inf),
         taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
-        pace_key=np.zeros(clients, np.uint64),
         first_of_bucket=np.full(2**buckets_log2, -1, np.int32),
         due=np.zeros(1024, DUE),
         on_devices=np.zeros(1024, DUE),
@@ -222,8 +228,10 @@ def _set_up(dry_run: DryRun, number: int) -> _Engine:
         versions=np.zeros(1024, VERSION),
         seen=np.zeros(65536, SIGHTING),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
+        scratch=np.zeros(64, np.uint32),
     )
-    return _Engine(state, traces, memory)
+    open_fleet(state, traces, memory, _asks_for_work(dry_run))
+    return Timeline(state, traces, memory)
 
 
 def _set_strategy(state: NDArray[np.void], dry_run: DryRun) -> int:
@@ -268,7 +276,7 @@ def _grown(column: NDArray[Any]) -> NDArray[Any]:
 # -- after -------------------------------------------------------------------------------------
 
 
-def _progress(engine: _Engine) -> JobProgress:
+def _progress(engine: Timeline) -> JobProgress:
     counts = engine.state["outcomes"][0].tolist()
     return JobProgress(
         engine.number("version"),
@@ -285,7 +293,7 @@ def _progress(engine: _Engine) -> JobProgress:
     )
 
 
-def _reason(dry_run: DryRun, engine: _Engine, code: int) -> str:
+def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
     """Why the trial ended, in the words of coordinator and fleet."""
     if code == TRACE_ENDED:
         hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
@@ -315,7 +323,7 @@ def _reason(dry_run: DryRun, engine: _Engine, code: int) -> str:
     return limit_in_words(stop, limit)
 
 
-def _close(dry_run: DryRun, engine: _Engine) -> None:
+def _close(dry_run: DryRun, engine: Timeline) -> None:
     """Devices stop where they are; what the coordinator still counted on comes to nothing."""
     memory, now_s = engine.memory, engine.seconds("now_s")
     heap = memory.on_devices[: engine.number("in_heap")]
@@ -334,7 +342,7 @@ def _close(dry_run: DryRun, engine: _Engine) -> None:
     tasks["reason"][unfinished] = JOB_ENDED
 
 
-def _tasks(trial: int, engine: _Engine) -> pa.Table:
+def _tasks(trial: int, engine: Timeline) -> pa.Table:
     """Columns of `TASK_SCHEMA`."""
     tasks = engine.memory.tasks[: engine.number("started")]
     count = len(tasks)
@@ -355,7 +363,7 @@ def _tasks(trial: int, engine: _Engine) -> pa.Table:
     )
 
 
-def _trajectory(dry_run: DryRun, trial: int, engine: _Engine, wall_s: list[float]) -> pa.Table:
+def _trajectory(dry_run: DryRun, trial: int, engine: Timeline, wall_s: list[float]) -> pa.Table:
     """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine."""
     rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s)]))
     count, none = len(rows), rows["version"] == 0

@@ -19,8 +19,6 @@ from tests.simulation.small_worlds import (
 from tests.simulation.test_fleet_properties import JOBS, PHONES, WORLDS
 from tests.simulation.test_hand_computed import TEN_PHONES
 
-COUNTED = [f"{name}" for name in ("version", "virtual_s", "updates", "staleness_mean", "in_flight")]
-
 
 def plain_loop(dry_run: DryRun, number: int = 0) -> TrialResult:
     return Trial(dry_run, number, NoTraining(MODEL.parameter_count), None).run()
@@ -52,13 +50,13 @@ def test_the_world_computed_by_hand_goes_as_in_the_plain_loop(strategy):
     assert require_equal(make_dry_run(TEN_PHONES, job)).stop_reason == "max_aggregations 4 reached"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(PHONES, min_size=1, max_size=8), JOBS, WORLDS, st.integers(0, 2))
 def test_any_run_goes_as_in_the_plain_loop(phones, job, world, number):
     require_equal(make_dry_run(phones, job, **world), number)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(PHONES, min_size=1, max_size=8), JOBS, WORLDS, st.sampled_from([5400.0, 86_400.0]))
 def test_so_does_one_whose_trace_repeats(phones, job, world, repeat_every_s):
     require_equal(make_dry_run(phones, job, repeat_every_s=repeat_every_s, **world))
