@@ -50,9 +50,9 @@ from simulation.world import World, populate
 
 CASES = ("events", "million", "week")
 SMALL, MILLION, MANY = 20_000, 1_000_000, 16_422_290
-FEDBUFF = {"name": "fedbuff", "buffer_size": 100, "concurrency": 1000, "max_staleness": 10}
+FEDBUFF = {"name": "fedbuff", "buffer_size": 50, "concurrency": 200, "max_staleness": 10}
 MODELS, LINKS = 20, 1000
-BYTES = 800_000
+BYTES = 10_000_000
 GRID_PER_S = 2.0**20
 
 

@@ -86,11 +86,8 @@ def simulate(
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
     for sentence in prepared.notes:
         note(sentence)
-    if not options.trains and not has_compiled_decisions(job.strategy):
-        note(
-            f"the decisions of {job.strategy.name} are not compiled, so the plain event loop runs "
-            "it: slower, with the same result"
-        )
+    if not options.trains:
+        _tell_of_engine(job, note)
     with runs.driving(row.run_id):
         executor = _executor(prepared, executors)
         try:
@@ -110,6 +107,20 @@ def simulate(
             raise
         finally:
             executor.close()
+
+
+def _tell_of_engine(job: Job, note: Callable[[str], None]) -> None:
+    """What the user should know of how a run without training is computed."""
+    if not has_compiled_decisions(job.strategy):
+        note(
+            f"the decisions of {job.strategy.name} are not compiled, so the plain event loop runs "
+            "it: slower, with the same result"
+        )
+        return
+    from simulation.timeline.compilation import is_compiled
+
+    if not is_compiled():
+        note("compiling the event engine, once for this version of FLINT: some seconds")
 
 
 def _as_asked(

@@ -147,7 +147,7 @@ def run_trials(
     """
     done, state = _taken_up(runs, row)
 
-    def save(trial_state: Mapping[str, Any]) -> None:
+    def save(trial_state: Mapping[str, Any] | None) -> None:
         kept = {"done": [_result_state(each) for each in done], "trial": trial_state}
         runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
 
@@ -159,6 +159,8 @@ def run_trials(
         if result.is_exhausted and len(result.trajectory) == 1:
             raise FleetExhausted(f"no aggregation came about: {result.stop_reason}")
         done.append(result)
+        if not training.trains and len(done) < row.trials:
+            save(None)  # within a trial the compiled engine keeps nothing
         training.executor.forget_weights(_EVERY_VERSION)
     return runs.finish(row.run_id, _summary(prepared, training, done), _files(prepared, done))
 

@@ -81,6 +81,12 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
+def is_compiled() -> bool:
+    """Whether an earlier process has left the engine's machine code."""
+    folder = cache_folder()
+    return folder is not None and any(folder.rglob("*.nbi"))
+
+
 def _digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
     for name in _SOURCES:

@@ -241,6 +241,7 @@ def test_names_that_nothing_has_say_where_they_were_used(home, tmp_path):
 
 def test_without_training_the_number_of_records_is_enough(home, run, short, tmp_path):
     with_dataset = simulate(home, "--no-training", job=short)
+    assert with_dataset["events_sha256"] == run["events_sha256"]
     counts = tmp_path / "population.parquet"
     pq.write_table(table(home, run["run_id"], "population"), counts)
     population = yaml.safe_load(ENVIRONMENT.read_text()).get("population", {})
