@@ -25,6 +25,9 @@ help:
 	@sed -n 's/^# //p' Makefile | head -4
 
 setup: $(STAMP)
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
+		echo "Chromium is not installed: tests of the console in a browser are skipped." \
+			"To run them: apt-get install chromium" >&2; fi
 
 # The stamp is written last, so a broken installation is taken up again, and is older than
 # pyproject.toml or constraints.txt when they change.

@@ -20,7 +20,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 MEASURED = (
     *("flwr", "ai-edge-litert", "numpy", "grpcio", "protobuf", "SQLAlchemy", "scikit-learn"),
-    *("cryptography", "cbor2", "tensorflow-cpu", "torch"),
+    *("cryptography", "cbor2", "tensorflow-cpu", "torch", "duckdb", "pyarrow"),
 )
 
 

@@ -23,15 +23,19 @@ class BlobCache:
     it mapped stays readable there.
     """
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, max_bytes: int, *, partial_max_age_s: float = _PARTIAL_MAX_AGE_S
+    ) -> None:
         """Open or make the cache.
 
         Args:
             directory: Folder of its own.
             max_bytes: Bound on what is kept, and on one blob.
+            partial_max_age_s: For how long half a blob is kept for the rest of it to come.
         """
         self._directory = directory
         self._max_bytes = max_bytes
+        self._partial_max_age_s = partial_max_age_s
         directory.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned_partials()
 
@@ -74,6 +78,22 @@ class BlobCache:
             return self._partial(digest).stat().st_size
         except FileNotFoundError:
             return 0
+
+    def adopt_partial(self, digest: bytes) -> None:
+        """Take up what a process that has ended had received of a blob, if this one has nothing."""
+        own = self._partial(digest)
+        if own.exists():
+            return
+        for partial in self._directory.glob(f"{digest.hex()}.*{_PARTIAL_SUFFIX}"):
+            process = partial.name.removesuffix(_PARTIAL_SUFFIX).rpartition(".")[2]
+            if process.isdecimal() and not _is_running(int(process)):
+                with contextlib.suppress(FileNotFoundError):  # taken up by another just now
+                    partial.replace(own)
+                    return
+
+    def forget_partial(self, digest: bytes) -> None:
+        """Delete what this process has received of a blob."""
+        self._partial(digest).unlink(missing_ok=True)
 
     def receive(self, digest: bytes, chunks: Iterable[bytes]) -> Path:
         """Append chunks to what was received of a blob, and keep it once they end.
@@ -131,7 +151,7 @@ class BlobCache:
                 yield status.st_mtime, status.st_size, Path(entry.path)
 
     def _remove_abandoned_partials(self) -> None:
-        oldest = time.time() - _PARTIAL_MAX_AGE_S
+        oldest = time.time() - self._partial_max_age_s
         for partial in self._directory.glob(f"*{_PARTIAL_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 if partial.stat().st_mtime < oldest:
@@ -142,3 +162,13 @@ class BlobCache:
 
     def _partial(self, digest: bytes) -> Path:
         return self._directory / f"{digest.hex()}.{os.getpid()}{_PARTIAL_SUFFIX}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

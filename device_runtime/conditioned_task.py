@@ -13,6 +13,7 @@ import numpy as np
 
 from device_runtime.device_store import PendingUpdate
 from device_runtime.examples import ExampleSource
+from device_runtime.feature_tasks import FeatureTasks
 from device_runtime.imposed_conditions import ImposedConditions
 from device_runtime.leased_task import LeasedTask, SharedParts
 from device_runtime.manifest import ParameterSpec
@@ -61,9 +62,9 @@ class ConditionedTask(LeasedTask):
         self.trained: tuple[PendingUpdate, int] | None = None
         self.download_bytes = 0
 
-    def prepare(self, examples: ExampleSource) -> None:
+    def prepare(self, examples: ExampleSource, features: FeatureTasks | None = None) -> None:
         """See `LeasedTask.prepare`; from then on it is known when download and training end."""
-        super().prepare(examples)
+        super().prepare(examples, features)
         conditions, plan = self.imposed.conditions, self.task.plan
         self.download_bytes = parameters_bytes(self._prepared().manifest.parameters)
         arrives_s = self.began_s + conditions.download_s(self.download_bytes)

@@ -58,8 +58,8 @@ class EntryKey:
 
     Attributes:
         key: The entity's join key values, encoded.
-        transform: Digest of what a value went through, see `transform_digest`; empty for what the
-            cloud says.
+        transform: Digest of what a value went through, see `feature_reader.transform_digest`; of a
+            row as the cloud says it, of its columns, see `feature_reader.row_digest`, or empty.
         assets: Digest of the assets it was made with, see `assets_digest`; empty without any.
     """
 
@@ -162,7 +162,12 @@ class FeatureCache:
         return self.put_all(view, {entry: body}, kept_at_ms=kept_at_ms) == 1
 
     def put_all(
-        self, view: str, bodies: Mapping[EntryKey, bytes], *, kept_at_ms: int | None = None
+        self,
+        view: str,
+        bodies: Mapping[EntryKey, bytes],
+        *,
+        kept_at_ms: int | None = None,
+        made_of_them: Sequence[bytes] = (),
     ) -> int:
         """Store entries of one age, in one transaction.
 
@@ -171,6 +176,8 @@ class FeatureCache:
             bodies: What to store.
             kept_at_ms: When they were true, by the age clock: a source's for a processed value;
                 now if None.
+            made_of_them: Digests of the chains whose values were made of what was there before;
+                these go with it. All of a key's values go with an entry without a digest.
 
         Returns:
             How many are stored. One that is alone too large, too old or of a view that is never
@@ -182,7 +189,10 @@ class FeatureCache:
             self._write_use()
             now_ms = self._database.now_ms()
             when_ms = now_ms if kept_at_ms is None else min(kept_at_ms, now_ms)
-            stored = sum(self._put(rules, entry, body, when_ms) for entry, body in bodies.items())
+            stored = 0
+            for entry, body in bodies.items():
+                self._make_way(rules, entry, made_of_them)
+                stored += self._put(rules, entry, body, when_ms)
         self.counts.refused += len(bodies) - stored
         return stored
 
@@ -223,15 +233,22 @@ class FeatureCache:
         """The file."""
         return self._database
 
-    def _put(self, rules: CachedView, entry: EntryKey, body: bytes, kept_at_ms: int) -> bool:
+    def _make_way(self, rules: CachedView, entry: EntryKey, made_of_it: Sequence[bytes]) -> None:
+        """Delete what an entry takes the place of, and what was made of that."""
         connection = self._database.connection
         what = "DELETE FROM entries WHERE view = ? AND version = ? AND key = ? AND app = ?"
         of_key = (rules.name, rules.version, entry.key, self._app)
-        if entry.transform:
-            made = (*of_key, entry.transform, entry.assets)
-            connection.execute(f"{what} AND transform = ? AND assets = ?", made)
-        else:
+        if not entry.transform:
             connection.execute(what, of_key)
+            return
+        made = (*of_key, entry.transform, entry.assets)
+        connection.execute(f"{what} AND transform = ? AND assets = ?", made)
+        if made_of_it:
+            marks = ",".join("?" * len(made_of_it))
+            connection.execute(f"{what} AND transform IN ({marks})", (*of_key, *made_of_it))
+
+    def _put(self, rules: CachedView, entry: EntryKey, body: bytes, kept_at_ms: int) -> bool:
+        connection = self._database.connection
         size = entry_bytes(self._app, rules.name, entry, body)
         if (
             rules.policy.mode is CacheMode.NEVER

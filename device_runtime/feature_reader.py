@@ -40,7 +40,7 @@ class FetchedRow:
     """One key's features as the cloud says them.
 
     Attributes:
-        values: By field; a field left out is missing.
+        values: By column; one left out is missing.
         age_s: How old they were when they were sent.
     """
 
@@ -57,9 +57,11 @@ class ViewField:
     """One feature of a view.
 
     Attributes:
+        name: What the read calls it.
         shape: Of one value; ``()`` for a single one.
         default: What stands for it where nothing is known, before transforms; None: nothing may.
         chain: What it goes through on the device.
+        column: What rows call its value, see `feature_manifest`; empty: as its name.
     """
 
     name: str
@@ -67,6 +69,10 @@ class ViewField:
     shape: tuple[int, ...] = ()
     default: Value = None
     chain: TransformChain = field(default_factory=TransformChain)
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", self.column or self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,11 @@ class DeviceView:
     fields: tuple[ViewField, ...]
     policy: CachePolicy = field(default_factory=CachePolicy)
     audience: frozenset[str] = frozenset()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What its rows hold, each column once."""
+        return tuple(dict.fromkeys(f.column for f in self.fields))
 
     def cached(self) -> CachedView:
         """The cache's rules."""
@@ -137,6 +148,7 @@ class FeatureReader:
             for view in self._views.values()
             for f in view.fields
         }
+        self._rows = {view.name: row_digest(view.columns) for view in self._views.values()}
 
     def read(self, view_name: str, keys: Sequence[bytes], *, unmetered: bool | None) -> FeatureRead:
         """Features of keys, transformed.
@@ -194,7 +206,11 @@ class FeatureReader:
         age_ms = max(0, database.wall_ms() - as_of_ms)
         return self._cache.put_all(
             view.name,
-            {EntryKey(key): encode_row(values) for key, values in rows.items()},
+            {
+                EntryKey(key, self._rows[view.name]): encode_row(values)
+                for key, values in rows.items()
+            },
+            made_of_them=self._chains(view),
             kept_at_ms=database.now_ms() - age_ms,
         )
 
@@ -210,7 +226,8 @@ class FeatureReader:
                 for entry, value in self._cache.get_all(view.name, entries).items():
                     processed[entry.key][f.name] = value.body
         unfinished = [key for key in keys if len(processed[key]) < len(view.fields)]
-        raw = self._cache.get_all(view.name, [EntryKey(key) for key in unfinished])
+        row = self._rows[view.name]
+        raw = self._cache.get_all(view.name, [EntryKey(key, row) for key in unfinished])
         for entry, value in raw.items():
             found.raw[entry.key] = decode_row(value.body)
             found.kept_at_ms[entry.key] = value.kept_at_ms
@@ -239,23 +256,28 @@ class FeatureReader:
         """Keep fetched rows; a key the cloud does not know is kept as one without values."""
         values: dict[bytes, Mapping[str, Value]] = {}
         by_age: defaultdict[float, dict[EntryKey, bytes]] = defaultdict(dict)
-        names = [f.name for f in view.fields]
+        digest = self._rows[view.name]
         for key in keys:
             row = rows.get(key)
-            known = {} if row is None else {name: row.values.get(name) for name in names}
+            known = {} if row is None else {name: row.values.get(name) for name in view.columns}
             values[key] = known
-            by_age[row.age_s if row else 0.0][EntryKey(key)] = encode_row(known)
+            by_age[row.age_s if row else 0.0][EntryKey(key, digest)] = encode_row(known)
         if view.policy.mode is not CacheMode.NEVER:
             now_ms = self._cache.database.now_ms()
             with self._cache.database.transaction():
                 for age_s, bodies in by_age.items():
                     kept_at_ms = now_ms - int(age_s * 1000)
-                    self._cache.put_all(view.name, bodies, kept_at_ms=kept_at_ms)
+                    self._cache.put_all(
+                        view.name,
+                        bodies,
+                        kept_at_ms=kept_at_ms,
+                        made_of_them=self._chains(view),
+                    )
         return values
 
     def _settle(self, view: DeviceView, wanted: Sequence[bytes], found: _Found) -> None:
         """Default or skip what is still not there."""
-        defaults = {f.name: f.default for f in view.fields}
+        defaults = {f.column: f.default for f in view.fields}
         may_default = view.policy.on_miss is not OnMiss.SKIP_EXAMPLE and None not in (
             defaults.values()
         )
@@ -281,7 +303,7 @@ class FeatureReader:
             raw = [key for key in dict.fromkeys(kept) if key not in ready]
             parts = [decode_processed(list(ready.values()))] if ready else []
             if raw or not parts:
-                values = [found.raw[key].get(f.name) for key in raw]
+                values = [found.raw[key].get(f.column) for key in raw]
                 column = f.chain.apply(_column_of(f, values), self._assets)
                 parts.append(column)
                 made[f.name] = (raw, column)
@@ -314,7 +336,8 @@ class FeatureReader:
 
     def _stale(self, view: DeviceView, keys: Sequence[bytes]) -> list[bytes]:
         """Keys whose raw row is not there, or past half of its greatest age."""
-        held = self._cache.get_all(view.name, [EntryKey(key) for key in keys])
+        row = self._rows[view.name]
+        held = self._cache.get_all(view.name, [EntryKey(key, row) for key in keys])
         max_age_s, now_ms = view.policy.max_age_s, self._cache.database.now_ms()
         fresh = {
             entry.key
@@ -323,8 +346,12 @@ class FeatureReader:
         }
         return [key for key in keys if key not in fresh]
 
+    def _chains(self, view: DeviceView) -> list[bytes]:
+        """Digests of what is made of the view's rows."""
+        return [self._digests[view.name, f.name][0] for f in view.fields if f.chain.steps]
+
     def _digests_of(self, f: ViewField) -> tuple[bytes, bytes]:
-        return transform_digest(f.name, f.chain), assets_digest(f.chain, self._assets)
+        return transform_digest(f.column, f.chain), assets_digest(f.chain, self._assets)
 
 
 def may_fetch(policy: CachePolicy, unmetered: bool | None) -> bool:
@@ -334,9 +361,18 @@ def may_fetch(policy: CachePolicy, unmetered: bool | None) -> bool:
     return unmetered or policy.network is Network.ANY
 
 
-def transform_digest(field_name: str, chain: TransformChain) -> bytes:
-    """What tells processed values of one field and chain from all others."""
-    return hashlib.sha256(field_name.encode() + b"\x00" + chain.sha256()).digest()[:_DIGEST_BYTES]
+def row_digest(columns: Iterable[str]) -> bytes:
+    """What tells rows of these columns from the same key's rows of others.
+
+    Services that read different columns of a view have a row each: one of them finds no row in
+    which its columns are missing only because the other had not asked for them.
+    """
+    return hashlib.sha256("\x00".join(sorted(columns)).encode()).digest()[:_DIGEST_BYTES]
+
+
+def transform_digest(column: str, chain: TransformChain) -> bytes:
+    """What tells processed values of one column and chain from all others."""
+    return hashlib.sha256(column.encode() + b"\x00" + chain.sha256()).digest()[:_DIGEST_BYTES]
 
 
 def assets_digest(chain: TransformChain, assets: Assets) -> bytes:

@@ -21,7 +21,7 @@ from device_runtime.imposed_conditions import (
 )
 from device_runtime.loaded_models import LoadedModels
 
-_FILES_A_DEVICE = 5
+_FILES_A_DEVICE = 8
 _OTHER_FILES = 100
 
 

@@ -75,20 +75,20 @@ class GatewayClient:
             GatewayBusy: Try again later.
             GatewayRefused: Do not try again soon. Both hold for every call.
         """
-        with _sorted_errors():
+        with sorted_errors():
             response: pb.EnrolResponse = self._stub.Enrol(request, timeout=_CALL_TIMEOUT_S)
         return response
 
     def check_in(self, request: pb.CheckInRequest) -> pb.CheckInResponse:
         """Settle kept updates; get a task, or when to come back."""
-        with _sorted_errors():
+        with sorted_errors():
             response: pb.CheckInResponse = self._stub.CheckIn(request, timeout=_CALL_TIMEOUT_S)
         return response
 
     def fetch_blob(self, task_token: bytes, blob_sha256: bytes, offset: int) -> Iterator[bytes]:
         """Stream a blob's bytes from ``offset`` on."""
         request = pb.FetchBlobRequest(task_token=task_token, blob_sha256=blob_sha256, offset=offset)
-        with _sorted_errors():
+        with sorted_errors():
             stream = self._stub.FetchBlob(request, timeout=_TRANSFER_TIMEOUT_S)
             try:
                 for chunk in stream:
@@ -98,7 +98,7 @@ class GatewayClient:
 
     def upload(self, request: pb.UploadRequest) -> pb.UploadResponse:
         """Hand in an update."""
-        with _sorted_errors():
+        with sorted_errors():
             response: pb.UploadResponse
             if request.ByteSize() <= PART_BYTES:
                 response = self._stub.Upload(request, timeout=_TRANSFER_TIMEOUT_S)
@@ -109,13 +109,13 @@ class GatewayClient:
 
     def attest(self, request: pb.AttestRequest) -> pb.Evidence:
         """Have the enclave of a leased task prove what it is."""
-        with _sorted_errors():
+        with sorted_errors():
             evidence: pb.Evidence = self._stub.Attest(request, timeout=_CALL_TIMEOUT_S)
         return evidence
 
     def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
         """End a task without an update."""
-        with _sorted_errors():
+        with sorted_errors():
             response: pb.ReportOutcomeResponse = self._stub.ReportOutcome(
                 request, timeout=_CALL_TIMEOUT_S
             )
@@ -172,7 +172,8 @@ def open_channel(address: str, ca_certificate: Path | None) -> grpc.Channel:
 
 
 @contextmanager
-def _sorted_errors() -> Iterator[None]:
+def sorted_errors() -> Iterator[None]:
+    """Raise gRPC's errors as `GatewayBusy` or `GatewayRefused`."""
     try:
         yield
     except grpc.RpcError as error:

@@ -18,12 +18,14 @@ from device_runtime.device_state import HostDeviceState
 from device_runtime.device_store import DeviceStore
 from device_runtime.errors import FlintError
 from device_runtime.examples import SqliteExampleStore
+from device_runtime.feature_client import FeatureClient
+from device_runtime.feature_tasks import FeatureTasks
 from device_runtime.gateway_client import GatewayClient, open_channel
 from device_runtime.imposed_conditions import Epoch, ImposedConditions
 from device_runtime.leased_task import SharedParts
 from device_runtime.loaded_models import LoadedModels
 from device_runtime.pacing import Pacing
-from device_runtime.request_signer import DeviceDescription
+from device_runtime.request_signer import DeviceDescription, RequestSigner
 from device_runtime.runner import DeviceRunner
 from device_runtime.this_machine import host_device_model
 
@@ -80,6 +82,7 @@ class DeviceHost:
         self._settings = settings
         self._channel: grpc.Channel = open_channel(settings.server, settings.ca_certificate)
         self._stores: list[DeviceStore] = []
+        self._features: list[FeatureTasks] = []
         self.counts: Counter[str] = Counter()
         self._shared = SharedParts(
             gateway=GatewayClient(self._channel),
@@ -116,7 +119,18 @@ class DeviceHost:
             self._settings.description,
             self._settings.pacing,
             jitter=random.Random(store.key.public_key_der),  # noqa: S311 (spreads load)
+            features=partial(self._feature_tasks, folder),
         )
+
+    def _feature_tasks(self, folder: Path, signer: RequestSigner) -> FeatureTasks:
+        features = FeatureTasks(
+            folder,
+            FeatureClient(self._channel, signer, folder, assets=self._shared.cache),
+            self._settings.description.app_id,
+            lambda: self._settings.state.read().unmetered_network,
+        )
+        self._features.append(features)
+        return features
 
     def disconnect(self) -> None:
         """Break off calls that are still going on."""
@@ -125,6 +139,8 @@ class DeviceHost:
     def close(self) -> None:
         """Let go of everything."""
         self._channel.close()
+        for features in self._features:
+            features.close()
         for store in self._stores:
             store.close()
 

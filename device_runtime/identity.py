@@ -4,6 +4,7 @@ The gateway imports the ``verify_*`` half from here, so both sides sign and chec
 Freshness of ``timestamp_ms`` and genuineness of ``credential`` are the gateway's to judge.
 """
 
+import copy
 import hashlib
 from functools import lru_cache
 from typing import Self
@@ -13,12 +14,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.protocol import features_pb2 as features_pb
 
 ENROL_CONTEXT = b"flint.device.v1/Enrol"
 CHECK_IN_CONTEXT = b"flint.device.v1/CheckIn"
 UPLOAD_CONTEXT = b"flint.device.v1/Upload"
 
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
+
+FeatureRequest = (
+    features_pb.GetManifestRequest | features_pb.GetFeaturesRequest | features_pb.FetchAssetRequest
+)
+_FEATURE_CONTEXTS: dict[type[FeatureRequest], bytes] = {
+    features_pb.GetManifestRequest: b"flint.device.v1/GetManifest",
+    features_pb.GetFeaturesRequest: b"flint.device.v1/GetFeatures",
+    features_pb.FetchAssetRequest: b"flint.device.v1/FetchAsset",
+}
 
 
 class DeviceKey:
@@ -84,7 +95,7 @@ def sign_check_in(
     timestamp_ms: int,
 ) -> None:
     """Set ``request.proof``; everything else in the request must be set already."""
-    message = _proof_message(CHECK_IN_CONTEXT, device_id, timestamp_ms, _check_in_body(request))
+    message = _proof_message(CHECK_IN_CONTEXT, device_id, timestamp_ms, _unsigned(request))
     request.proof.CopyFrom(_proof(key, message, device_id, credential, timestamp_ms))
 
 
@@ -101,6 +112,20 @@ def sign_upload(
     request.proof.CopyFrom(_proof(key, message, device_id, credential, timestamp_ms))
 
 
+def sign_feature_request(
+    key: DeviceKey,
+    request: FeatureRequest,
+    *,
+    device_id: str,
+    credential: bytes,
+    timestamp_ms: int,
+) -> None:
+    """Set ``request.proof``; everything else in the request must be set already."""
+    context = _FEATURE_CONTEXTS[type(request)]
+    message = _proof_message(context, device_id, timestamp_ms, _unsigned(request))
+    request.proof.CopyFrom(_proof(key, message, device_id, credential, timestamp_ms))
+
+
 def verify_enrol(request: pb.EnrolRequest) -> bool:
     """Whether the sender holds the private half of ``request.public_key``."""
     return _is_signed(
@@ -112,7 +137,7 @@ def verify_check_in(public_key_der: bytes, request: pb.CheckInRequest) -> bool:
     """Whether the enrolled key signed exactly this check-in."""
     proof = request.proof
     message = _proof_message(
-        CHECK_IN_CONTEXT, proof.device_id, proof.timestamp_ms, _check_in_body(request)
+        CHECK_IN_CONTEXT, proof.device_id, proof.timestamp_ms, _unsigned(request)
     )
     return _is_signed(public_key_der, proof.signature, message)
 
@@ -126,6 +151,13 @@ def verify_upload(public_key_der: bytes, request: pb.UploadRequest) -> bool:
     message = _proof_message(
         UPLOAD_CONTEXT, proof.device_id, proof.timestamp_ms, _upload_body(request)
     )
+    return _is_signed(public_key_der, proof.signature, message)
+
+
+def verify_feature_request(public_key_der: bytes, request: FeatureRequest) -> bool:
+    """Whether the enrolled key signed exactly this request, and for this call."""
+    proof, context = request.proof, _FEATURE_CONTEXTS[type(request)]
+    message = _proof_message(context, proof.device_id, proof.timestamp_ms, _unsigned(request))
     return _is_signed(public_key_der, proof.signature, message)
 
 
@@ -159,9 +191,8 @@ def _proof_message(context: bytes, device_id: str, timestamp_ms: int, body: byte
     )
 
 
-def _check_in_body(request: pb.CheckInRequest) -> bytes:
-    unsigned = pb.CheckInRequest()
-    unsigned.CopyFrom(request)
+def _unsigned(request: pb.CheckInRequest | FeatureRequest) -> bytes:
+    unsigned = copy.copy(request)
     unsigned.ClearField("proof")
     return unsigned.SerializeToString(deterministic=True)
 

@@ -13,14 +13,16 @@ from device_runtime.blob_cache import BlobCache
 from device_runtime.compression import UpdateCodec, compress
 from device_runtime.device_store import PendingUpdate
 from device_runtime.encoded_tensors import EncodedTensor, all_decoded
+from device_runtime.engine import LiteRtEngine
 from device_runtime.examples import ExampleSource
+from device_runtime.feature_tasks import FeatureTasks
 from device_runtime.gateway_client import GatewayClient
 from device_runtime.loaded_models import LoadedModels
 from device_runtime.manifest import ParameterSpec
 from device_runtime.participation import ParticipationPolicy
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.secure_updates import VerifiedEnclave
-from device_runtime.task_fault import FAULTS, TaskFault
+from device_runtime.task_fault import FAULTS, TaskDeclined, TaskFault
 from device_runtime.training import TrainingResult, TrainingSession, peak_memory_bytes
 from device_runtime.training_plan import TrainingPlan
 from device_runtime.update_codec import (
@@ -77,12 +79,17 @@ class LeasedTask:
         """Scalars of its model, once it is prepared."""
         return sum(parameter.size for parameter in self._prepared().manifest.parameters)
 
-    def prepare(self, examples: ExampleSource) -> None:
+    def prepare(self, examples: ExampleSource, features: FeatureTasks | None = None) -> None:
         """Fetch what is not cached, load it, and set up the training.
 
         A fetch that breaks off goes on where it stopped when this is called again.
 
+        Args:
+            examples: What a task trains on that is not under a feature contract.
+            features: Joins what one trains on that is; None: this device cannot.
+
         Raises:
+            TaskDeclined: If the task's features are not for this device.
             TaskFault: If a blob, the plan or the local records will not do.
             GatewayBusy: Call again later.
             GatewayRefused: The lease is gone.
@@ -98,12 +105,34 @@ class LeasedTask:
             base = self._shared.models.parameters(
                 self.task.parameters_sha256, engine.manifest, self._obtain
             )
-            x, y = examples.load(plan.max_records)
+            before = 0 if features is None else features.bytes_down
+            x, y = self._source(examples, features, engine).load(plan.max_records)
+            if features is not None:
+                self._bytes_down += features.bytes_down - before
+                self._shared.counts["bytes_down"] += features.bytes_down - before
             if len(x) == 0:
-                raise TaskFault("no_examples", "this device has no records")
+                # A device may well have events of other services, or features it cannot fetch now.
+                fault = TaskDeclined if self.task.HasField("features") else TaskFault
+                raise fault("no_examples", "this device has no records for the task")
             self._session = TrainingSession(engine, plan, base, x, y)
         except FAULTS as error:
             raise TaskFault.of(error) from error
+
+    def _source(
+        self, examples: ExampleSource, features: FeatureTasks | None, engine: LiteRtEngine
+    ) -> ExampleSource:
+        if not self.task.HasField("features"):
+            return examples
+        if features is None:
+            raise TaskDeclined("no_features", "the task is for features, and this app joins none")
+        wanted = engine.manifest.input.shape
+        if wanted != (self.task.features.places,):
+            raise TaskFault(
+                "unsuitable_features",
+                f"the task says that its model reads {self.task.features.places} entries a record, "
+                f"and its artefact takes {wanted}",
+            )
+        return features.examples(self.task.features, engine.manifest.label_shape)
 
     def train(self, budget_s: float) -> bool:
         """Train one slice; returns whether that was the last.

@@ -10,8 +10,8 @@ from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
 from device_runtime.steady_time import steady_time
 
-RUNTIME_VERSION = 2
-"""What this runtime can do: 2 seals updates where a task asks for it."""
+RUNTIME_VERSION = 3
+"""What this runtime can do: 2 seals updates, 3 joins features, where a task asks for it."""
 
 _KEPT_CLOCK_ERROR_MS = 1000
 
@@ -186,6 +186,21 @@ class RequestSigner:
             timestamp_ms=self.server_time_ms(),
         )
         return request
+
+    def sign_feature_request(self, request: identity.FeatureRequest) -> None:
+        """Sign what is asked of the feature catalog; it must be set already.
+
+        Raises:
+            NotEnrolled: If no gateway has enrolled this device.
+        """
+        enrolment = self._enrolment_or_refuse()
+        identity.sign_feature_request(
+            self._store.key,
+            request,
+            device_id=enrolment.device_id,
+            credential=enrolment.credential,
+            timestamp_ms=self.server_time_ms(),
+        )
 
     def _enrolment_or_refuse(self) -> Enrolment:
         if self._enrolment is None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from device_runtime.device_state import DeviceStateReader
 from device_runtime.device_store import DeviceStore, PendingUpdate
 from device_runtime.examples import ExampleSource
+from device_runtime.feature_tasks import FeatureTasks
 from device_runtime.gateway_client import GatewayBusy, GatewayRefused
 from device_runtime.known_policy import KnownPolicy
 from device_runtime.leased_task import LeasedTask, SharedParts
@@ -30,7 +31,7 @@ from device_runtime.request_signer import DeviceDescription, EnrolmentRefused, R
 from device_runtime.secure_updates import VerifiedEnclave, seal_update, verify_enclave
 from device_runtime.session_shape import DOWNLOADED, TRAINED, TRAINING, UPLOADING, SessionCourses
 from device_runtime.steady_time import steady_time
-from device_runtime.task_fault import TaskFault
+from device_runtime.task_fault import TaskDeclined, TaskFault
 from device_runtime.update_codec import MalformedPayload, sha256_of
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class DeviceRunner:
         *,
         clock: Callable[[], float] = steady_time,
         jitter: random.Random | None = None,
+        features: Callable[[RequestSigner], FeatureTasks] | None = None,
     ) -> None:
         """Assemble; nothing is contacted before the first `step`.
 
@@ -81,6 +83,8 @@ class DeviceRunner:
             pacing: Waits and slices.
             clock: Seconds since the epoch on this device; one that is set ends tasks.
             jitter: Source of the waits' spread.
+            features: Makes what joins features for tasks under a feature contract; None: such tasks
+                are declined.
         """
         self.finished_tasks = 0
         self._store = store
@@ -93,6 +97,7 @@ class DeviceRunner:
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads load; guards nothing)
         self._clock = clock
         self._signer = RequestSigner(store, description, clock)
+        self._features = None if features is None else features(self._signer)
         self._known = KnownPolicy.stored(store.policy_json())
         self._lease: LeasedTask | None = None
         self._courses = SessionCourses()
@@ -137,7 +142,9 @@ class DeviceRunner:
         except TaskFault as fault:
             _log.warning("task left: %s", fault)
             self._task_failures += 1
-            return self._leave_task(_Outcome.FAILED, fault.reason)
+            declined = isinstance(fault, TaskDeclined)
+            outcome = _Outcome.DECLINED if declined else _Outcome.FAILED
+            return self._leave_task(outcome, fault.reason)
 
     # Phases.
 
@@ -157,7 +164,7 @@ class DeviceRunner:
         if not all(update.answered for update in pending):
             self._phase = self._upload
             return 0.0
-        willing = self._examples.count() > 0
+        willing = self._has_examples()
         if not willing and not pending:
             self._counts["no_examples"] += 1
             _log.info("there are no records to train on; looking again later")
@@ -185,7 +192,7 @@ class DeviceRunner:
         task = lease.task
         if task.HasField("secure_aggregation") and lease.enclave is None:
             lease.enclave = self._verified(task.token, task.job_id, task.secure_aggregation)
-        lease.prepare(self._examples)
+        lease.prepare(self._examples, self._features)
         self._courses.note(lease.task.task_id, DOWNLOADED)
         self._failures = 0
         self._phase = self._train
@@ -435,6 +442,11 @@ class DeviceRunner:
         return self._pacing.after_recheck(self._jitter)
 
     # Small questions.
+
+    def _has_examples(self) -> bool:
+        return self._examples.count() > 0 or (
+            self._features is not None and self._features.count() > 0
+        )
 
     def _next_phase(self) -> Callable[[], float]:
         if self._unanswered() is not None:

@@ -5,8 +5,9 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
@@ -22,6 +23,7 @@ PATIENCE_WITH_DATABASE_S = 20.0
 """How long a server process that starts waits for the database; then its supervisor tries again."""
 
 _CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 20
 _RETRY_S = 0.2
 
 
@@ -37,7 +39,7 @@ class DatabaseTooNew(FlintError):
     code = "FLN-1234"
 
 
-def connect(url: str, patience_s: float = 0.0) -> Engine:
+def connect(url: str, patience_s: float = 0.0, *, read_only: bool = False) -> Engine:
     """Connect to Postgres; the engine is safe to use from several threads.
 
     Args:
@@ -45,6 +47,8 @@ def connect(url: str, patience_s: float = 0.0) -> Engine:
             are understood too.
         patience_s: How long to ask a database again that does not answer; one that was killed
             takes a few seconds to come back.
+        read_only: Let the database refuse every change, and end a query that takes too long: for
+            who only looks.
 
     Raises:
         DatabaseUnreachable: If it is no Postgres URL, or the database does not answer.
@@ -62,6 +66,8 @@ def connect(url: str, patience_s: float = 0.0) -> Engine:
             json_serializer=_to_json,
             connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
         )
+        if read_only:
+            event.listen(engine, "connect", _only_read)
         deadline_s = time.monotonic() + patience_s
         while not _answers(engine, is_last_time=time.monotonic() >= deadline_s):
             time.sleep(_RETRY_S)
@@ -78,6 +84,13 @@ def connect(url: str, patience_s: float = 0.0) -> Engine:
             "with `flint up`, or mend FLINT_DATABASE_URL"
         ) from error
     return engine
+
+
+def _only_read(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg2's
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        cursor.execute("SET statement_timeout = %s", (f"{_READ_TIMEOUT_S}s",))
+    connection.commit()  # what is set in a transaction that ends otherwise is not set
 
 
 def _answers(engine: Engine, *, is_last_time: bool) -> bool:

@@ -4,9 +4,13 @@ import dataclasses
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, select, text
 from sqlalchemy.orm import Session
 
@@ -18,10 +22,11 @@ from feature_catalog.encoders import build_encoder
 from feature_catalog.featurize import FieldRoles, learn_encodings
 from feature_catalog.opened_dataset import Dataset, DatasetRow, DatasetSource
 from feature_catalog.record_files import ClientIndex, order_by_client, write_records
-from feature_catalog.references import near_matches, split_reference
+from feature_catalog.references import near_matches, split_reference, version_number
 from feature_catalog.schema import DatasetRecord
 from feature_catalog.splits import heldout_clients
 from feature_catalog.table_files import TableFile, open_table
+from feature_catalog.user_events import UserEvents
 from modeling.spec import ModelSpec
 
 __all__ = [
@@ -33,6 +38,13 @@ __all__ = [
     "InvalidHashSeed",
     "UnknownDataset",
 ]
+
+SERVICE, CONTRACT, USER_EVENTS = (
+    "feature_service",
+    "feature_contract_sha256",
+    "user_events_sha256",
+)
+"""Keys of a data set's roles where its records are features of a service."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -53,6 +65,73 @@ class InvalidHashSeed(FlintError):
     """A seed the feature hash does not take."""
 
     code = "FLN-1114"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRows:
+    """The rows of a file by client: training clients first, each client's rows together.
+
+    Attributes:
+        clients: Client and label of every row, in the order of the file.
+        index: Which of the ordered rows belong to which client.
+        place: Ordered row of each row of the file, shape ``(rows,)``.
+    """
+
+    clients: ClientsAndLabels
+    index: ClientIndex
+    place: NDArray[np.int64]
+
+    @property
+    def is_training(self) -> NDArray[np.bool_]:
+        """Whether each row of the file belongs to a training client, shape ``(rows,)``."""
+        training: NDArray[np.bool_] = self.place < self.index.training_rows
+        return training
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecords:
+    """Records of a file as arrays of a model's input.
+
+    Attributes:
+        name: Of the data set.
+        roles: What the file's columns were for, as stored.
+        encodings: What became of each column or feature, as stored.
+        batches: Rows in the order of the file, each ``(rows, places)``.
+    """
+
+    name: str
+    roles: dict[str, Any]
+    encodings: list[dict[str, Any]]
+    batches: Iterable[NDArray[Any]]
+
+
+def read_split(table: TableFile, roles: FieldRoles) -> SplitRows:
+    """Read clients and labels of a file, and choose whose records are held out.
+
+    Raises:
+        MissingColumn: If a column that the roles name is not there.
+        InvalidClient, InvalidLabel: See `read_clients_and_labels`.
+        FlintError: If there are too few clients.
+    """
+    table.require(roles.named())
+    found = read_clients_and_labels(table, roles.client_field, roles.label_field)
+    heldout = heldout_clients(table.path.stem, found.counts())
+    place, codes = order_by_client(found.client_codes, found.client_ids, heldout)
+    return SplitRows(found, _client_index(found, codes, heldout), place)
+
+
+def checked_seed(seed: int) -> int:
+    """A seed the feature hash takes.
+
+    Raises:
+        InvalidHashSeed: If it is none.
+    """
+    if not 0 <= seed < 2**32:
+        raise InvalidHashSeed(
+            f"the feature hash cannot be seeded with {seed}; give a whole number from 0 to "
+            f"{2**32 - 1}"
+        )
+    return seed
 
 
 class DatasetCatalog:
@@ -82,21 +161,67 @@ class DatasetCatalog:
             FlintError: If the file cannot be read, a column is missing or unfit, a label is not 0
                 or 1, or there are too few clients; in one sentence.
         """
-        if not 0 <= seed < 2**32:
-            raise InvalidHashSeed(
-                f"the feature hash cannot be seeded with {seed}; give a whole number from 0 to "
-                f"{2**32 - 1}"
-            )
+        checked_seed(seed)
         table = open_table(path)
         name = _checked_name(name or path.stem)
-        table.require(roles.named())
-        found = read_clients_and_labels(table, roles.client_field, roles.label_field)
-        split_set = path.stem
-        heldout = heldout_clients(split_set, found.counts())
-        with tempfile.TemporaryDirectory(prefix="flint-dataset-") as folder:
-            record = self._encode(Path(folder), table, roles, model, seed, found, heldout)
-        record.name = name
-        record.split_set = split_set
+        split = read_split(table, roles)
+        encodings = learn_encodings(table, roles, model, split.is_training)
+        encoder = build_encoder(table, encodings, model, seed)
+        encoded = EncodedRecords(
+            name,
+            roles=dataclasses.asdict(roles),
+            encodings=[encoding.to_dict() for encoding in encodings],
+            batches=(encoder.encode(batch) for batch in table.batches(encoder.columns)),
+        )
+        return self.store(
+            table.path, split, model, seed, encoded, lambda: encoder.truncated_records
+        )
+
+    def store(
+        self,
+        source: Path,
+        split: "SplitRows",
+        model: ModelSpec,
+        seed: int,
+        encoded: "EncodedRecords",
+        truncated_records: Callable[[], int] = lambda: 0,
+    ) -> DatasetRow:
+        """Write encoded records and store them as a new version, unless they are the newest.
+
+        Args:
+            source: File they come from.
+            split: Its clients and labels.
+            model: Whose input they are.
+            seed: Of the feature hash.
+            encoded: Records in the order of the file.
+            truncated_records: Asked once they are written.
+        """
+        with tempfile.TemporaryDirectory(prefix="flint-dataset-") as name:
+            folder = Path(name)
+            write_records(
+                folder / "records.arrow",
+                folder / "scratch",
+                iter(encoded.batches),
+                place=split.place,
+                labels=split.clients.labels,
+                width=model.input.shape[0],
+                dtype=np.int32 if model.input.dtype == "int32" else np.float32,
+            )
+            split.index.write(folder / "clients.arrow")
+            record = DatasetRecord(
+                name=_checked_name(encoded.name),
+                split_set=source.stem,
+                model=model.name,
+                source=str(source),
+                source_sha256=_file_sha256(source),
+                roles=encoded.roles,
+                hash_name=HASH_NAME,
+                hash_seed=seed,
+                encodings=encoded.encodings,
+                statistics=_statistics(split.index, truncated_records()),
+                records_sha256=self._blobs.put_file(folder / "records.arrow"),
+                clients_sha256=self._blobs.put_file(folder / "clients.arrow"),
+            )
         return self._store(record)
 
     def open(self, reference: str) -> Dataset:
@@ -110,7 +235,7 @@ class DatasetCatalog:
         record = self._find(reference)
         local = self._blobs.local_path(record.records_sha256)
         return DatasetSource(
-            row=_row(record),
+            row=dataset_row(record),
             records=local or self._blobs.get(record.records_sha256),
             clients=self._blobs.get(record.clients_sha256),
         ).open()
@@ -121,51 +246,26 @@ class DatasetCatalog:
         Raises:
             UnknownDataset: If there is none; says which there are.
         """
-        return _row(self._find(reference))
+        return dataset_row(self._find(reference))
+
+    def user_events(self, dataset: Dataset) -> UserEvents | None:
+        """What users did, of a data set of a feature service; None of any other.
+
+        Raises:
+            MissingBlob, CorruptBlob: If it is not in the blob store as it was stored.
+        """
+        row = dataset.row
+        roles = self._find(f"{row.name}@{row.version}").roles
+        if row.feature_service is None:
+            return None
+        content = self._blobs.get(bytes.fromhex(roles[USER_EVENTS]))
+        return UserEvents.from_parquet(row.feature_service, content)
 
     def list(self) -> tuple[DatasetRow, ...]:
         """All versions by name and number."""
         statement = select(DatasetRecord).order_by(DatasetRecord.name, DatasetRecord.version)
         with Session(self._engine) as session:
-            return tuple(_row(record) for record in session.scalars(statement))
-
-    def _encode(
-        self,
-        folder: Path,
-        table: TableFile,
-        roles: FieldRoles,
-        model: ModelSpec,
-        seed: int,
-        found: ClientsAndLabels,
-        heldout: frozenset[str],
-    ) -> DatasetRecord:
-        place, codes = order_by_client(found.client_codes, found.client_ids, heldout)
-        index = _client_index(found, codes, heldout)
-        is_training = place < index.training_rows
-        encodings = learn_encodings(table, roles, model, is_training)
-        encoder = build_encoder(table, encodings, model, seed)
-        write_records(
-            folder / "records.arrow",
-            folder / "scratch",
-            (encoder.encode(batch) for batch in table.batches(encoder.columns)),
-            place=place,
-            labels=found.labels,
-            width=model.input.shape[0],
-            dtype=np.int32 if model.input.dtype == "int32" else np.float32,
-        )
-        index.write(folder / "clients.arrow")
-        return DatasetRecord(
-            model=model.name,
-            source=str(table.path),
-            source_sha256=_file_sha256(table.path),
-            roles=dataclasses.asdict(roles),
-            hash_name=HASH_NAME,
-            hash_seed=seed,
-            encodings=[encoding.to_dict() for encoding in encodings],
-            statistics=_statistics(index, encoder.truncated_records),
-            records_sha256=self._blobs.put_file(folder / "records.arrow"),
-            clients_sha256=self._blobs.put_file(folder / "clients.arrow"),
-        )
+            return tuple(dataset_row(record) for record in session.scalars(statement))
 
     def _store(self, record: DatasetRecord) -> DatasetRow:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
@@ -174,19 +274,18 @@ class DatasetCatalog:
             session.execute(lock, {"name": record.name})
             newest = session.scalars(_newest(record.name)).one_or_none()
             if newest is not None and _is_same(newest, record):
-                return _row(newest)
+                return dataset_row(newest)
             record.version = 1 if newest is None else newest.version + 1
             session.add(record)
             session.flush()
             session.refresh(record)
-            return _row(record)
+            return dataset_row(record)
 
     def _find(self, reference: str) -> DatasetRecord:
         name, which = split_reference(reference)
         statement = _newest(name)
         if which is not None:
-            number = int(which) if which.isdecimal() else 0
-            statement = statement.where(DatasetRecord.version == number)
+            statement = statement.where(DatasetRecord.version == version_number(which))
         with Session(self._engine) as session:
             record = session.scalars(statement).one_or_none()
             if record is not None:
@@ -266,10 +365,13 @@ def _is_same(stored: DatasetRecord, new: DatasetRecord) -> bool:
         and stored.model == new.model
         and stored.hash_seed == new.hash_seed
         and stored.encodings == new.encodings
+        and stored.roles.get(CONTRACT) == new.roles.get(CONTRACT)
+        and stored.roles.get(USER_EVENTS) == new.roles.get(USER_EVENTS)
     )
 
 
-def _row(record: DatasetRecord) -> DatasetRow:
+def dataset_row(record: DatasetRecord) -> DatasetRow:
+    """A table's row as others know it."""
     return DatasetRow(
         name=record.name,
         version=record.version,
@@ -285,6 +387,8 @@ def _row(record: DatasetRecord) -> DatasetRow:
             if encoding["treatment"] == "left_out"
         },
         created_at=record.created_at,
+        feature_service=record.roles.get(SERVICE),
+        feature_contract_sha256=record.roles.get(CONTRACT),
     )
 
 

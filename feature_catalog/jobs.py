@@ -15,12 +15,14 @@ from sqlalchemy.orm import Session
 
 from device_runtime.errors import FlintError
 from feature_catalog.audit_log import COORDINATOR, AuditAction, append_entry
+from feature_catalog.code_version import code_version, package_versions
 from feature_catalog.database import LEADER_LOCK
-from feature_catalog.schema import JobRecord
+from feature_catalog.schema import JobIncarnationRecord, JobRecord
 
 JobStatus = Literal["queued", "running", "finished", "stopped", "failed"]
 _OPEN = frozenset({"queued", "running"})
 _LEADER_POLL_S = 0.2
+_COMPUTES = ("numpy", "flwr")
 
 
 class UnknownJob(FlintError):
@@ -111,10 +113,13 @@ class JobQueue:
     def claim(self, job_id: str) -> int:
         """Become the one that drives a job, for the first time or again; returns its new epoch.
 
+        The code of this process is recorded with the epoch.
+
         Raises:
             UnknownJob: If there is no such job.
             JobNotClaimable: If it has ended, or another job is running.
         """
+        code, versions = code_version(), package_versions(_COMPUTES)
         try:
             with Session(self._engine) as session, session.begin():
                 job = self._locked(session, job_id)
@@ -126,6 +131,11 @@ class JobQueue:
                     job.started_at = session.execute(select(func.now())).scalar_one()
                 job.status = "running"
                 job.epoch += 1
+                session.add(
+                    JobIncarnationRecord(
+                        job_id=job_id, epoch=job.epoch, code_version=code, versions=versions
+                    )
+                )
                 session.flush()
                 return job.epoch
         except IntegrityError as error:
@@ -199,13 +209,13 @@ class JobQueue:
         """All jobs in order of submission."""
         with Session(self._engine) as session:
             records = session.scalars(select(JobRecord).order_by(JobRecord.position))
-            return tuple(_row(record) for record in records)
+            return tuple(job_row(record) for record in records)
 
     def _first(self, condition: ColumnElement[bool]) -> JobRow | None:
         statement = select(JobRecord).where(condition).order_by(JobRecord.position).limit(1)
         with Session(self._engine) as session:
             record = session.scalars(statement).one_or_none()
-            return None if record is None else _row(record)
+            return None if record is None else job_row(record)
 
     def _update(self, job_id: str, **values: object) -> None:
         statement = (
@@ -300,7 +310,8 @@ def _end(
         job.finished_at = session.execute(select(func.now())).scalar_one()
 
 
-def _row(record: JobRecord) -> JobRow:
+def job_row(record: JobRecord) -> JobRow:
+    """A table's row as others know it."""
     run_id = record.flower_run_id
     return JobRow(
         job_id=record.job_id,

@@ -25,7 +25,7 @@ from feature_catalog.blobs import BlobStore
 from feature_catalog.failpoints import failpoint
 from feature_catalog.jobs import require_epoch
 from feature_catalog.model_files import ModelFormat, read_model_file, write_model_file
-from feature_catalog.references import near_matches, split_reference
+from feature_catalog.references import near_matches, split_reference, version_number
 from feature_catalog.schema import ArtifactRecord, ModelLine, ModelVersionRecord
 from feature_catalog.task_outcomes import (
     TaskOutcomeRow,
@@ -122,6 +122,7 @@ class ModelVersion:
     parent_id: int | None
     job_id: str | None
     job_version: int | None
+    job_epoch: int | None
     parameters_sha256: bytes
     optimizer_state_sha256: bytes | None
     contract_sha256: bytes | None
@@ -218,6 +219,7 @@ class ModelStore:
                     parent_id=version.parent_id,
                     job_id=version.job_id,
                     job_version=version.job_version,
+                    job_epoch=version.job_epoch,
                     parameters_sha256=parameters_sha256,
                     optimizer_state_sha256=state_sha256,
                     contract_sha256=version.contract_sha256,
@@ -230,7 +232,7 @@ class ModelStore:
                 session.add(record)
                 session.flush()
             insert_outcomes(session.connection(), outcomes)
-            stored = _version(record)
+            stored = version_row(record)
         failpoint("version_row_committed")
         return stored
 
@@ -297,8 +299,7 @@ class ModelStore:
                 statement = statement.where(record.number == line.production_number)
                 missing = f"no version of {name} is in production; promote one first"
             else:
-                number = int(which) if which is not None and which.isdecimal() else 0
-                statement = statement.where(record.number == number)
+                statement = statement.where(record.number == version_number(which))
                 missing = (
                     f"there is no version {name}@{which}; it has 1 to {line.next_number - 1}, and "
                     f"the aliases {', '.join(ALIASES)}"
@@ -306,7 +307,7 @@ class ModelStore:
             found = session.scalars(statement.limit(1)).one_or_none()
             if found is None:
                 raise UnknownVersion(missing)
-            return _version(found)
+            return version_row(found)
 
     def newest_of_job(self, job_id: str) -> ModelVersion | None:
         """The version with the highest ``job_version`` of a job, or None."""
@@ -319,7 +320,7 @@ class ModelStore:
         )
         with Session(self._engine) as session:
             found = session.scalars(statement).one_or_none()
-            return None if found is None else _version(found)
+            return None if found is None else version_row(found)
 
     def releases_of_job(self, job_id: str, after: int) -> tuple[str, ...]:
         """Release ids of a job's versions with a ``job_version`` above ``after``, oldest first."""
@@ -345,7 +346,7 @@ class ModelStore:
                 if session.get(ModelLine, name) is None:
                     raise UnknownVersion(self._no_such_line(session, name))
                 statement = statement.where(record.name == name)
-            return tuple(_version(found) for found in session.scalars(statement))
+            return tuple(version_row(found) for found in session.scalars(statement))
 
     def promote(self, name: str, number: int) -> ModelVersion:
         """Point the alias ``production`` at a version; returns it.
@@ -447,7 +448,8 @@ def _stored(
     return stored
 
 
-def _version(record: ModelVersionRecord) -> ModelVersion:
+def version_row(record: ModelVersionRecord) -> ModelVersion:
+    """A table's row as others know it."""
     return ModelVersion(
         id=record.id,
         name=record.name,
@@ -456,6 +458,7 @@ def _version(record: ModelVersionRecord) -> ModelVersion:
         parent_id=record.parent_id,
         job_id=record.job_id,
         job_version=record.job_version,
+        job_epoch=record.job_epoch,
         parameters_sha256=record.parameters_sha256,
         optimizer_state_sha256=record.optimizer_state_sha256,
         contract_sha256=record.contract_sha256,

@@ -34,6 +34,8 @@ class DatasetRow:
         split_set: Name the held-out rule was applied with: the file's, without its ending.
         hash_seed: Seed of the feature hash named ``hash_name``.
         left_out: Columns that are not learnt from though not excluded, and why.
+        feature_service: Whose features its records are; None: the file's columns.
+        feature_contract_sha256: Of that service's contract, hexadecimal.
     """
 
     name: str
@@ -56,6 +58,8 @@ class DatasetRow:
     hash_seed: int
     left_out: dict[str, str]
     created_at: dt.datetime
+    feature_service: str | None = None
+    feature_contract_sha256: str | None = None
 
 
 class Dataset:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 _LISTED_NAMES = 20
+_MAX_DIGITS = 9
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
@@ -14,6 +15,16 @@ def split_reference(reference: str) -> tuple[str, str | None]:
     """
     name, at, which = reference.partition("@")
     return name, which if at else None
+
+
+def version_number(which: str | None) -> int:
+    """A version's number as a reference says it; 0, which none has, where that is no number.
+
+    >>> version_number("3"), version_number("latest"), version_number("99999999999")
+    (3, 0, 0)
+    """
+    is_number = which is not None and which.isdecimal() and len(which) <= _MAX_DIGITS
+    return int(which) if which is not None and is_number else 0
 
 
 def near_matches(name: str, names: Sequence[str], *, first: str) -> str:

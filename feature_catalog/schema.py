@@ -12,41 +12,18 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
-    LargeBinary,
-    MetaData,
     Numeric,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class Base(DeclarativeBase):
-    """Declarative base: constraint names are fixed, so migrations can name them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
-        str: Text,
-        bytes: LargeBinary,
-        dt.datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        list[Any]: JSONB,
-    }
+from feature_catalog import online_schema  # noqa: F401 - its tables are the catalog's too
+from feature_catalog.schema_base import Base
 
 
 class ModelLine(Base):
@@ -68,6 +45,8 @@ class ModelVersionRecord(Base):
     """One stored version of a model: immutable but for its metrics.
 
     Attributes:
+        job_epoch: `JobIncarnationRecord.epoch` of the coordinator that stored it; null where none
+            did, and of versions older than the column.
         feature_contract_sha256: `FeatureContractRecord.sha256` of what it was trained with.
     """
 
@@ -86,6 +65,7 @@ class ModelVersionRecord(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     job_id: Mapped[str | None]
     job_version: Mapped[int | None]
+    job_epoch: Mapped[int | None]
     parameters_sha256: Mapped[bytes]
     optimizer_state_sha256: Mapped[bytes | None]
     contract_sha256: Mapped[bytes | None]
@@ -173,6 +153,22 @@ class JobRecord(Base):
     submitted_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[dt.datetime | None]
     finished_at: Mapped[dt.datetime | None]
+
+
+class JobIncarnationRecord(Base):
+    """One time that a coordinator took a job up, and the code it did so with.
+
+    Attributes:
+        versions: Of the packages that compute, by name.
+    """
+
+    __tablename__ = "job_incarnations"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    code_version: Mapped[str]
+    versions: Mapped[dict[str, Any]]
+    claimed_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class EnrolmentTokenRecord(Base):

@@ -157,7 +157,7 @@ class SimulationRuns:
                 begins = record.run_id.startswith(reference)
                 found = session.scalars(newest.where(begins).limit(2)).all()
                 if len(found) == 1:
-                    return _row(found[0])
+                    return run_row(found[0])
                 if found:
                     raise UnknownSimulationRun(
                         f"{reference} begins the ids of several runs, {found[0].run_id} and "
@@ -165,7 +165,7 @@ class SimulationRuns:
                     )
             named = session.scalars(newest.where(record.name == reference).limit(1)).one_or_none()
             if named is not None:
-                return _row(named)
+                return run_row(named)
             known = list(session.scalars(select(record.name).distinct().order_by(record.name)))
             if reference.startswith("s-"):
                 ids = select(record.run_id).order_by(record.position.desc())
@@ -179,7 +179,7 @@ class SimulationRuns:
         """All runs, oldest first."""
         statement = select(SimulationRunRecord).order_by(SimulationRunRecord.position)
         with Session(self._engine) as session:
-            return tuple(_row(record) for record in session.scalars(statement))
+            return tuple(run_row(record) for record in session.scalars(statement))
 
     def driven(self) -> frozenset[str]:
         """Ids of the runs that processes are at work on; see `driving`."""
@@ -347,7 +347,8 @@ def _ended(record: SimulationRunRecord) -> SimulationRunEnded:
     )
 
 
-def _row(record: SimulationRunRecord) -> SimulationRunRow:
+def run_row(record: SimulationRunRecord) -> SimulationRunRow:
+    """A table's row as others know it."""
     return SimulationRunRow(
         run_id=record.run_id,
         name=record.name,

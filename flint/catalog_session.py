@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -15,12 +16,17 @@ from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.embedded import DATABASE, EmbeddedPostgres
 from feature_catalog.environment_inputs import EnvironmentInputs
 from feature_catalog.feature_registry import FeatureRegistry
+from feature_catalog.jobs import JobQueue
 from feature_catalog.measurements import Measurements
 from feature_catalog.model_store import ModelStore
 from feature_catalog.simulation_runs import SimulationRuns
 from server.operations.home_claim import AlreadyRunning, no_server_runs, running_server
 from server.operations.settings import MissingSettings, ServerSettings
 from server.operations.up import BLOB_URL_VARIABLE, DATABASE_URL_VARIABLE
+
+if TYPE_CHECKING:
+    from feature_catalog.offline import AssetReader, OfflineFeatures
+    from feature_catalog.online.serving import OnlineFeatures
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class CatalogSession:
         return ModelStore(self.engine, self.blobs)
 
     @property
+    def jobs(self) -> JobQueue:
+        """Jobs, queued and past."""
+        return JobQueue(self.engine)
+
+    @property
     def simulation_runs(self) -> SimulationRuns:
         """Dry-runs and their results."""
         return SimulationRuns(self.engine, self.blobs)
@@ -49,6 +60,38 @@ class CatalogSession:
     def features(self) -> FeatureRegistry:
         """Feature definitions, their history and contracts."""
         return FeatureRegistry(self.engine)
+
+    def offline_features(
+        self,
+        data_folder: Path = Path(),
+        assets: "AssetReader | None" = None,
+        *,
+        source_engine: Engine | None = None,
+        memory_bytes: int | None = None,
+    ) -> "OfflineFeatures":
+        """Past values of features, for training data.
+
+        Args:
+            data_folder: Sources' relative paths are under it.
+            assets: Where vocabularies and embeddings are; by default in the blob store.
+            source_engine: Database of sources that are tables; by default the catalog's.
+            memory_bytes: What a join over files may hold in memory besides its result.
+        """
+        from feature_catalog.offline import OfflineFeatures, blob_assets
+
+        return OfflineFeatures(
+            definitions=self.features.state().definitions,
+            data_folder=data_folder,
+            engine=source_engine or self.engine,
+            assets=assets or blob_assets(self.blobs),
+            memory_bytes=memory_bytes,
+        )
+
+    def online_features(self) -> "OnlineFeatures":
+        """The newest values of features, for models served in the cloud; close it after use."""
+        from feature_catalog.online.serving import OnlineFeatures
+
+        return OnlineFeatures(self.engine, self.blobs)
 
     @property
     def measurements(self) -> Measurements:
@@ -62,7 +105,7 @@ class CatalogSession:
 
 
 @contextlib.contextmanager
-def open_catalog(home: Path) -> Iterator[CatalogSession]:
+def open_catalog(home: Path, *, read_only: bool = False) -> Iterator[CatalogSession]:
     """Open the catalog of a data directory.
 
     It is that of the server that runs there. Where none runs, it is the one that `flint up` would
@@ -72,6 +115,8 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
 
     Args:
         home: Data directory; made where there is none.
+        read_only: The session can change nothing; the database itself refuses. Its tables are
+            brought up to date before, as ever, where no server runs.
 
     Raises:
         DatabaseUnreachable: If a configured database does not answer.
@@ -83,7 +128,16 @@ def open_catalog(home: Path) -> Iterator[CatalogSession]:
     with _connected(home, places) as engine:
         if not places.is_served:  # a server's tables are its own affair
             upgrade(engine)
-        yield CatalogSession(engine, BlobStore(places.blob_url))
+        if not read_only:
+            yield CatalogSession(engine, BlobStore(places.blob_url))
+            return
+        url = engine.url.render_as_string(hide_password=False)
+        engine.dispose()
+        reading = connect(url, read_only=True)
+        try:
+            yield CatalogSession(reading, BlobStore(places.blob_url))
+        finally:
+            reading.dispose()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from device_runtime.errors import FlintError
 from feature_catalog.simulation_runs import SimulationRunRow
 from flint.catalog_session import CatalogSession
 from flint.measured_devices import measured_memory_mb
-from server.feature_service import pin_feature_service
+from modeling.zoo import get_model
+from server.feature_service import pin_feature_service, require_fitting_features
 from server.job import Job
 from server.job_file import load_job
 from simulation.catalog_inputs import CatalogInputs
@@ -70,6 +71,8 @@ def simulate(
     """
     job, environment = load_job(job_file), load_environment(environment_file)
     job = pin_feature_service(job, catalog.features)
+    if job.feature_service is not None:
+        require_fitting_features(job, get_model(job.model), catalog.features)
     job = job if options.trains else _without_evaluation(job)
     runs = catalog.simulation_runs
     resumed = None if options.resume is None else runs.get(options.resume)

@@ -11,6 +11,9 @@ _EXTRAS = {
     "sklearn": "demo",
     "scipy": "demo",
     "matplotlib": "simulation",
+    "fastapi": "console",
+    "jinja2": "console",
+    "uvicorn": "console",
 }
 
 

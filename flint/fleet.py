@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from device_runtime.errors import FlintError
 from device_runtime.examples import SqliteExampleStore
+from device_runtime.feature_tasks import ACTIVITY_FILE, FEATURES_FILE
 from device_runtime.host import EXAMPLES_FILE
 from device_runtime.imposed_conditions import (
     ImposedConditions,
@@ -28,12 +29,13 @@ from device_runtime.imposed_conditions import (
     write_epoch,
 )
 from feature_catalog.datasets import Dataset
+from feature_catalog.user_events import UserEvents
 from flint.deployment import Deployment
 from server.operations import launch
 from server.operations.settings import ServerSettings
 
 _FILL_THREADS = 8  # filling waits for the disk, not for the processor
-_FILES_A_DEVICE = 5
+_FILES_A_DEVICE = 8
 _OTHER_FILES = 200
 _TOKEN_VALID_S = 3600.0
 _STOP_TIMEOUT_S = 15.0
@@ -84,7 +86,11 @@ class FleetProgress:
 
 
 def fill_stores(
-    dataset: Dataset, folder: Path, count: int | None, on_filled: Callable[[int], None]
+    dataset: Dataset,
+    folder: Path,
+    count: int | None,
+    on_filled: Callable[[int], None],
+    events: UserEvents | None = None,
 ) -> int:
     """Give each identity a folder with the records of its client; returns how many there are.
 
@@ -95,6 +101,8 @@ def fill_stores(
         folder: Gets one sub-folder an identity.
         count: Identities; None for as many as there are training clients.
         on_filled: Told how many are done.
+        events: Of a data set of a feature service (`DatasetCatalog.user_events`): identities get
+            what their users did instead of records, and join the features themselves.
 
     Raises:
         TooFewClients: If there are fewer training clients than ``count``.
@@ -109,7 +117,14 @@ def fill_stores(
         )
 
     def fill(number: int) -> None:
-        store = SqliteExampleStore(device_folder(folder, number) / EXAMPLES_FILE)
+        home = device_folder(folder, number)
+        if events is not None:
+            if not (home / FEATURES_FILE).exists() and not (home / ACTIVITY_FILE).exists():
+                first_row, records = dataset.train_first_rows, dataset.train_record_counts
+                activity = events.activity(int(first_row[number]), int(records[number]))
+                activity.write(home / ACTIVITY_FILE)
+            return
+        store = SqliteExampleStore(home / EXAMPLES_FILE)
         if store.count() == 0:
             store.fill(*dataset.records(clients[number]))
 

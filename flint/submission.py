@@ -4,15 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.errors import FlintError, named_in
+from feature_catalog.asset_files import missing_assets
+from feature_catalog.contract_lookup import find_contract
+from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.definitions.contracts import thaw
+from feature_catalog.feature_fit import check_same_features
 from feature_catalog.jobs import JobRow
 from feature_catalog.model_store import ArtifactRow
 from feature_catalog.opened_dataset import check_dataset
+from feature_catalog.references import split_reference
 from flint.deployment import Deployment
 from flint.extras import require
 from flint.measured_devices import with_measured_devices
 from modeling.spec import ModelSpec
 from modeling.zoo import get_model
-from server.feature_service import pin_feature_service
+from server.feature_service import pin_feature_service, require_fitting_features
 from server.initial_version import resolve_initial_version
 from server.job import FedAvgSettings, Job
 from server.operations.settings import ServerSettings
@@ -52,23 +58,28 @@ def submit(deployment: Deployment, job: Job, note: Callable[[str], None]) -> Sub
     from server.flower.adapter import stop_run, submit_run
 
     model = get_model(job.model)
+    job = pin_evaluation(job, deployment.datasets)
     if job.privacy.secure_aggregation is not None and not deployment.settings.has_enclave:
         raise NoEnclave(
             f"job {job.name} asks for privacy.secure_aggregation, and this deployment sums updates "
             "without an enclave; start it with `flint up --aggregator enclave`"
         )
+    job = pin_feature_service(job, deployment.features)
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
-            check_dataset(deployment.datasets.open(job.evaluation.dataset), model)
-    job = pin_feature_service(job, deployment.features)
+            dataset = deployment.datasets.open(job.evaluation.dataset)
+            check_same_features(dataset.row, job.feature_service)
+            check_dataset(dataset, model)
     if job.feature_service is not None:
+        require_fitting_features(job, model, deployment.features)
         note(
-            f"versions will be tied to the feature contract {job.feature_service}; devices train "
-            "on the records that their apps store, which must be of its features"
+            f"devices join the features of {job.feature_service} and train on those; Flower nodes, "
+            "which cannot, take no part"
         )
     resolve_initial_version(job, deployment.models)
     job = with_measured_devices(job, deployment.measurements, note)
     _note_small_rounds(deployment.settings, job, note)
+    _note_missing_assets(deployment, job, note)
     ensure_artifact(
         deployment,
         model,
@@ -97,6 +108,21 @@ def _note_small_rounds(settings: ServerSettings, job: Job, note: Callable[[str],
         note(
             f"each of {settings.gateways} gateways' enclaves needs {secure.release_threshold} "
             f"devices: a round below {needed} updates may be abandoned; raise strategy.min_updates"
+        )
+
+
+def _note_missing_assets(deployment: Deployment, job: Job, note: Callable[[str], None]) -> None:
+    """Without the file of an asset, devices that need it decline the job's tasks."""
+    if job.feature_service is None:
+        return
+    name, sha256 = split_reference(job.feature_service)
+    contract = find_contract(deployment.engine, name, bytes.fromhex(sha256 or ""))
+    if contract is None:
+        return
+    for asset in missing_assets(thaw(contract), deployment.blobs, [name]):
+        note(
+            f"warning: the file of asset {asset.name} is not in the blob store, so devices do "
+            "without it; add it with `flint catalog asset add FILE`"
         )
 
 
@@ -139,3 +165,17 @@ def ensure_artifact(
     note(f"building the artefact of {model.name} for batch size {batch_size} ...")
     artifact = build_artifact(model, batch_size=batch_size, optimizer=optimizer, proximal=proximal)
     return deployment.models.register_artifact(artifact.model_bytes, artifact.manifest)
+
+
+def pin_evaluation(job: Job, datasets: DatasetCatalog) -> Job:
+    """The job with its data set as ``name@version``: a newer one never comes under way.
+
+    Raises:
+        UnknownDataset: If there is none of that name, or no such version.
+    """
+    if job.evaluation is None:
+        return job
+    with named_in("evaluation.dataset"):
+        row = datasets.get(job.evaluation.dataset)
+    evaluation = job.evaluation.model_copy(update={"dataset": f"{row.name}@{row.version}"})
+    return job.model_copy(update={"evaluation": evaluation})

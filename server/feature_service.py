@@ -1,8 +1,11 @@
 """The feature service a job names, pinned to the contract it has when the job is submitted."""
 
 from device_runtime.errors import FlintError, named_in
+from feature_catalog.definitions.contracts import thaw
+from feature_catalog.feature_fit import check_features_fit
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.references import near_matches, split_reference
+from modeling.spec import ModelSpec
 from server.job import Job
 
 
@@ -38,6 +41,21 @@ def pin_feature_service(job: Job, registry: FeatureRegistry) -> Job:
                 f"{near_matches(name, sorted(contracts), first=first)}"
             )
     return job.model_copy(update={"feature_service": f"{name}@{contracts[name]}"})
+
+
+def require_fitting_features(job: Job, model: ModelSpec, registry: FeatureRegistry) -> None:
+    """Refuse a job whose model cannot read the features of its service.
+
+    Args:
+        job: Pinned.
+
+    Raises:
+        UnsuitableFeatures: Names the first feature that is why.
+    """
+    name, sha256 = split_reference(job.feature_service or "")
+    stored = {each.contract.sha256: each.contract for each in registry.contracts(name)}
+    with named_in("feature_service"):
+        check_features_fit(thaw(stored[sha256 or ""]), name, model)
 
 
 def _require_contract(registry: FeatureRegistry, name: str, sha256: str) -> None:

@@ -1,13 +1,9 @@
 """A whole dry-run: its trials one after the other, its record and its checkpoints."""
 
-import importlib.metadata
 import io
 import json
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from device_runtime.update_codec import encode_parameters, unflatten
+from feature_catalog.code_version import code_version, package_versions
 from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
@@ -74,10 +71,7 @@ def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulat
         trials=trials,
         executors=executors,
         code_version=code_version(),
-        versions={
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _COMPUTES},
-        },
+        versions=package_versions(_COMPUTES),
     )
 
 
@@ -297,17 +291,3 @@ def _difference(then: object, now: object, path: str = "") -> tuple[str, object,
                 return found
         return None
     return None if then == now else (path, then, now)
-
-
-def code_version() -> str:
-    """FLINT's version, and the commit where it runs from a clone."""
-    version = importlib.metadata.version("flint-on-flower")
-    folder = Path(__file__).parents[1]
-    if not (folder / ".git").exists():
-        return version
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return version
-    return f"{version}+{found.stdout.strip()}"

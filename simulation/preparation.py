@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from device_runtime.errors import FlintError, named_in
 from device_runtime.update_codec import encode_parameters, flatten
 from feature_catalog.datasets import DatasetCatalog
+from feature_catalog.feature_fit import check_same_features
 from feature_catalog.featurize import FieldRoles
 from feature_catalog.model_store import ModelStore
 from feature_catalog.opened_dataset import Dataset, check_dataset
@@ -99,7 +100,7 @@ def prepare(
     """
     model = get_model(job.model)
     initial = starting_point(job, model, models).parameters
-    held = _who_holds_what(environment, folder, model, datasets, trains=trains)
+    held = _who_holds_what(environment, folder, job, model, datasets, trains=trains)
     inputs = dict(held.inputs)
     world = load_world(environment, resolver)
     inputs |= {
@@ -110,6 +111,7 @@ def prepare(
     if job.evaluation is not None:
         with named_in("evaluation.dataset"):
             evaluation = datasets.open(job.evaluation.dataset)
+            check_same_features(evaluation.row, job.feature_service)
             check_dataset(evaluation, model)
         row = evaluation.row
         inputs["evaluation.dataset"] = RunInput(
@@ -154,6 +156,7 @@ class _Holdings:
 def _who_holds_what(
     environment: Environment,
     folder: Path,
+    job: Job,
     model: ModelSpec,
     datasets: DatasetCatalog,
     *,
@@ -174,6 +177,7 @@ def _who_holds_what(
         )
     dataset, inputs = _open_dataset(environment.dataset, folder, model, datasets)
     with named_in("dataset"):
+        check_same_features(dataset.row, job.feature_service)
         records = training_records(dataset, model)
     return _Holdings(pa.array(dataset.clients()), dataset.train_record_counts, records, inputs)
 

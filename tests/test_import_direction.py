@@ -139,6 +139,8 @@ PROCESSES = {
 }
 FORBIDDEN = {
     "device": ("torch", "tensorflow", "keras", "ray", "flwr", "sqlalchemy", "pydantic", "pyarrow"),
+    # Several of them run: what joins features for training takes 60 MB each.
+    "gateway": ("torch", "tensorflow", "keras", "ray", "pyarrow", "duckdb"),
     # Its memory is measured: nothing is loaded that a device would not load.
     "bench worker": ("torch", "tensorflow", "keras", "flwr", "sqlalchemy", "pydantic", "grpc"),
     "command line": ("torch", "tensorflow", "keras", "ray", "sklearn", "matplotlib", "sqlalchemy"),

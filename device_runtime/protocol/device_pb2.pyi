@@ -116,7 +116,7 @@ class ParticipationPolicy(_message.Message):
     def __init__(self, policy_sha256: _Optional[bytes] = ..., policy_json: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "token", "job_id", "base_version", "parameters_sha256", "artifact_sha256", "manifest_sha256", "contract_sha256", "plan", "deadline_ms", "secure_aggregation")
+    __slots__ = ("task_id", "token", "job_id", "base_version", "parameters_sha256", "artifact_sha256", "manifest_sha256", "contract_sha256", "plan", "deadline_ms", "secure_aggregation", "features")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,7 @@ class Task(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     token: bytes
     job_id: str
@@ -139,7 +140,24 @@ class Task(_message.Message):
     plan: TrainingPlan
     deadline_ms: int
     secure_aggregation: SecureAggregation
-    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., secure_aggregation: _Optional[_Union[SecureAggregation, _Mapping]] = ...) -> None: ...
+    features: TaskFeatures
+    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[bytes] = ..., job_id: _Optional[str] = ..., base_version: _Optional[int] = ..., parameters_sha256: _Optional[bytes] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., secure_aggregation: _Optional[_Union[SecureAggregation, _Mapping]] = ..., features: _Optional[_Union[TaskFeatures, _Mapping]] = ...) -> None: ...
+
+class TaskFeatures(_message.Message):
+    __slots__ = ("service", "contract_sha256", "reads", "places", "ids", "hash_seed")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    HASH_SEED_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    contract_sha256: bytes
+    reads: str
+    places: int
+    ids: int
+    hash_seed: int
+    def __init__(self, service: _Optional[str] = ..., contract_sha256: _Optional[bytes] = ..., reads: _Optional[str] = ..., places: _Optional[int] = ..., ids: _Optional[int] = ..., hash_seed: _Optional[int] = ...) -> None: ...
 
 class SecureAggregation(_message.Message):
     __slots__ = ("release_policy_json", "allowed_measurements")

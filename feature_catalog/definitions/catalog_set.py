@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from feature_catalog.definitions.assets import Asset
@@ -79,11 +80,15 @@ class DefinitionSet:
 
     def dependents(self, key: DefinitionKey) -> list[DefinitionKey]:
         """Who names a definition, ascending."""
-        return sorted(
-            other
-            for other, definition in self.definitions.items()
-            if any(needed.key == key for needed in dependencies(definition))
-        )
+        return list(self._dependents.get(key, ()))
+
+    @cached_property
+    def _dependents(self) -> Mapping[DefinitionKey, list[DefinitionKey]]:
+        found: dict[DefinitionKey, list[DefinitionKey]] = {}
+        for other in sorted(self.definitions):
+            for key in {needed.key for needed in dependencies(self.definitions[other])}:
+                found.setdefault(key, []).append(other)
+        return found
 
     def source(self, key: DefinitionKey) -> str:
         """How messages call where a definition stands."""

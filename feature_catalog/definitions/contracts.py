@@ -8,11 +8,14 @@ what is defined and not on how a file is written.
 """
 
 import hashlib
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from feature_catalog.definitions.catalog_set import DefinitionSet
-from feature_catalog.definitions.plain import canonical_json, to_plain
+from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
+from feature_catalog.definitions.errors import refuse
+from feature_catalog.definitions.plain import Definition, canonical_json, from_plain, to_plain
 from feature_catalog.definitions.served import ServedFeature, served_features
 from feature_catalog.definitions.services import FeatureService
 from feature_catalog.definitions.views import FeatureView
@@ -44,15 +47,53 @@ def freeze(given: DefinitionSet, service: FeatureService) -> Contract:
     """A service's contract, in a set that `check_set` has accepted."""
     served = served_features(given, service)
     views = {each.view.name: each.view for each in served}
+    used = {
+        name: {each.feature.field for each in served if each.view.name == name} for name in views
+    }
     content = {
         "format": FORMAT,
         "service": service.name,
         "features": [_feature(each) for each in served],
-        "views": [_view(views[name], served) for name in sorted(views)],
+        "views": [frozen_view(views[name], used[name]) for name in sorted(views)],
         "entities": _entities(given, list(views.values())),
         "assets": _assets(given, served),
     }
     return Contract(service.name, canonical_json(content))
+
+
+def thaw(contract: Contract) -> DefinitionSet:
+    """The definitions a contract froze: its service with all features in one, and what they need.
+
+    Documentation and fields the service does not use are not in it; an event's fields are those it
+    uses. `freeze` of what comes out has the same digest.
+
+    Raises:
+        InvalidDefinition: If the content is of another format than this version of FLINT writes.
+    """
+    content = json.loads(contract.content_json)
+    if content.get("format") != FORMAT:
+        refuse("format", content.get("format"), f"{FORMAT}, which this FLINT reads; apply it anew")
+    features = [
+        {key: value for key, value in each.items() if key not in ("gives", "shape")}
+        for each in content["features"]
+    ]
+    service = {"name": content["service"], "features": features}
+    found: list[Definition] = [from_plain(FeatureService.kind, service)]
+    for kind, members in (
+        ("feature_view", [_whole_view(each) for each in content["views"]]),
+        ("entity", content["entities"]),
+        ("asset", content["assets"]),
+    ):
+        found.extend(from_plain(kind, each) for each in members)
+    return DefinitionSet({key_of(each): each for each in found})
+
+
+def _whole_view(plain: dict[str, Any]) -> dict[str, Any]:
+    """A view that an event feeds has its fields in the event's schema again."""
+    source = plain["source"]
+    if "event" not in source:
+        return plain
+    return {**plain, "source": {**source, "schema": plain["schema"]}}
 
 
 def _feature(served: ServedFeature) -> dict[str, Any]:
@@ -63,8 +104,12 @@ def _feature(served: ServedFeature) -> dict[str, Any]:
     }
 
 
-def _view(view: FeatureView, served: tuple[ServedFeature, ...]) -> dict[str, Any]:
-    used = {each.feature.field for each in served if each.view.name == view.name}
+def frozen_view(view: FeatureView, used: Collection[str]) -> dict[str, Any]:
+    """What a contract holds of a view.
+
+    Args:
+        used: Names of the fields that the service uses.
+    """
     plain = _bare(to_plain(view))
     plain["schema"] = [_bare(field) for field in plain["schema"] if field["name"] in used]
     if view.is_on_device:

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from feature_catalog.schema import Base
+import feature_catalog.schema  # noqa: F401 - every table
+from feature_catalog.schema_base import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():

@@ -53,7 +53,7 @@ def audit(
     )
 
 
-def parse_moment(given: str, now: dt.datetime) -> dt.datetime:
+def parse_moment(given: str, now: dt.datetime, option: str = "--since") -> dt.datetime:
     """A moment in time, given as a date or time (of this machine's zone) or as an age.
 
     Raises:
@@ -68,6 +68,6 @@ def parse_moment(given: str, now: dt.datetime) -> dt.datetime:
         raise typer.BadParameter(
             f"{given!r} is no moment; give a date (2026-05-01), a time (2026-05-01T08:00) or an "
             "age (90m, 12h, 7d)",
-            param_hint="--since",
+            param_hint=option,
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)

@@ -5,21 +5,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flint.cli import catalog_history_commands
+from flint.cli import (
+    catalog_asset_commands,
+    catalog_device_commands,
+    catalog_historical_command,
+    catalog_history_commands,
+    catalog_locality_command,
+    catalog_online_commands,
+    vocab_commands,
+)
+from flint.cli.catalog_asset_commands import note_missing
 from flint.cli.catalog_history_commands import NameArgument
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
+    from feature_catalog.definitions.assets import Asset
     from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
+    from flint.catalog_session import CatalogSession
 
 app = typer.Typer(
-    help="Feature definitions: plan, apply, list, show, history, diff, lineage. "
-    "docs/feature-catalog.md begins from two Parquet files.",
+    help="Feature definitions: plan, apply, list, show, history, diff, lineage; files of assets: "
+    "asset, vocab; training data: historical; newest values: materialize, get, online; devices: "
+    "explain, locality. docs/feature-catalog.md begins from two Parquet files.",
     no_args_is_help=True,
 )
 
 catalog_history_commands.register(app)
+app.add_typer(catalog_asset_commands.app, name="asset")
+app.add_typer(vocab_commands.app, name="vocab")
+catalog_historical_command.register(app)
+catalog_online_commands.register(app)
+catalog_device_commands.register(app)
+catalog_locality_command.register(app)
 
 SOMETHING_TO_DO = 3
 
@@ -71,6 +89,8 @@ def plan(
     given, deletions = _given(paths, delete, prune=prune)
     with open_catalog(resolve_home(home)) as catalog:
         found = catalog.features.plan(given, prune=prune, delete=deletions)
+        missing = _missing_assets(catalog, found.wanted)
+    note_missing(missing)
     if as_json:
         print_json(describe_plan(found))
     else:
@@ -112,6 +132,8 @@ def apply(
         done = catalog.features.apply(
             given, prune=prune, delete=deletions, expected_sha256=_digest(expect)
         )
+        missing = _missing_assets(catalog, done.wanted)
+    note_missing(missing)
     if as_json:
         print_json(describe_plan(done, applied=True))
         return
@@ -224,6 +246,13 @@ def show(
         fields["contract"] = contract.contract.sha256
     print_fields(fields)
     print(to_yaml(found.definition))
+
+
+def _missing_assets(catalog: "CatalogSession", definitions: "DefinitionSet") -> "tuple[Asset, ...]":
+    from feature_catalog.asset_files import missing_assets
+    from feature_catalog.definitions.services import FeatureService
+
+    return missing_assets(definitions, catalog.blobs, definitions.names(FeatureService.kind))
 
 
 def _given(

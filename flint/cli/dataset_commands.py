@@ -10,6 +10,7 @@ from flint.cli.output import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
     from feature_catalog.datasets import DatasetRow
+    from feature_catalog.feature_datasets import FeatureDataset
     from feature_catalog.featurize import FieldRoles
 
 app = typer.Typer(help="Data sets: add, list, show.", no_args_is_help=True)
@@ -34,6 +35,37 @@ def add(
     model: Annotated[str, typer.Option(help="Model the records are made for.")] = "sparse_mlp",
     name: Annotated[str | None, typer.Option(help="Default: the file's name.")] = None,
     seed: Annotated[int, typer.Option(help="Of the feature hash.")] = 0,
+    feature_service: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Join each row with these features.")
+    ] = None,
+    event_ts: Annotated[
+        str,
+        typer.Option(metavar="COLUMN", help="With --feature-service: moment to join a row as of."),
+    ] = "event_ts",
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="With --feature-service: where its sources' paths are."
+        ),
+    ] = Path(),
+    assets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="With --feature-service: vocabularies; else the store."
+        ),
+    ] = None,
+    naive_is_utc: Annotated[
+        bool, typer.Option("--naive-is-utc", help="Times without a time zone are UTC.")
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="FLINT_FEATURES_DATABASE_URL",
+            help="Postgres of sources that are tables. Default: the catalog's own.",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,11 +74,57 @@ def add(
     One record a row. About a fifth of the clients, by a hash of their id, is held out for
     evaluation; columns that are neither client, label, text nor excluded are features.
 
+    With --feature-service rows are joined with its features as of their moments, and learnt from
+    are those alone: the rows bring client, label, moment, join keys and what devices recorded.
+
     Example: flint dataset add clicks.parquet --client-field user --label-field clicked
+
+    Example: flint dataset add clicks.parquet --feature-service click_features --client-field
+    user_id --label-field clicked --event-ts ts --data tables
     """
     from flint.catalog_session import open_catalog
     from modeling.zoo import get_model
 
+    if feature_service is not None:
+        if text_field is not None or exclude_field:
+            raise typer.BadParameter(
+                "--text-field and --exclude-field are of a file's columns; with --feature-service "
+                "the service says what is learnt from"
+            )
+        import contextlib
+
+        from feature_catalog.database import connect
+        from feature_catalog.feature_datasets import RowRoles, add_feature_dataset
+        from feature_catalog.offline import asset_folder
+        from flint.steps_screen import StepsScreen
+
+        with contextlib.ExitStack() as until_done:
+            catalog = until_done.enter_context(open_catalog(resolve_home(home)))
+            reader = None if assets is None else asset_folder(assets)
+            source_engine = None if database is None else connect(database)
+            if source_engine is not None:
+                until_done.callback(source_engine.dispose)
+            screen = until_done.enter_context(StepsScreen("views joined"))
+            joined = add_feature_dataset(
+                catalog.datasets,
+                catalog.blobs,
+                catalog.offline_features(data, reader, source_engine=source_engine),
+                file,
+                feature_service,
+                RowRoles(client_field, label_field, event_ts),
+                get_model(model),
+                name=name,
+                seed=seed,
+                naive_is_utc=naive_is_utc,
+                progress=screen.step,
+            )
+        _show_joined(joined, as_json=as_json)
+        return
+    if naive_is_utc or assets is not None or event_ts != "event_ts" or data != Path():
+        raise typer.BadParameter(
+            "--event-ts, --data, --assets and --naive-is-utc say how features are joined; name "
+            "them with --feature-service"
+        )
     with open_catalog(resolve_home(home)) as catalog:
         row = catalog.datasets.add(
             file,
@@ -125,6 +203,20 @@ def field_roles(
     from feature_catalog.featurize import FieldRoles
 
     return FieldRoles(client_field, label_field, text_field, tuple(exclude_fields or ()))
+
+
+def _show_joined(joined: "FeatureDataset", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json({**_describe(joined.row), "features": [asdict(f) for f in joined.features]})
+        return
+    print_fields(_describe(joined.row))
+    print_table(
+        ("feature", "of", "present", "null", "not found", "too old"),
+        [(f.name, f.ref, f.present, f.null, f.not_found, f.too_old) for f in joined.features],
+        empty="",
+    )
 
 
 def _describe(row: "DatasetRow") -> dict[str, object]:

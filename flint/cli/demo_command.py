@@ -32,7 +32,10 @@ def demo(
     strategy: Annotated[str, typer.Option(help="fedbuff, fedavg or both.")] = "both",
     max_updates: Annotated[
         int | None,
-        typer.Option(min=1, help="Updates per strategy. Default: 10000 with --data, else 2000."),
+        typer.Option(
+            min=1,
+            help="Updates per strategy. Default: 10000 with --data, 1000 with --features; 2000.",
+        ),
     ] = None,
     target: Annotated[
         float | None,
@@ -41,8 +44,13 @@ def demo(
     max_hours: Annotated[float, typer.Option(min=0.001, help="Longest a job may take.")] = 2.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes the devices share.")] = 2,
     clients: Annotated[
-        int | None, typer.Option(min=4, help="Without --data: devices. Default: 200.")
+        int | None,
+        typer.Option(min=4, help="Without --data: devices. Default: 200, with --features 100."),
     ] = None,
+    features: Annotated[
+        bool,
+        typer.Option("--features", help="Devices join features: their own and the cloud's."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of data, model and every draw.")] = 7,
     output: Annotated[
         Path | None, typer.Option(help="Folder for models and plot. Default: in the home.")
@@ -56,6 +64,12 @@ def demo(
     a FedAvg job, and compares both with training in one place. Without --data it generates click
     data for 200 devices. Everything is stopped at the end; the data directory stays.
 
+    With --features the clicks are in two places, as in life: devices have what they showed, the
+    cloud knows the ads. The demo defines a feature service over both, and devices fetch, transform
+    and join its features themselves.
+
+    Example: flint demo --features --strategy fedbuff
+
     Example: flint demo --data clicks.parquet --client-field user --label-field clicked --json
     """
     from flint.demo.homes import demo_home
@@ -68,26 +82,42 @@ def demo(
         raise typer.BadParameter("fields are of a file; give it with --data FILE")
     if data is not None and not (client_field and label_field):
         raise typer.BadParameter("--data needs --client-field and --label-field")
+    if data is not None and features:
+        raise typer.BadParameter(
+            "--features generates its own clicks; for yours follow docs/feature-catalog.md, "
+            '"From two Parquet files to a trained model"'
+        )
     from flint.demo.data import DemoData
-    from flint.demo.run import GENERATED_CLIENTS, GENERATED_MAX_UPDATES, DemoOptions, run_demo
+    from flint.demo.run import (
+        FEATURE_CLIENTS,
+        FEATURE_MAX_UPDATES,
+        GENERATED_CLIENTS,
+        GENERATED_MAX_UPDATES,
+        DemoOptions,
+        run_demo,
+    )
     from flint.demo.screen import Screen
 
     own = None
     if data is not None:
         roles = field_roles(str(client_field), str(label_field), text_field, exclude_field)
         own = DemoData(data.absolute(), roles)
+    default_updates = 10_000 if own is not None else GENERATED_MAX_UPDATES
+    if features:
+        default_updates = FEATURE_MAX_UPDATES
     directory = demo_home(home)
     options = DemoOptions(
         home=directory,
         output=(output or directory / "results").absolute(),
         data=own,
         strategies=tuple(strategies),
-        clients=clients or GENERATED_CLIENTS,
-        max_updates=max_updates or (GENERATED_MAX_UPDATES if own is None else 10_000),
+        clients=clients or (FEATURE_CLIENTS if features else GENERATED_CLIENTS),
+        max_updates=max_updates or default_updates,
         max_hours=max_hours,
         target=target,
         processes=processes,
         seed=seed,
+        features=features,
     )
     _show(run_demo(options, Screen()), options, as_json=as_json)
 

@@ -174,7 +174,8 @@ def fleet(
     """Run many devices on this machine until Ctrl-C.
 
     Each has an identity, a key and an SQLite store of its own, with the records of one training
-    client of the data set. Started again, the same devices come back.
+    client of the data set. Started again, the same devices come back. Where the data set is of a
+    feature service, they get what their user did, fetch the rest, and join it themselves.
 
     They are as fast as this machine and always there, unless speeds, links and windows are imposed
     on them: then they wait as a phone would work, and all begin together.
@@ -212,7 +213,8 @@ def fleet(
     )
     folder = dataset_folder(deployment.settings, opened)
     note(f"filling the stores of the devices in {folder} ...")
-    filled = fill_stores(opened, folder, count, lambda _: None)
+    events = deployment.datasets.user_events(opened)
+    filled = fill_stores(opened, folder, count, lambda _: None, events)
     with LocalFleet(
         deployment,
         folder,

@@ -26,6 +26,7 @@ from flint.cli import (
     bandwidth_commands,
     bench_commands,
     catalog_commands,
+    console_command,
     dataset_commands,
     demo_command,
     device_commands,
@@ -82,6 +83,7 @@ simulate_flower_command.register(app)
 report_command.register(app)
 demo_command.register(app)
 audit_command.register(app)
+console_command.register(app)
 backup_commands.register(app)
 app.add_typer(key_commands.app, name="keys")
 error_pages.register(app)

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from flint.cli import model_commands
 from flint.cli.options import JsonOption
 from flint.cli.output import note, print_fields, print_json
 
 app = typer.Typer(help="A model of your own: can devices train it?", no_args_is_help=True)
 
 UNFIT = 2
+
+# `flint model` and `flint models` are easily taken for each other.
+app.command("lineage", hidden=True)(model_commands.lineage)
 
 
 class App(StrEnum):

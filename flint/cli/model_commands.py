@@ -8,7 +8,9 @@ import typer
 from flint.cli.options import HomeOption, JsonOption, resolve_home
 from flint.cli.output import note, print_fields, print_json, print_table
 
-app = typer.Typer(help="Model versions: list, show, import, export, promote.", no_args_is_help=True)
+app = typer.Typer(
+    help="Model versions: list, show, lineage, import, export, promote.", no_args_is_help=True
+)
 
 VersionArgument = Annotated[
     str,
@@ -70,6 +72,27 @@ def show(version: VersionArgument, home: HomeOption = None, as_json: JsonOption 
         print_json(found)
     else:
         print_fields(found)
+
+
+@app.command("lineage")
+def lineage(version: VersionArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show what a version was made from: job, code, features, data sets, earlier versions.
+
+    What the catalog does not know is listed last. The JSON is a graph: nodes, edges, missing.
+
+    Example: flint models lineage ads-ctr@best
+    """
+    from feature_catalog.model_lineage import lineage_of_version
+    from flint.catalog_session import open_catalog
+    from flint.lineage_view import describe_graph, graph_lines
+
+    with open_catalog(resolve_home(home)) as catalog:
+        graph = lineage_of_version(catalog.engine, catalog.models.resolve(version).id)
+    if as_json:
+        print_json(describe_graph(graph))
+        return
+    for line in graph_lines(graph):
+        print(line)
 
 
 @app.command("import")

@@ -1,5 +1,6 @@
 """``flint up``, ``status`` and ``monitoring``: the server, and how it is watched."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,16 @@ def up(
     max_tasks_per_day: Annotated[
         int | None, typer.Option(min=1, help="Tasks a device is given in a day (UTC).")
     ] = None,
+    device_feature_service: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Feature service that devices may read besides those of open jobs: NAME, or "
+            "NAME@CONTRACT. May be repeated."
+        ),
+    ] = None,
+    feature_keys_per_day: Annotated[
+        int, typer.Option(min=1, help="Keys a device may ask features of in a day.")
+    ] = 20_000,
     blob_url: Annotated[
         str | None,
         typer.Option(help="fsspec URL of the blob store. Default: $FLINT_BLOB_URL, else a folder."),
@@ -100,6 +111,13 @@ def up(
         raise typer.BadParameter(
             f"profile is {profile!r}; use development or production", param_hint="--profile"
         )
+    for each in device_feature_service or ():
+        if re.fullmatch(r"[a-z][a-z0-9_]{0,62}(@[0-9a-f]{64})?", each) is None:
+            raise typer.BadParameter(
+                f"{each!r} is no feature service; give NAME, or NAME@CONTRACT with the 64 digits "
+                "that `flint catalog show NAME` prints",
+                param_hint="--device-feature-service",
+            )
     options = ServerOptions(
         insecure=insecure,
         host=host,
@@ -115,6 +133,8 @@ def up(
         check_ins_per_s=check_ins_per_s,
         gateways=gateways,
         max_tasks_per_day=max_tasks_per_day,
+        device_feature_services=tuple(device_feature_service or ()),
+        max_feature_keys_per_day=feature_keys_per_day,
         blob_url=blob_url,
         profile=profile,
     )

@@ -33,6 +33,7 @@ class DemoJob:
         devices: Enrolled identities; a job never asks for more at once.
         max_updates: Aggregated in all.
         max_hours: The job ends after this long, whatever happens to the devices.
+        feature_service: Whose features devices join; None: they train on the records they have.
     """
 
     strategy: str
@@ -41,6 +42,7 @@ class DemoJob:
     max_updates: int
     max_hours: float
     seed: int
+    feature_service: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,9 +61,11 @@ class DemoJob:
 
     def as_dict(self) -> dict[str, object]:
         """The job as its file holds it."""
+        service = self.feature_service
         return {
             "name": self.name,
             "model": "sparse_mlp",
+            **({} if service is None else {"feature_service": service}),
             "client": {
                 "local_epochs": LOCAL_EPOCHS,
                 "batch_size": BATCH_SIZE,

@@ -17,6 +17,7 @@ from feature_catalog.table_files import open_table
 from flint.demo.central_baseline import central_metric
 from flint.demo.command import DemoJobFailed, FlintCommand
 from flint.demo.data import DemoData, generate_demo_data
+from flint.demo.feature_steps import make_feature_dataset
 from flint.demo.jobs import BATCH_SIZE, DemoJob
 from flint.demo.report import plot_runs
 from flint.demo.results import StrategyRun, read_measurements
@@ -32,6 +33,8 @@ from server.operations.up import ServerOptions, start_up
 MODEL = "sparse_mlp"
 GENERATED_CLIENTS = 200
 GENERATED_MAX_UPDATES = 2_000
+FEATURE_CLIENTS = 100
+FEATURE_MAX_UPDATES = 1_000
 
 _ENROL_TIMEOUT_S = 300.0
 _ENROL_POLL_S = 0.2
@@ -56,6 +59,8 @@ class DemoOptions:
         home: Data directory of the demo's own server.
         output: Where model files and plot go.
         data: The user's file; None generates one.
+        features: Train on features of a service, which devices join from what their users did and
+            what the cloud knows.
         clients: Training clients to generate.
         max_updates: Aggregated per strategy.
         max_hours: Each job ends after this long.
@@ -71,6 +76,7 @@ class DemoOptions:
     target: float | None = None
     processes: int = 2
     seed: int = 7
+    features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,15 @@ def _end_old_jobs(deployment: Deployment) -> None:
 
 
 def _add_dataset(deployment: Deployment, options: DemoOptions, screen: Screen) -> Dataset:
+    if options.features:
+        return make_feature_dataset(
+            deployment,
+            options.home / "data" / "features",
+            get_model(MODEL),
+            screen,
+            training_clients=options.clients,
+            seed=options.seed,
+        )
     data = options.data
     if data is None:
         screen.step("generating click data")
@@ -178,8 +193,10 @@ def _start_fleet(
     stack: ExitStack,
 ) -> tuple[LocalFleet, int]:
     folder = dataset_folder(deployment.settings, dataset)
-    screen.step("giving every device the records of its client")
-    devices = fill_stores(dataset, folder, None, lambda _: None)
+    events = deployment.datasets.user_events(dataset)
+    given = "the records of its client" if events is None else "what its user did"
+    screen.step(f"giving every device {given}")
+    devices = fill_stores(dataset, folder, None, lambda _: None, events)
     fleet = stack.enter_context(
         LocalFleet(deployment, folder, devices, processes=options.processes)
     )
@@ -205,6 +222,7 @@ def _job(strategy: str, dataset: Dataset, devices: int, options: DemoOptions) ->
         max_updates=options.max_updates,
         max_hours=options.max_hours,
         seed=options.seed,
+        feature_service=dataset.row.feature_service,
     )
 
 

@@ -20,6 +20,7 @@ class OpenJob:
         contract_sha256: Digest of what job, model and artefact agree on; devices echo it.
         committed_releases: Releases that are part of the newest stored versions, so a fleet that
             still holds their partials may forget them.
+        feature_hash_seed: Of the feature hash, where devices join the features of a service.
     """
 
     job_id: str
@@ -30,6 +31,7 @@ class OpenJob:
     manifest_sha256: bytes
     contract_sha256: bytes
     committed_releases: tuple[str, ...] = ()
+    feature_hash_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

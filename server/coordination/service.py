@@ -175,6 +175,7 @@ class Coordinator:
             artifact.artifact_sha256,
             artifact.manifest_sha256,
             contract_sha256(model, artifact, job.feature_contract_sha256),
+            feature_hash_seed=self._feature_hash_seed(job),
         )
         stop_requested = self._stop_check(row.job_id, flower, lock)
         versions = CatalogVersions(
@@ -193,7 +194,9 @@ class Coordinator:
         is_secure = job.privacy.secure_aggregation is not None
         enclave = self._nodes_enclave() if is_secure else None
         nodes = []
-        if enclave is not None or not is_secure:
+        if job.feature_service is not None:
+            log.info("Flower nodes join no features; none takes part in job %s", row.job_id)
+        elif enclave is not None or not is_secure:
             nodes.append(GridFleet(flower.grid, self._blobs, enclave=enclave))
         runner = JobRunner(
             opened,
@@ -259,6 +262,12 @@ class Coordinator:
         manifest = ArtifactManifest.from_json(self._blobs.get(artifact.manifest_sha256).decode())
         engine = LiteRtEngine(self._blobs.get(artifact.artifact_sha256), manifest)
         return CentralEvaluation(model, engine, inputs, labels, job.evaluation.metric)
+
+    def _feature_hash_seed(self, job: Job) -> int:
+        """How devices hash features: as the data set does that the model is measured on."""
+        if job.feature_service is None or job.evaluation is None:
+            return 0
+        return DatasetCatalog(self._engine, self._blobs).get(job.evaluation.dataset).hash_seed
 
     def _may_store_again(self, stop_requested: Callable[[], str | None]) -> bool:
         """Wait a while for the blob store; not when the job is to end, which needs none of it."""

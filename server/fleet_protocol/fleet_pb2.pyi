@@ -37,7 +37,7 @@ class CoordinatorMessage(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., set_model: _Optional[_Union[SetModel, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., drop: _Optional[_Union[Drop, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., gateways: _Optional[_Union[Gateways, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("job_json", "model_spec_json", "artifact_sha256", "manifest_sha256", "contract_sha256", "committed_releases", "undecided_releases")
+    __slots__ = ("job_json", "model_spec_json", "artifact_sha256", "manifest_sha256", "contract_sha256", "committed_releases", "undecided_releases", "feature_hash_seed")
     JOB_JSON_FIELD_NUMBER: _ClassVar[int]
     MODEL_SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Open(_message.Message):
     CONTRACT_SHA256_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_RELEASES_FIELD_NUMBER: _ClassVar[int]
     UNDECIDED_RELEASES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_HASH_SEED_FIELD_NUMBER: _ClassVar[int]
     job_json: str
     model_spec_json: str
     artifact_sha256: bytes
@@ -52,7 +53,8 @@ class Open(_message.Message):
     contract_sha256: bytes
     committed_releases: _containers.RepeatedScalarFieldContainer[str]
     undecided_releases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, job_json: _Optional[str] = ..., model_spec_json: _Optional[str] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., committed_releases: _Optional[_Iterable[str]] = ..., undecided_releases: _Optional[_Iterable[str]] = ...) -> None: ...
+    feature_hash_seed: int
+    def __init__(self, job_json: _Optional[str] = ..., model_spec_json: _Optional[str] = ..., artifact_sha256: _Optional[bytes] = ..., manifest_sha256: _Optional[bytes] = ..., contract_sha256: _Optional[bytes] = ..., committed_releases: _Optional[_Iterable[str]] = ..., undecided_releases: _Optional[_Iterable[str]] = ..., feature_hash_seed: _Optional[int] = ...) -> None: ...
 
 class SetModel(_message.Message):
     __slots__ = ("version", "parameters_sha256", "oldest_live_version")

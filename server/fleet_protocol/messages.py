@@ -30,6 +30,7 @@ def open_message(opened: OpenJob, releases: ReleaseBook) -> pb.Open:
         contract_sha256=opened.contract_sha256,
         committed_releases=releases.committed,
         undecided_releases=releases.undecided,
+        feature_hash_seed=opened.feature_hash_seed,
     )
 
 

@@ -2,7 +2,12 @@
 
 from collections.abc import Callable
 
-from device_runtime.identity import verify_check_in, verify_upload
+from device_runtime.identity import (
+    FeatureRequest,
+    verify_check_in,
+    verify_feature_request,
+    verify_upload,
+)
 from device_runtime.protocol import device_pb2 as pb
 from server.gateway.tokens import DeviceClaims, TokenMint
 
@@ -16,8 +21,8 @@ class NotAuthentic(Exception):
 class DeviceAuthenticator:
     """Checks proofs with nothing but the token key: no database, no memory of devices.
 
-    A request repeated within the window is harmless: a check-in gives its device's lease again and
-    an upload its first answer.
+    A request repeated within the window is harmless: a check-in gives its device's lease again, an
+    upload its first answer, and what is asked of the feature catalog changes nothing.
     """
 
     def __init__(self, mint: TokenMint, clock: Callable[[], float]) -> None:
@@ -44,6 +49,17 @@ class DeviceAuthenticator:
         claims = self._claims(request.proof)
         if not verify_upload(claims.public_key, request):
             raise NotAuthentic("the signature is not of the enrolled key over token and digest")
+        return claims
+
+    def feature_request(self, request: FeatureRequest) -> DeviceClaims:
+        """Who asks for features.
+
+        Raises:
+            NotAuthentic: If nobody does.
+        """
+        claims = self._claims(request.proof)
+        if not verify_feature_request(claims.public_key, request):
+            raise NotAuthentic("the signature is not of the enrolled key over this request")
         return claims
 
     def _claims(self, proof: pb.DeviceProof) -> DeviceClaims:

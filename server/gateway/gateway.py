@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from sqlalchemy import Engine
 
@@ -29,6 +30,7 @@ from server.gateway.catalog import (
 from server.gateway.daily_cap import DailyCap
 from server.gateway.device_screen import DeviceScreen
 from server.gateway.elsewhere import Elsewhere
+from server.gateway.feature_service import feature_service
 from server.gateway.fleet_link import FleetLink
 from server.gateway.fold_barrier import FoldBarrier
 from server.gateway.intake import UpdateIntake
@@ -38,7 +40,7 @@ from server.gateway.metrics import GatewayMetrics
 from server.gateway.orders import OrderDesk
 from server.gateway.pace import PaceSteering
 from server.gateway.peers import Peers, serve_peers
-from server.gateway.rate_limits import DeviceRates
+from server.gateway.rate_limits import DeviceRates, keys_of_a_day
 from server.gateway.routing import RoutedGatewayService
 from server.gateway.served_blobs import ServedBlobs
 from server.gateway.service import DeviceGatewayService, TransferLimits
@@ -115,18 +117,20 @@ class Gateway:
                 peers = Peers(settings.gateway_sockets)
                 stack.callback(peers.close)
             elsewhere = Elsewhere(known, peers)
+            blobs = BlobStore(settings.blob_url)
+            served_blobs = ServedBlobs(blobs, settings.transfers)
             service = DeviceGatewayService(
                 self.state,
                 intake,
                 mint,
-                ServedBlobs(BlobStore(settings.blob_url), settings.transfers),
+                served_blobs,
                 CatalogEnrolment(engine),
                 outcomes,
                 metrics,
                 clock=clock,
                 on_lost=self._note_loss,
                 limits=limits,
-                rates=rates,
+                rates=replace(rates, feature_keys=keys_of_a_day(settings.max_feature_keys_per_day)),
                 cap=DailyCap(settings.max_tasks_per_day, CatalogHistory(engine)),
                 screen=DeviceScreen(CatalogDevices(engine)),
                 elsewhere=elsewhere,
@@ -138,7 +142,7 @@ class Gateway:
             if peers is not None:
                 folder, boot_id = settings.gateway_sockets, self.state.boot_id
                 stack.callback(serve_peers(service, routed.take_orphan, folder, boot_id))
-            authenticator = DeviceAuthenticator(mint, clock)
+            authenticator = service.authenticator
             door = UploadDoor(
                 routed.Upload,
                 UploadSlots(limits.received),
@@ -147,7 +151,19 @@ class Gateway:
                 folder=UploadFolder(settings.transfers),
                 memory=MemoryBudget(limits.memory_bytes),
             )
-            server = serve_devices(routed, door, settings)
+            features = feature_service(
+                settings,
+                engine,
+                self.state,
+                metrics,
+                service,
+                blobs,
+                served_blobs,
+                clock=clock,
+                look_ups=limits.look_ups,
+                stack=stack,
+            )
+            server = serve_devices(routed, door, features, settings)
             stack.callback(lambda: server.stop(_GRACE_S).wait())
             # Last of the sockets: who sees it answer knows that the others do.
             stack.callback(metrics.serve(settings.gateway_metrics_ports[number]))

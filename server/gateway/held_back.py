@@ -20,6 +20,9 @@ class HeldBackReason(IntEnum):
     DEVICE_TRAINS_TOO_LONG = 1292
     DEVICE_NEEDS_TOO_MUCH_MEMORY = 1293
     OS_RELEASE_TOO_OLD = 1294
+    FEATURE_CALLS_TOO_FREQUENT = 2948
+    FEATURE_KEYS_OF_A_DAY = 2945
+    FEATURES_BUSY = 2949
 
     @property
     def code(self) -> str:

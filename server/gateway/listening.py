@@ -7,6 +7,10 @@ import grpc
 
 from device_runtime.errors import FlintError
 from device_runtime.protocol import device_pb2 as pb
+from device_runtime.protocol.features_pb2_grpc import (
+    DeviceFeaturesServicer,
+    add_DeviceFeaturesServicer_to_server,
+)
 from server.fleet_protocol.messages import MAX_MESSAGE_BYTES
 from server.gateway.device_calls import DeviceCalls
 from server.gateway.upload_door import UploadDoor
@@ -35,7 +39,12 @@ class UnreadableKeys(FlintError):
     code = "FLN-1266"
 
 
-def serve_devices(service: DeviceCalls, door: UploadDoor, settings: ServerSettings) -> grpc.Server:
+def serve_devices(
+    service: DeviceCalls,
+    door: UploadDoor,
+    features: DeviceFeaturesServicer,
+    settings: ServerSettings,
+) -> grpc.Server:
     """Start listening for devices, with TLS unless the deployment is insecure.
 
     Several gateway processes listen on one port; the kernel gives each its share of connections,
@@ -44,6 +53,7 @@ def serve_devices(service: DeviceCalls, door: UploadDoor, settings: ServerSettin
     Args:
         service: Answers calls.
         door: Lets uploads in.
+        features: Answers what is asked of the feature catalog.
         settings: Of the deployment.
 
     Raises:
@@ -62,6 +72,7 @@ def serve_devices(service: DeviceCalls, door: UploadDoor, settings: ServerSettin
         ],
     )
     server.add_generic_rpc_handlers((_handlers(service, door),))
+    add_DeviceFeaturesServicer_to_server(features, server)
     address = settings.gateway_address
     try:
         if settings.insecure:

@@ -21,6 +21,8 @@ from server.update_gate.rejections import RejectionReason
 
 _FOLD_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
 
+FEATURE_CALLS = ("manifest", "features", "asset")
+
 
 class GatewayMetrics:
     """Counters are set where things happen; gauges are read from the state when scraped."""
@@ -101,6 +103,23 @@ class GatewayMetrics:
             "Times an enclave's evidence was given to a device",
             registry=self.registry,
         )
+        self._feature_calls = Counter(
+            "flint_gateway_feature_calls_total",
+            "Calls for manifests, features and assets, by what came of them",
+            ("call", "result"),
+            registry=self.registry,
+        )
+        self.feature_keys = Counter(
+            "flint_gateway_feature_keys_total",
+            "Keys that devices asked features of",
+            registry=self.registry,
+        )
+        self.feature_seconds = Histogram(
+            "flint_gateway_feature_seconds",
+            "From an admitted call for a manifest or features to its answer",
+            buckets=_FOLD_BUCKETS_S,
+            registry=self.registry,
+        )
         self._enclave_bytes = Counter(
             "flint_gateway_enclave_bytes_total",
             "Bytes of updates that went into the enclave, and of aggregates that came out",
@@ -171,6 +190,10 @@ class GatewayMetrics:
         """Note a call nobody proved to have made."""
         self._unauthenticated.labels(call).inc()
 
+    def count_feature_call(self, call: str, result: str) -> None:
+        """Note what came of a call for a ``"manifest"``, ``"features"`` or an ``"asset"``."""
+        self._feature_calls.labels(call, result).inc()
+
     def count_enrolment(self, result: str) -> None:
         """Note who asked to enrol: ``"enrolled"``, ``"refused"`` or ``"unavailable"``."""
         self._enrolments.labels(result).inc()
@@ -219,6 +242,10 @@ class GatewayMetrics:
 
     def _begin_at_zero(self) -> None:
         """Series that are there from the start: a rate sees their first count."""
+        for call in FEATURE_CALLS:
+            for result in ("answered", "refused", "unavailable"):
+                self._feature_calls.labels(call, result)
+        self._feature_calls.labels("manifest", "not_modified")
         for reason in RejectionReason:
             self._updates.labels(Outcome.REJECTED, reason.name.lower())
             self._updates.labels("refused", reason.name.lower())
@@ -226,9 +253,9 @@ class GatewayMetrics:
         self._updates.labels(Outcome.INTERRUPTED, "deadline")
         for shape in SHAPES:
             self._sessions.labels(shape)
-        for call in ("upload", "fetch"):
+        for call in ("upload", "fetch", "features"):
             self._turned_away.labels(call)
-        for call in ("upload", "check_in"):
+        for call in ("upload", "check_in", *FEATURE_CALLS):
             self._unauthenticated.labels(call)
         for held_back in HeldBackReason:
             self._held_back.labels(held_back.code, held_back.name.lower())

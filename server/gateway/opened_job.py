@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from device_runtime.protocol import device_pb2 as device_pb
+from modeling.feature_input_form import input_form
 from modeling.spec import ModelSpec
 from server.coordination.selection import shuffle_seed
 from server.fleet_protocol import fleet_pb2 as fleet_pb
@@ -26,6 +27,7 @@ class OpenedJob:
         policy: What devices have to satisfy, with its digest.
         secure_aggregation: What devices must see proven first; None where updates are not sealed.
         max_payload_bytes: Largest update that can be one of this model's.
+        features: What devices are to join; None where they train on what their apps have stored.
     """
 
     job_id: str
@@ -38,6 +40,7 @@ class OpenedJob:
     policy: device_pb.ParticipationPolicy
     max_payload_bytes: int
     secure_aggregation: device_pb.SecureAggregation | None = None
+    features: device_pb.TaskFeatures | None = None
 
     @classmethod
     def read(cls, job_id: str, epoch: int, message: fleet_pb.Open) -> Self:
@@ -58,7 +61,14 @@ class OpenedJob:
             ),
             max_payload_bytes(model) + _SEALING_BYTES,
             secure_aggregation_message(job),
+            _task_features(job, model, message.feature_hash_seed),
         )
+
+    def least_runtime(self, *, seals: int, joins: int) -> int:
+        """The least `CheckInRequest.runtime_version` that does all its tasks ask for."""
+        if self.features is not None:
+            return joins
+        return 0 if self.secure_aggregation is None else seals
 
     def blobs(self, parameters_sha256: bytes) -> tuple[bytes, ...]:
         """What a task on this base version may fetch."""
@@ -101,7 +111,23 @@ class OpenedJob:
         )
         if self.secure_aggregation is not None:
             task.secure_aggregation.CopyFrom(self.secure_aggregation)
+        if self.features is not None:
+            task.features.CopyFrom(self.features)
         codec = client.compression.codec
         if codec is not None and codec.name in codecs:
             task.plan.codec.CopyFrom(codec.to_message())
         return task
+
+
+def _task_features(job: Job, model: ModelSpec, hash_seed: int) -> device_pb.TaskFeatures | None:
+    if job.feature_service is None:
+        return None
+    form = input_form(model, hash_seed)
+    return device_pb.TaskFeatures(
+        service=job.feature_service.partition("@")[0],
+        contract_sha256=job.feature_contract_sha256,
+        reads=form.reads,
+        places=form.places,
+        ids=form.ids,
+        hash_seed=form.seed,
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from server.gateway.held_back import HeldBack, HeldBackReason
 
 _MOST_KEYS = 100_000
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,14 @@ class Rate:
     burst: int
 
 
+FEATURE_KEYS_PER_DAY = 20_000
+
+
+def keys_of_a_day(keys: int) -> Rate:
+    """So many keys a day: a device may ask for them all at once, and more as the day goes by."""
+    return Rate(keys / 86_400, keys)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceRates:
     """What one device may do. A device that keeps to what it is told never meets these.
@@ -32,12 +41,16 @@ class DeviceRates:
 
     Attributes:
         enrolments: Of one address, at one gateway; many phones may share an address.
+        feature_calls: Manifests, and rows of up to 256 keys.
+        feature_keys: Keys that a device may ask values of, see `keys_of_a_day`.
     """
 
     check_ins: Rate = field(default=Rate(2.0, 60))
     uploads: Rate = field(default=Rate(2.0, 30))
     fetches: Rate = field(default=Rate(6.0, 120))
     enrolments: Rate = field(default=Rate(20.0, 2000))
+    feature_calls: Rate = field(default=Rate(4.0, 120))
+    feature_keys: Rate = field(default_factory=lambda: keys_of_a_day(FEATURE_KEYS_PER_DAY))
 
 
 class TokenBuckets:
@@ -57,13 +70,14 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._full_at_s)
 
-    def take(self, key: str, now_s: float) -> float:
-        """Take one token; returns 0, or the seconds until there is one (then none was taken)."""
+    def take(self, key: str, now_s: float, tokens: int = 1) -> float:
+        """Take tokens; returns 0, or the seconds until they are there (then none was taken)."""
         with self._lock:
             full_at_s = max(self._full_at_s.pop(key, now_s), now_s)
-            wait_s = full_at_s - now_s - self._depth_s
-            if wait_s <= 0:
-                full_at_s += self._interval_s
+            wait_s = full_at_s - now_s + (tokens - 1) * self._interval_s - self._depth_s
+            if wait_s <= _ROUNDING_S:
+                full_at_s += tokens * self._interval_s
+                wait_s = 0.0
             self._full_at_s[key] = full_at_s
             if len(self._full_at_s) > self._most_keys:
                 self._full_at_s.popitem(last=False)
@@ -78,6 +92,8 @@ class RateLimits:
         self._uploads = TokenBuckets(rates.uploads)
         self._fetches = TokenBuckets(rates.fetches)
         self._enrolments = TokenBuckets(rates.enrolments)
+        self._feature_calls = TokenBuckets(rates.feature_calls)
+        self._feature_keys = TokenBuckets(rates.feature_keys)
 
     def check_in(self, device_id: str, now_s: float) -> HeldBack | None:
         """Of an authenticated device; so for upload and fetch."""
@@ -93,6 +109,16 @@ class RateLimits:
         """Of a blob, or of the rest of one."""
         wait_s = self._fetches.take(device_id, now_s)
         return _held(HeldBackReason.FETCHES_TOO_FREQUENT, wait_s)
+
+    def feature_call(self, device_id: str, now_s: float) -> HeldBack | None:
+        """Of a manifest, or of rows."""
+        wait_s = self._feature_calls.take(device_id, now_s)
+        return _held(HeldBackReason.FEATURE_CALLS_TOO_FREQUENT, wait_s)
+
+    def feature_keys(self, device_id: str, keys: int, now_s: float) -> HeldBack | None:
+        """Of the keys that rows are asked of, whether they were asked of before or not."""
+        wait_s = self._feature_keys.take(device_id, now_s, keys)
+        return _held(HeldBackReason.FEATURE_KEYS_OF_A_DAY, wait_s)
 
     def enrol(self, peer: str, now_s: float) -> HeldBack | None:
         """From an address.

@@ -55,6 +55,7 @@ class TransferLimits:
         uploads: Updates that are checked and folded; more threads at that only take turns. Others
             that have been received wait for a moment.
         fetches: Blobs on their way out.
+        look_ups: Manifests and rows of the feature service.
         memory_bytes: Of updates that come in parts, checked and folded at once. Each takes about
             four times its bytes meanwhile. What has to wait lies on disk.
     """
@@ -62,6 +63,7 @@ class TransferLimits:
     received: int = 32
     uploads: int = 4
     fetches: int = 40
+    look_ups: int = 8
     memory_bytes: int = 256 * 2**20
 
 
@@ -147,11 +149,11 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         self._metrics = metrics
         self._clock = clock
         self._on_lost = on_lost
-        self._authenticator = DeviceAuthenticator(mint, clock)
+        self.authenticator = DeviceAuthenticator(mint, clock)
         self._upload_slots = UploadSlots(limits.uploads, _UPLOAD_PATIENCE_S)
-        self._fetch_slots = threading.BoundedSemaphore(limits.fetches)
+        self.fetch_slots = threading.BoundedSemaphore(limits.fetches)
         self._reasons = DeviceReasons()
-        self._rates = RateLimits(rates)
+        self.rates = RateLimits(rates)
         self._cap = cap
         self._screen = screen
         self._attest = attest
@@ -168,7 +170,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the key is not a P-256 public key")
         if not verify_enrol(request):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the key is not proven to be held")
-        held_back = self._rates.enrol(context.peer(), self._clock())
+        held_back = self.rates.enrol(context.peer(), self._clock())
         if held_back is not None:
             self._turn_away(held_back, "this address has enrolled many devices", context)
         device_id = device_id_of(request.public_key)
@@ -201,14 +203,14 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
     ) -> pb.CheckInResponse:
         """Settle kept updates, and lease a task or say when to come back."""
         try:
-            device = self._authenticator.check_in(request)
+            device = self.authenticator.check_in(request)
         except NotAuthentic as error:
             self._metrics.count_unauthenticated("check_in")
             context.set_trailing_metadata(((SERVER_TIME_KEY, str(self._now_ms())),))
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         self._metrics.check_ins.inc()
         now_s = self._clock()
-        held_back = self._rates.check_in(device.device_id, now_s)
+        held_back = self.rates.check_in(device.device_id, now_s)
         if held_back is not None:
             self._metrics.count_held_back(held_back.reason)
             return self._come_back(held_back)
@@ -251,17 +253,17 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task names no such blob")
         if claims.deadline_ms < self._now_ms():
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the task's deadline has passed")
-        held_back = self._rates.fetch(claims.device_id, self._clock())
+        held_back = self.rates.fetch(claims.device_id, self._clock())
         if held_back is not None:
             self._turn_away(held_back, "this device fetches too often", context)
-        if not self._fetch_slots.acquire(blocking=False):
+        if not self.fetch_slots.acquire(blocking=False):
             self._metrics.count_turned_away("fetch")
             busy = HeldBack(HeldBackReason.FETCHES_BUSY, 0.0)
             self._turn_away(busy, "many fetch at this moment", context)
         try:
             yield from self._stream(request, context)
         finally:
-            self._fetch_slots.release()
+            self.fetch_slots.release()
 
     def _stream(
         self, request: pb.FetchBlobRequest, context: grpc.ServicerContext
@@ -329,7 +331,7 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
             job = self._state.job
             asking = context.peer().rpartition(":")[0]
             job_id = request.job_id or ("" if job is None else job.job_id)
-        held_back = self._rates.fetch(asking, self._clock())
+        held_back = self.rates.fetch(asking, self._clock())
         if held_back is not None:
             self._turn_away(held_back, "evidence is asked for too often", context)
         if self._attest is None:
@@ -350,14 +352,14 @@ class DeviceGatewayService(device_pb2_grpc.DeviceGatewayServicer):
         payload = request.payload
         self._metrics.bytes_up.inc(len(payload))
         try:
-            device = self._authenticator.upload(request)
+            device = self.authenticator.upload(request)
         except NotAuthentic as error:
             self._metrics.count_unauthenticated("upload")
             response = self._intake.refuse(Rejection(RejectionReason.BAD_SIGNATURE, str(error)))
             response.come_back_after_s = _NOT_AUTHENTIC_COME_BACK_S
             response.server_time_ms = self._now_ms()
             return response
-        held_back = self._rates.upload(device.device_id, self._clock())
+        held_back = self.rates.upload(device.device_id, self._clock())
         if held_back is not None:
             self._metrics.count_held_back(held_back.reason)
             return retry_later(held_back.wait_s, held_back.reason)

@@ -30,7 +30,7 @@ from server.gateway.tokens import TaskClaims, TokenMint
 from server.update_gate.envelope import check_other_digest
 from server.update_gate.rejections import Rejection, RejectionReason
 
-_SEALS = 2  # runtime_version in device.proto
+_SEALS, _JOINS = 2, 3  # runtime_version in device.proto
 _OLD_RUNTIME_WAIT_S = 3600.0
 
 CAPACITY = 50_000
@@ -231,10 +231,10 @@ class GatewayState:
             )
 
     def refuses_runtime(self, runtime_version: int) -> HeldBack | None:
-        """Why a device gets no task of the open job: its runtime would not seal its update."""
+        """Why a device gets no task of the open job: its runtime would not seal, or not join."""
         with self._lock:
             job = self._job
-        if job is None or job.secure_aggregation is None or runtime_version >= _SEALS:
+        if job is None or runtime_version >= job.least_runtime(seals=_SEALS, joins=_JOINS):
             return None
         return HeldBack(HeldBackReason.RUNTIME_TOO_OLD, _OLD_RUNTIME_WAIT_S)
 

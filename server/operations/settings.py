@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from device_runtime.errors import FlintError
 
@@ -54,6 +54,10 @@ class ServerSettings:
         gateways: Gateway processes that share the device port.
         more_gateway_metrics_ports: Prometheus endpoints of all gateways but the first.
         max_tasks_per_day: Tasks a device is given in a day (UTC); None for any number.
+        device_feature_services: Feature services that devices may read besides those of open jobs:
+            ``name``, or ``name@contract``.
+        max_feature_keys_per_day: Keys that a device may ask features of in a day, at one gateway
+            process.
         profile: `DEVELOPMENT`, or `PRODUCTION`, which refuses what is not safe.
     """
 
@@ -72,6 +76,8 @@ class ServerSettings:
     gateways: int = 1
     more_gateway_metrics_ports: tuple[int, ...] = ()
     max_tasks_per_day: int | None = None
+    device_feature_services: tuple[str, ...] = ()
+    max_feature_keys_per_day: int = 20_000
     profile: str = DEVELOPMENT
 
     @property
@@ -153,8 +159,9 @@ class ServerSettings:
         path = settings_path(home)
         try:
             raw = json.loads(path.read_text())
-            ports = tuple(raw.get("more_gateway_metrics_ports", ()))
-            typed = {"home": Path(raw["home"]), "more_gateway_metrics_ports": ports}
+            lists = ("more_gateway_metrics_ports", "device_feature_services")
+            typed: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in lists}
+            typed["home"] = Path(raw["home"])
             return cls(**(raw | typed))
         except FileNotFoundError as error:
             raise MissingSettings(

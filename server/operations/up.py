@@ -70,6 +70,10 @@ class ServerOptions:
         gateways: Gateway processes that share the device port. The metrics of the second are ten
             ports above those of the first, and so on.
         max_tasks_per_day: Tasks a device is given in a day (UTC); None for any number.
+        device_feature_services: Feature services that devices may read besides those of open jobs:
+            ``name`` (its newest contract), or ``name@contract``.
+        max_feature_keys_per_day: Keys that a device may ask features of in a day, at one gateway
+            process.
         blob_url: fsspec URL of the blob store; None means ``$FLINT_BLOB_URL``, else a folder in
             the data directory.
         profile: ``"production"`` refuses what is not safe (`server.operations.production`).
@@ -89,6 +93,8 @@ class ServerOptions:
     check_ins_per_s: float = 200.0
     gateways: int = 1
     max_tasks_per_day: int | None = None
+    device_feature_services: tuple[str, ...] = ()
+    max_feature_keys_per_day: int = 20_000
     blob_url: str | None = None
     profile: str = DEVELOPMENT
 
@@ -203,6 +209,8 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         gateways=options.gateways,
         more_gateway_metrics_ports=tuple(ports[name] for name in _more_metrics(options)),
         max_tasks_per_day=options.max_tasks_per_day,
+        device_feature_services=options.device_feature_services,
+        max_feature_keys_per_day=options.max_feature_keys_per_day,
         profile=options.profile,
     )
     engine = connect(url)

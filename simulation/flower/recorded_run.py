@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from device_runtime.errors import FlintError
+from feature_catalog.code_version import code_version
 from feature_catalog.simulation_runs import (
     NewSimulationRun,
     RunInput,
@@ -22,7 +23,6 @@ from feature_catalog.simulation_runs import (
     SimulationRuns,
 )
 from simulation.environment import Environment, InvalidEnvironmentValue
-from simulation.experiment import code_version
 from simulation.flower.app_folder import FlowerApp
 from simulation.flower.rounds import Progress
 from simulation.flower.trial import FlowerDryRun, FlowerTrial, run_flower_trial

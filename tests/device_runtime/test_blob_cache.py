@@ -88,3 +88,31 @@ def test_what_a_dead_process_left_half_done_is_removed_once_it_is_old(tmp_path):
 def age(path, seconds: float) -> None:
     then = time.time() - seconds
     os.utime(path, (then, then))
+
+
+def test_half_a_blob_of_a_process_that_has_ended_is_taken_up_and_of_one_that_runs_is_not(tmp_path):
+    cache = BlobCache(tmp_path, 1000)
+    digest = digest_of(b"a model")
+    ended, runs = (tmp_path / f"{digest.hex()}.{pid}.partial" for pid in (4_194_304, 1))
+    runs.write_bytes(b"a m")
+    cache.adopt_partial(digest)
+    assert cache.partial_bytes(digest) == 0
+    ended.write_bytes(b"a mo")
+    cache.adopt_partial(digest)
+    assert cache.partial_bytes(digest) == 4
+    assert not ended.exists()
+    assert cache.receive(digest, [b"del"]).read_bytes() == b"a model"
+    cache.adopt_partial(digest)
+    assert runs.exists()
+
+
+def test_a_partial_that_is_given_up_is_gone(tmp_path):
+    cache = BlobCache(tmp_path, 1000)
+    digest = digest_of(b"a model")
+    cache.receive(digest_of(b"a mo"), [b"a mo"]).rename(
+        tmp_path / f"{digest.hex()}.{os.getpid()}.partial"
+    )
+    assert cache.partial_bytes(digest) == 4
+    cache.forget_partial(digest)
+    cache.forget_partial(digest)
+    assert cache.partial_bytes(digest) == 0

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from device_runtime.columns import Kind, UnsuitableColumn
+from device_runtime.columns import Column, Kind, UnsuitableColumn
 from device_runtime.feature_cache import EntryKey, FeatureCache
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_policies import CacheMode, CachePolicy, Network, OnMiss
@@ -15,6 +15,7 @@ from device_runtime.feature_reader import (
     FetchedRow,
     FetchFailed,
     ViewField,
+    row_digest,
 )
 from device_runtime.feature_values import encode_key
 from device_runtime.transform_assets import Vocabulary
@@ -26,6 +27,7 @@ CITIES = {"city": Vocabulary.of(("Paris", "Rome"))}
 VOCAB = TransformChain.from_json('[{"op":"vocab","asset":"city","unknown":9,"missing":-1}]')
 NORMALIZE = TransformChain.from_json('[{"op":"normalize","mean":10,"stdev":2}]')
 HOUR_S = 3600.0
+ROW = row_digest(["city", "score"])
 
 
 class Cloud:
@@ -105,7 +107,7 @@ def test_the_first_read_fetches_the_second_does_not_and_both_are_transformed_ali
 
 def test_processed_values_are_not_transformed_again_by_another_task(make, database, monkeypatch):
     make().read("user", keys(1, 2), unmetered=True)
-    database.connection.execute("DELETE FROM entries WHERE transform = x''")
+    database.connection.execute("DELETE FROM entries WHERE transform = ?", (ROW,))
     applied = []
     monkeypatch.setattr(
         TransformChain, "apply", lambda self, column, assets: applied.append(self) or column
@@ -281,8 +283,8 @@ def test_values_of_another_kind_than_the_view_says_are_refused_and_no_processed_
     reader = make()
     with pytest.raises(UnsuitableColumn):
         reader.read("user", [key], unmetered=True)
-    made = "SELECT count(*) FROM entries WHERE transform != x''"
-    assert database.connection.execute(made).fetchone() == (0,)
+    made = "SELECT count(*) FROM entries WHERE transform != ?"
+    assert database.connection.execute(made, (ROW,)).fetchone() == (0,)
 
 
 def test_an_empty_read_gives_empty_columns(make):
@@ -294,8 +296,51 @@ def test_an_empty_read_gives_empty_columns(make):
 def test_a_torn_raw_value_is_fetched_again(make, cloud, database):
     reader = make()
     reader.read("user", keys(1), unmetered=True)
-    database.connection.execute("DELETE FROM entries WHERE transform != x''")
+    database.connection.execute("DELETE FROM entries WHERE transform != ?", (ROW,))
     database.connection.execute("UPDATE entries SET body = x'a0'")
     assert reader.read("user", keys(1), unmetered=True).statuses == ("fetched",)
     assert cloud.calls == 2
-    assert isinstance(reader._cache.get("user", EntryKey(keys(1)[0])).body, bytes)
+    assert isinstance(reader._cache.get("user", EntryKey(keys(1)[0], ROW)).body, bytes)
+
+
+def test_services_with_other_columns_of_one_view_never_take_each_others_values(database, cloud):
+    hashed = TransformChain.from_json('[{"op":"hash","buckets":8}]')
+    fields = {
+        "plain": ViewField("city", Kind.STRING, chain=VOCAB),
+        "cloud": ViewField("city", Kind.INT, column="city.0123456789abcdef"),
+        "other": ViewField("town", Kind.STRING, chain=hashed, column="city"),
+    }
+    for row in cloud.rows.values():
+        row.values["city.0123456789abcdef"] = 77
+    views = {name: DeviceView("user", 1, (f,), CachePolicy()) for name, f in fields.items()}
+    cache = FeatureCache(database, APP, [views["plain"].cached()])
+    readers = {name: FeatureReader(cache, [view], cloud, CITIES) for name, view in views.items()}
+    for expected in ("fetched", "cached"):
+        plain = readers["plain"].read("user", keys(1), unmetered=True)
+        sent = readers["cloud"].read("user", keys(1), unmetered=True)
+        assert plain.columns["city"].to_list() == [1]
+        assert sent.columns["city"].to_list() == [77]
+        assert (plain.statuses, sent.statuses) == ((expected,), (expected,))
+    other = readers["other"].read("user", keys(1), unmetered=None)
+    assert other.statuses == ("cached",)  # the same column, another chain and name: no new fetch
+    assert other.columns["town"].to_list() == hashed.apply(Column.of(["Rome"])).to_list()
+
+
+def test_a_new_row_takes_what_was_made_of_the_old_one_and_leaves_other_services_rows(
+    database, cloud, time
+):
+    score = ViewField("score", Kind.FLOAT, chain=NORMALIZE)
+    city = ViewField("city", Kind.STRING, chain=VOCAB)
+    policy = CachePolicy(mode=CacheMode.PREFETCH, max_age_s=10 * HOUR_S)
+    one, two = (DeviceView("user", 1, (each,), policy) for each in (score, city))
+    cache = FeatureCache(database, APP, [one.cached()])
+    scores = FeatureReader(cache, [one], cloud, CITIES)
+    cities = FeatureReader(cache, [two], cloud, CITIES)
+    [key] = keys(1)
+    assert scores.read("user", [key], unmetered=True).columns["score"].to_list() == [-4.5]
+    cities.read("user", [key], unmetered=True)
+    time.pass_s(6 * HOUR_S)
+    cloud.rows[key] = FetchedRow({"city": "Paris", "score": 12})
+    assert scores.prefetch("user", [key], unmetered=True)[0] == 1
+    assert scores.read("user", [key], unmetered=None).columns["score"].to_list() == [1.0]
+    assert cities.read("user", [key], unmetered=None).columns["city"].to_list() == [1]

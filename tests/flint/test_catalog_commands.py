@@ -145,3 +145,22 @@ def test_a_mistake_is_one_sentence(flint, arguments, said):
     assert out == ""
     (line,) = err.splitlines()
     assert said in line
+
+
+def test_a_missing_asset_file_is_told_until_it_is_added(flint, answer, tmp_path):
+    said = flint("catalog", "apply", FOLDER / "features.py")[2]
+    assert "warning: the file of asset ad_categories is not in the blob store" in said
+    assert answer("asset", "list")[0]["is_there"] is False
+    path = tmp_path / "words.txt"
+    path.write_text("books\ncars\n")
+    code, out, err = flint("catalog", "asset", "add", path)
+    assert (code, out) == (2, "")
+    assert "no asset's definition names" in err
+    assert "[FLN-2951]" in err
+    words = ("books", "films", "food", "games", "garden", "music", "sports", "travel")
+    path.write_text("".join(f"{word}\n" for word in words))
+    [added] = answer("asset", "add", path)
+    assert added["assets"] == ["ad_categories"]
+    assert "already" in flint("catalog", "asset", "add", path)[1]
+    assert answer("asset", "list")[0]["is_there"] is True
+    assert flint("catalog", "plan", FOLDER / "features.py")[2] == ""

@@ -158,6 +158,13 @@ def test_a_demos_job_file_is_a_job_that_its_devices_can_finish(strategy, devices
     assert at_once <= devices
 
 
+def test_a_demo_on_joined_features_names_their_service_in_its_job(tmp_path):
+    demo = DemoJob("fedbuff", "clicks@1", 20, 100, 1.0, seed=3, feature_service="click_features")
+    assert load_job(demo.write(tmp_path)).feature_service == "click_features"
+    example = Path(__file__).parents[2] / "examples" / "features" / "click_job.yaml"
+    assert load_job(example).feature_service == "click_features"
+
+
 def run(strategy: str, *values: float) -> StrategyRun:
     measurements = tuple(
         Measurement(version, version * 10, version * 2.0, value)

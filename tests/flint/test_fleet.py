@@ -1,11 +1,15 @@
 """Each identity of a local fleet holds the records of one client, and only those."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from device_runtime.examples import SqliteExampleStore
+from device_runtime.feature_tasks import ACTIVITY_FILE, FEATURES_FILE
 from device_runtime.host import EXAMPLES_FILE
+from device_runtime.user_activity import UserActivity
 from feature_catalog.datasets import Dataset, DatasetCatalog
+from feature_catalog.user_events import UserEvents
 from flint.demo.data import generate_demo_data
 from flint.fleet import TooFewClients, device_folder, fill_stores
 from flint.fleet import _last_report as last_report
@@ -63,6 +67,34 @@ def test_more_devices_than_clients_is_refused(dataset, folder):
     with pytest.raises(TooFewClients, match=r"13 devices .* 12 training clients"):
         fill_stores(dataset, folder, CLIENTS + 1, lambda _: None)
     assert not folder.exists()
+
+
+def test_identities_of_joined_features_get_what_their_users_did_and_no_records(dataset, folder):
+    rows = pa.table(
+        {
+            "key/ad_id": [f"ad-{number % 7}" for number in range(dataset.row.train_records)],
+            "event/shown/hour": [number % 24 for number in range(dataset.row.train_records)],
+            "at_ms": range(dataset.row.train_records),
+            "label": dataset.train()[1].ravel(),
+        }
+    )
+    events = UserEvents("ads", rows)
+    assert fill_stores(dataset, folder, None, lambda _: None, events) == CLIENTS
+    at_ms = []
+    for number, client in enumerate(dataset.clients()):
+        home = device_folder(folder, number)
+        assert [file.name for file in home.iterdir()] == [ACTIVITY_FILE]
+        activity = UserActivity.read(home / ACTIVITY_FILE)
+        labels = [event.label for event in activity.events]
+        assert labels == dataset.records(client)[1].ravel().tolist()
+        at_ms += [event.at_ms for event in activity.events]
+    assert at_ms == list(range(dataset.row.train_records))
+    # What has been replayed is not done again.
+    replayed = device_folder(folder, 0)
+    (replayed / ACTIVITY_FILE).unlink()
+    (replayed / FEATURES_FILE).touch()
+    fill_stores(dataset, folder, None, lambda _: None, events)
+    assert not (replayed / ACTIVITY_FILE).exists()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 200, 4_522])

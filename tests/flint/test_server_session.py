@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,34 @@ import numpy as np
 import pytest
 import yaml
 
+from device_runtime.device_store import DeviceStore
+from device_runtime.feature_client import FeatureClient
+from device_runtime.feature_tasks import ACTIVITY_FILE, FeatureTasks
+from device_runtime.gateway_client import GatewayClient, open_channel
+from device_runtime.protocol import device_pb2 as pb
+from device_runtime.request_signer import DeviceDescription, RequestSigner
+from flint.demo.click_features import SERVICE, write_click_features
 from flint.demo.data import generate_demo_data
+from flint.deployment import Deployment
 from modeling.zoo import SPARSE_MLP
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 DEVICES = 16
-EXAMPLES = Path(__file__).parents[2] / "examples"
+FEATURE_DEVICES = 12
 PORTS = [
     argument
     for name in ("gateway", "coordinator", "superlink", "gateway-metrics", "coordinator-metrics")
     for argument in (f"--{name}-port", "0")
 ]
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """A feature service that was applied and materialised, with a data set of it."""
+
+    definitions: Path
+    contract: str
 
 
 class Session:
@@ -83,7 +100,7 @@ def session() -> Iterator[Session]:
     home = Path(tempfile.mkdtemp(prefix="flint-session-"))
     home.chmod(0o755)
     session = Session(home)
-    server = session.start("up", *PORTS)
+    server = session.start("up", *PORTS, "--device-feature-service", SERVICE)
     try:
         eventually(lambda: all_ready(session, server))
         data = generate_demo_data(home / "files", training_clients=DEVICES, seed=2)
@@ -152,41 +169,103 @@ def test_a_job_is_submitted_followed_and_leaves_versions(session, job_file, tmp_
     assert session.json("models", "show", "session@production")["version"] == promoted["version"]
 
 
-def test_a_job_is_trained_under_the_contract_its_feature_service_had(session, job_file, tmp_path):
-    features = EXAMPLES / "features" / "features.yaml"
-    session.json("catalog", "apply", features)
-    contract = session.json("catalog", "show", "ads_ctr_v1")["contract_sha256"]
-    job = yaml.safe_load(job_file.read_text()) | {"name": "with_features"}
-    job["feature_service"] = "ads_ctr_v2"
-    job_file.write_text(yaml.safe_dump(job))
-    refused = session.run("submit", job_file)
-    assert refused.returncode == 2
-    assert (
-        "feature_service: there is no feature service 'ads_ctr_v2' (did you mean ads_ctr_v1?)"
-        in (refused.stderr)
+@pytest.fixture(scope="module")
+def clicks(session) -> Clicks:
+    """Two Parquet files become a feature service, online values and a data set, by command."""
+    folder = session.home / "feature-files"
+    files = write_click_features(folder, training_clients=FEATURE_DEVICES, seed=5)
+    session.json("catalog", "apply", files.definitions)
+    session.json("catalog", "asset", "add", files.vocabulary)
+    (online,) = session.json("catalog", "materialize", SERVICE, "--data", folder)
+    dataset = session.json(
+        *("dataset", "add", files.rows, "--name", "joined", "--data", folder),
+        *("--feature-service", SERVICE, "--event-ts", "ts"),
+        *("--client-field", "user_id", "--label-field", "clicked"),
     )
+    contract = session.json("catalog", "show", SERVICE)["contract_sha256"]
+    assert dataset["feature_contract_sha256"] == contract
+    assert online["keys"] > 50
+    return Clicks(files.definitions, contract)
 
-    job["feature_service"] = "ads_ctr_v1"
-    job_file.write_text(yaml.safe_dump(job))
-    submitted = session.json("submit", job_file)
+
+def test_what_a_device_joins_equals_the_data_set_to_the_bit(session, clicks, tmp_path):
+    deployment = Deployment.attach(session.home)
+    dataset = deployment.datasets.open("joined")
+    events = deployment.datasets.user_events(dataset)
+    settings = deployment.settings
+    token = session.json("device", "enrol-token", "--max-devices", 1)["token"]
+    channel = open_channel(settings.gateway_address, settings.ca_certificate)
+    store = DeviceStore(tmp_path / "identity")
+    signer = RequestSigner(store, DeviceDescription("flint.fleet", "phone", "2025-01", token))
+    signer.enrolled(GatewayClient(channel).enrol(signer.enrol_request()))
+    asked = pb.TaskFeatures(
+        service=SERVICE,
+        contract_sha256=bytes.fromhex(clicks.contract),
+        reads="bag",
+        places=64,
+        ids=1024,
+        hash_seed=dataset.row.hash_seed,
+    )
+    for number, client in enumerate(dataset.clients()):
+        folder = tmp_path / client
+        count = int(dataset.train_record_counts[number])
+        events.activity(int(dataset.train_first_rows[number]), count).write(folder / ACTIVITY_FILE)
+        features = FeatureTasks(
+            folder, FeatureClient(channel, signer, folder), "flint.fleet", lambda: True
+        )
+        joined = features.examples(asked, (1,)).load(10_000)
+        features.close()
+        for device, central in zip(joined, dataset.records(client), strict=True):
+            assert device.dtype == central.dtype
+            assert device.tobytes() == central.tobytes()
+    store.close()
+    channel.close()
+
+
+def test_devices_train_under_the_contract_a_job_was_submitted_with(
+    session, clicks, job_file, tmp_path
+):
+    job = yaml.safe_load(job_file.read_text()) | {"name": "with_features"}
+    job["feature_service"] = "click_feature"
+
+    def submit() -> subprocess.CompletedProcess[str]:
+        job_file.write_text(yaml.safe_dump(job))
+        return session.run("submit", job_file, "--json")
+
+    said = "feature_service: there is no feature service 'click_feature' (did you mean"
+    assert said in submit().stderr
+    job["feature_service"] = SERVICE
+    assert "clicks@1 was made without a feature service" in submit().stderr
+    job["evaluation"] = {"dataset": "joined", "every": 2}
+    submitted = submit()
+    assert submitted.returncode == 0, submitted.stderr
+    assert f"devices join the features of {SERVICE}" in submitted.stderr
     # What the name means later changes nothing for the job.
     changed = tmp_path / "features.yaml"
-    changed.write_text(features.read_text().replace("ttl: 2d", "ttl: 3d"))
+    changed.write_text(clicks.definitions.read_text().replace("max_age: 7d", "max_age: 6d"))
     session.json("catalog", "apply", changed)
-    newest = session.json("catalog", "show", "ads_ctr_v1")["contract_sha256"]
-    assert newest != contract
+    newest = session.json("catalog", "show", SERVICE)["contract_sha256"]
+    assert newest != clicks.contract
 
-    lines = session.text("job", submitted["job_id"], "--follow", "--json").splitlines()
+    fleet = session.start("device", "fleet", "--dataset", "joined", "--processes", 1)
+    try:
+        job_id = json.loads(submitted.stdout)["job_id"]
+        lines = session.text("job", job_id, "--follow", "--json").splitlines()
+    finally:
+        assert end(fleet, signal.SIGINT) == 130
     assert json.loads(lines[-1])["status"] == "finished"
     versions = session.json("models", "list", "with_features")
     assert len(versions) == 5
-    assert {version["feature_contract_sha256"] for version in versions} == {contract}
-    lineage = session.json("catalog", "lineage", "ad_categories")
+    assert {version["feature_contract_sha256"] for version in versions} == {clicks.contract}
+    assert f"was made under the feature contract {SERVICE}@{clicks.contract[:16]}" in (
+        submit().stderr
+    )
+    lineage = session.json("catalog", "lineage", "ads")
     assert lineage["models"] == [
-        {"version": f"with_features@{n}", "service": "ads_ctr_v1", "contract_sha256": contract}
+        {"version": f"with_features@{n}", "service": SERVICE, "contract_sha256": clicks.contract}
         for n in range(1, 6)
     ]
-    assert lineage["contracts"] == {"ads_ctr_v1": newest}
+    assert lineage["contracts"] == {SERVICE: newest}
 
 
 def test_a_central_model_goes_in_and_comes_out_unchanged(session, tmp_path):
@@ -218,9 +297,12 @@ def test_a_waiting_job_and_a_running_job_are_stopped(session, job_file):
     assert "is stopped" in session.text("stop", first)
 
 
-def test_the_session_has_one_data_set_and_says_what_is_wrong_with_others(session, job_file):
-    (dataset,) = session.json("dataset", "list")
-    assert (dataset["name"], dataset["version"]) == ("clicks", 1)
+def test_the_session_lists_its_data_sets_and_says_what_is_wrong_with_others(
+    session, clicks, job_file
+):
+    dataset, joined = session.json("dataset", "list")
+    assert (dataset["name"], dataset["version"], dataset["feature_service"]) == ("clicks", 1, None)
+    assert (joined["name"], joined["feature_service"]) == ("joined", SERVICE)
     assert session.json("dataset", "show", "clicks") == dataset
     assert "clicks@1" in session.text("dataset", "list")
 

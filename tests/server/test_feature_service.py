@@ -3,11 +3,16 @@
 import pytest
 from sqlalchemy import Engine
 
+from device_runtime.feature_inputs import UnsuitableFeatures
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.model_store import ArtifactRow
 from modeling.zoo import get_model
 from server.coordination.service import contract_sha256
-from server.feature_service import UnknownFeatureService, pin_feature_service
+from server.feature_service import (
+    UnknownFeatureService,
+    pin_feature_service,
+    require_fitting_features,
+)
 from server.job import Job
 from server.job_file import InvalidJobValue, parse_job
 from tests.feature_catalog.definitions.examples import parsed, with_change
@@ -64,3 +69,12 @@ def test_a_name_is_pinned_to_the_newest_contract_and_stays(engine: Engine):
     assert newer.feature_contract_sha256 != pinned.feature_contract_sha256
     with pytest.raises(UnknownFeatureService, match=r"ads_ctr_v1 never had the contract 0000"):
         pin_feature_service(with_service(f"ads_ctr_v1@{'0' * 64}"), registry)
+
+
+@pytest.mark.integration
+def test_a_model_that_cannot_read_the_features_is_refused_at_submit(engine: Engine):
+    registry = FeatureRegistry(engine)
+    registry.apply(parsed())
+    job = pin_feature_service(with_service("ads_ctr_v1"), registry)
+    with pytest.raises(UnsuitableFeatures, match=r"^feature_service: the feature \w+ "):
+        require_fitting_features(job, get_model(job.model), registry)

@@ -97,6 +97,7 @@ class Desk:
         job: Job | None = None,
         committed_releases: tuple[str, ...] = (),
         undecided_releases: tuple[str, ...] = (),
+        feature_hash_seed: int = 0,
     ) -> list[pb.GatewayMessage]:
         job = job or make_job()
         self.policy = job.participation.policy()
@@ -109,6 +110,7 @@ class Desk:
                 contract_sha256=CONTRACT,
                 committed_releases=committed_releases,
                 undecided_releases=undecided_releases,
+                feature_hash_seed=feature_hash_seed,
             )
         )
 

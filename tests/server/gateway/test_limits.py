@@ -18,6 +18,7 @@ from server.gateway.rate_limits import (
     RateLimits,
     TokenBuckets,
     address_of,
+    keys_of_a_day,
 )
 from server.gateway.setbacks import Setbacks
 from server.gateway.task_book import FREE
@@ -38,6 +39,18 @@ def test_a_bucket_gives_its_burst_at_once_and_then_its_rate():
     assert buckets.take("d", 100.25) == pytest.approx(0.25)
     assert buckets.take("d", 100.5) == 0.0
     assert buckets.take("other", 100.5) == 0.0
+
+
+def test_keys_of_a_day_may_be_had_at_once_or_over_the_day_and_no_more():
+    buckets = TokenBuckets(keys_of_a_day(1_000))
+    assert buckets.take("d", 0.0, 600) == 0.0
+    assert buckets.take("d", 0.0, 600) == pytest.approx(DAY_S * 0.2)  # then 200 more are there
+    assert buckets.take("d", 0.0, 400) == 0.0
+    assert buckets.take("d", 0.0) == pytest.approx(DAY_S / 1_000)
+    assert buckets.take("d", DAY_S / 2, 500) == 0.0
+    assert buckets.take("d", DAY_S / 2, 1) > 0
+    assert buckets.take("d", 0.0, 1_001) > 0  # never more than there are
+    assert buckets.take("other", 0.0, 1_000) == 0.0
 
 
 @given(

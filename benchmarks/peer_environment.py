@@ -1,0 +1,52 @@
+r"""Make the environment of a peer that a benchmark compares with, outside of ours and the project.
+
+    python benchmarks/peer_environment.py feast
+    python benchmarks/peer_environment.py feast --folder /data/peers/feast
+
+Pins are in ``benchmarks/peers/NAME.txt``. Prints the environment's Python; one that is there with
+these pins is used again. Without ``--folder`` it is in ``~/.cache/flint-peers/NAME``.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PINS = Path(__file__).resolve().parent / "peers"
+
+
+def peer_python(name: str, folder: Path | None = None) -> Path:
+    """Python of a peer's environment, which is made where it is not there yet.
+
+    Args:
+        name: Of a file in ``benchmarks/peers``, without ``.txt``.
+        folder: Where it is to be; by default ``~/.cache/flint-peers/NAME``.
+    """
+    folder = folder or Path.home() / ".cache" / "flint-peers" / name
+    pins, made_of = PINS / f"{name}.txt", folder / "made-of.txt"
+    python = folder / "bin" / "python"
+    if made_of.exists() and made_of.read_text() == pins.read_text():
+        return python
+    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        sys.exit(f"{folder} holds something else; give an empty --folder, or one that is not there")
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"making {folder}, which takes a minute or two", file=sys.stderr)
+    venv.create(folder, with_pip=True)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--no-deps", "--requirement", str(pins)], check=True)
+    made_of.write_text(pins.read_text())  # last: an environment that is half made is made anew
+    return python
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("name", choices=sorted(each.stem for each in PINS.glob("*.txt")))
+    parser.add_argument("--folder", type=Path, help="where it is to be")
+    options = parser.parse_args()
+    print(peer_python(options.name, options.folder))
+
+
+if __name__ == "__main__":
+    main()

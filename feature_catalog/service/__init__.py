@@ -1,0 +1,1 @@
+"""The device-facing feature service: manifests, features by key, and assets."""

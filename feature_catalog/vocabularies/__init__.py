@@ -1,0 +1,1 @@
+"""Vocabularies from data: counted, cut to size, compared with hashing."""
