@@ -24,7 +24,7 @@ _SMALL = 32_768
 """Parameters up to which a client's own weights stay in the nearest caches."""
 _PASSES = 40
 """Multiplications in the time that the passes over a client's weights take a parameter: copy,
-difference, norm and sum (measured on two processors: 35 and 45)."""
+difference, norm and sum; an estimate from runs on one machine."""
 _PAIRS = 3
 """Products of rows with rows: half of all in forward and in backward, all for loss and norm."""
 

@@ -5,15 +5,14 @@ production coordinator calls, and the engine's own. What a function calls must b
 its callees are named and put in their places in a copy; the function itself stays plain.
 """
 
-import contextlib
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import numba
+
+from simulation.machine_code import code_folder, kept_in
 
 Signature = Any
 """Of Numba, which is not typed."""
@@ -61,24 +60,14 @@ def compiled(function: Compiled, **callees: Callable[..., Any]) -> Compiled:
 def entry_point(function: Compiled, signature: Signature) -> Compiled:
     """Compile a function that Python calls, now, or take its machine code of an earlier process."""
     folder = cache_folder()
-    with _cached_in(folder):
+    with kept_in(folder):
         decorate = numba.njit(signature, nogil=True, cache=folder is not None, **_OPTIONS)
         return cast(Compiled, decorate(function))
 
 
 def cache_folder() -> Path | None:
-    """Where machine code is kept between processes; None if no such folder can be written to.
-
-    Numba looks at a function's own file only to know whether it has changed, so the folder's name
-    is a digest of the sources of all that is compiled into it.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(home) / "flint" / "timeline" / _digest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    """Where machine code is kept between processes; None if no such folder can be written to."""
+    return code_folder("timeline", _sources())
 
 
 def is_compiled() -> bool:
@@ -87,24 +76,9 @@ def is_compiled() -> bool:
     return folder is not None and any(folder.rglob("*.nbi"))
 
 
-def _digest() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
+def _sources() -> Iterator[Path]:
     for name in _SOURCES:
         path = _PACKAGES / name
         for source in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             if source.name != _DRIVER:
-                digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _cached_in(folder: Path | None) -> Iterator[None]:
-    """Numba takes a function's folder from its configuration when the function is decorated."""
-    settings: Any = numba.config
-    before = settings.CACHE_DIR
-    if folder is not None:
-        settings.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        settings.CACHE_DIR = before
+                yield source

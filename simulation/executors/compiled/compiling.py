@@ -1,19 +1,14 @@
-"""How the functions of this folder are compiled, and where their machine code is kept.
+"""How the functions of this folder are compiled, and where their machine code is kept."""
 
-Numba keeps the code of a function until the function's own file changes, whatever becomes of the
-files of what it calls. So the folder's name is a digest of all these sources and Numba's version.
-"""
-
-import contextlib
 import functools
-import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 from numba.extending import intrinsic
+
+from simulation.machine_code import code_folder, kept_in
 
 Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
@@ -45,7 +40,7 @@ def entry(function: Compiled) -> Compiled:
 
 def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False) -> Compiled:
     folder = cache_folder()
-    with _cached_in(folder):
+    with kept_in(folder):
         njit: Any = numba.njit
         decorate = njit(
             cache=folder is not None,
@@ -62,32 +57,5 @@ def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False)
 @functools.cache
 def cache_folder() -> Path | None:
     """Where machine code is kept between processes; None if no such folder can be written to."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    root = Path(home) if home else Path.home() / ".cache"
-    folder = root / "flint" / "compiled" / _digest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None  # each process compiles for itself
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def _digest() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
     folder = Path(__file__).parent
-    for source in (*sorted(folder.glob("*.py")), folder.parent / "grid_sum.py"):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _cached_in(folder: Path | None) -> Iterator[None]:
-    """Numba takes a function's folder from its configuration when the function is decorated."""
-    config: Any = numba.config
-    before = config.CACHE_DIR
-    if folder is not None:
-        config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+    return code_folder("compiled", (*sorted(folder.glob("*.py")), folder.parent / "grid_sum.py"))
