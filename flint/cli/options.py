@@ -16,13 +16,25 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-FeaturesDatabaseOption = Annotated[
+
+SourceFolderOption = Annotated[
+    Path, typer.Option("--data", help="Folder under which feature sources' relative paths are.")
+]
+NaiveIsUtcOption = Annotated[
+    bool,
+    typer.Option(
+        "--naive-is-utc",
+        help="Take timestamps without a time zone as UTC, of rows and of sources. Without it they "
+        "are refused.",
+    ),
+]
+SourceDatabaseOption = Annotated[
     str | None,
     typer.Option(
         "--database",
         metavar="URL",
         envvar="FLINT_FEATURES_DATABASE_URL",
-        help="Postgres of sources that are tables. Default: the catalog's own.",
+        help="Postgres of feature sources that are tables. Default: the catalog's own.",
         show_default=False,
     ),
 ]
