@@ -203,7 +203,6 @@ def test_an_asset_without_a_file_is_replaced_by_its_fallback_or_its_features_are
     found = ManifestMaker(lambda digest: digest != asset, lambda _: {}).make(with_spare, LARGE)
     assert not found.refused_features
     assert found.assets["ad_categories"].uses == "few_categories"
-    assert found.assets["ad_categories"].is_fallback
 
 
 def test_a_fallback_for_a_file_that_is_not_there_still_has_to_fit_the_device():
