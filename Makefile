@@ -12,8 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Flower's own commands start each other by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# A benchmark is what can be run; record.py runs it, other files are shared.
-FIGURES := $(filter-out record,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
+# A benchmark is what can be run; record.py runs it, peer_environment.py makes what it compares
+# with, other files are shared.
+FIGURES := $(filter-out record peer_environment,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 # Two test processes, a file in one of them: what a file's tests share is started once.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 STAMP := $(VENV)/.installed

@@ -63,7 +63,7 @@ class Case:
 
     def dry_run(self, job: Job) -> DryRun:
         """The case with a job: population, initial model and every draw are of the job's seed."""
-        base, counts = self.prepared.dry_run, self.prepared.dataset.train_record_counts
+        base, counts = self.prepared.dry_run, self.prepared.record_counts
         population = base.environment.population.model_copy(update={"seed": job.seed})
         environment = base.environment.model_copy(update={"population": population})
         mapping, devices = populate(base.world, environment, counts)

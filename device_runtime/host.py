@@ -25,9 +25,10 @@ from device_runtime.imposed_conditions import Epoch, ImposedConditions
 from device_runtime.leased_task import SharedParts
 from device_runtime.loaded_models import LoadedModels
 from device_runtime.pacing import Pacing
+from device_runtime.protocol import features_pb2 as features_pb
 from device_runtime.request_signer import DeviceDescription, RequestSigner
 from device_runtime.runner import DeviceRunner
-from device_runtime.this_machine import host_device_model
+from device_runtime.this_machine import free_bytes, host_device_model, memory_bytes
 
 EXAMPLES_FILE = "examples.sqlite"
 """Name of the example store in a device's folder."""
@@ -125,7 +126,15 @@ class DeviceHost:
     def _feature_tasks(self, folder: Path, signer: RequestSigner) -> FeatureTasks:
         features = FeatureTasks(
             folder,
-            FeatureClient(self._channel, signer, folder, assets=self._shared.cache),
+            FeatureClient(
+                self._channel,
+                signer,
+                folder,
+                assets=self._shared.cache,
+                storage=lambda: features_pb.DeviceStorage(
+                    free_bytes=free_bytes(folder), memory_bytes=memory_bytes()
+                ),
+            ),
             self._settings.description.app_id,
             lambda: self._settings.state.read().unmetered_network,
         )

@@ -1,6 +1,8 @@
-"""What this machine is called where it stands for a device."""
+"""What this machine is called, and what it has, where it stands for a device."""
 
+import os
 import platform
+import shutil
 from pathlib import Path
 
 
@@ -17,3 +19,14 @@ def processor_name() -> str:
         return ""
     names = (line.partition(":")[2] for line in text.splitlines() if line.startswith("model name"))
     return " ".join("".join(c if c.isprintable() else " " for c in next(names, "")).split())
+
+
+def memory_bytes() -> int:
+    """Bytes of memory it has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where a folder is, or is going to be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from device_runtime.errors import FlintError
 from feature_catalog.simulation_runs import SimulationRunRow
 from flint.catalog_session import CatalogSession
@@ -16,8 +18,16 @@ from simulation.catalog_inputs import CatalogInputs
 from simulation.environment import Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.executors.executor import Executor
-from simulation.executors.make import make_executor
-from simulation.experiment import OnProgress, Training, new_run, require_same, run_trials
+from simulation.executors.make import make_executor, training_path
+from simulation.executors.no_training import NoTraining
+from simulation.experiment import (
+    OnProgress,
+    Training,
+    has_compiled_decisions,
+    new_run,
+    require_same,
+    run_trials,
+)
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
 
@@ -31,7 +41,7 @@ class DryRunOptions:
         seed: None: the job's, or that of the run that is resumed.
         executors: Processes that train; None: as for ``trials``.
         resume: Run to go on with.
-        system_only: Train nothing: only time, devices and bytes are simulated.
+        trains: Whether updates are trained; if not, only time, devices and bytes are simulated.
     """
 
     trials: int | None = None
@@ -39,7 +49,7 @@ class DryRunOptions:
     executors: int | None = None
     checkpoint_every: int = 25
     resume: str | None = None
-    system_only: bool = False
+    trains: bool = True
 
 
 def simulate(
@@ -63,12 +73,14 @@ def simulate(
     job = pin_feature_service(job, catalog.features)
     if job.feature_service is not None:
         require_fitting_features(job, get_model(job.model), catalog.features)
-    job = _without_evaluation(job) if options.system_only else job
+    job = job if options.trains else _without_evaluation(job)
     runs = catalog.simulation_runs
     resumed = None if options.resume is None else runs.get(options.resume)
     seed, trials, executors = _as_asked(options, job, environment, resumed)
-    prepared = _prepared(catalog, job, environment, environment_file.parent, seed)
-    if not options.system_only:
+    prepared = _prepared(
+        catalog, job, environment, environment_file.parent, seed, trains=options.trains
+    )
+    if options.trains:
         require_room_for_residuals(job, prepared.dry_run.model, len(prepared.dry_run.records))
     begun = new_run(prepared, trials=trials, executors=executors)
     if resumed is not None:
@@ -77,18 +89,17 @@ def simulate(
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
     for sentence in prepared.notes:
         note(sentence)
+    if not options.trains:
+        _tell_of_engine(job, note)
     with runs.driving(row.run_id):
-        executor = make_executor(
-            "none" if options.system_only else "local",
-            executors,
-            prepared.dry_run.model,
-            job.client,
-            prepared.records,
-        )
+        executor = _executor(prepared, executors)
         try:
+            path = training_path(executor)
+            if path is not None:
+                note(path)
             return run_trials(
                 prepared,
-                _training(prepared, executor),
+                _training(prepared, executor, trains=options.trains),
                 runs,
                 row,
                 checkpoint_every=options.checkpoint_every,
@@ -104,6 +115,20 @@ def simulate(
             executor.close()
 
 
+def _tell_of_engine(job: Job, note: Callable[[str], None]) -> None:
+    """What the user should know of how a run without training is computed."""
+    if not has_compiled_decisions(job.strategy):
+        note(
+            f"the decisions of {job.strategy.name} are not compiled, so the plain event loop runs "
+            "it: slower, with the same result"
+        )
+        return
+    from simulation.timeline.compilation import is_compiled
+
+    if not is_compiled():
+        note("compiling the event engine, once for this version of FLINT: some seconds")
+
+
 def _as_asked(
     options: DryRunOptions, job: Job, environment: Environment, resumed: SimulationRunRow | None
 ) -> tuple[int, int, int]:
@@ -111,7 +136,7 @@ def _as_asked(
 
     A run that trains nothing has 0 executors.
     """
-    given = (options.seed, options.trials, 0 if options.system_only else options.executors)
+    given = (options.seed, options.trials, options.executors if options.trains else 0)
     if resumed is not None:
         files = (resumed.seed, resumed.trials, resumed.executors or environment.executors.count)
     else:
@@ -123,7 +148,13 @@ def _as_asked(
 
 
 def _prepared(
-    catalog: CatalogSession, job: Job, environment: Environment, folder: Path, seed: int
+    catalog: CatalogSession,
+    job: Job,
+    environment: Environment,
+    folder: Path,
+    seed: int,
+    *,
+    trains: bool,
 ) -> Preparation:
     return prepare(
         job,
@@ -134,6 +165,7 @@ def _prepared(
         catalog.models,
         seed,
         _memory_mb(catalog, job),
+        trains=trains,
     )
 
 
@@ -144,17 +176,27 @@ def _memory_mb(catalog: CatalogSession, job: Job) -> dict[str, float]:
     return measured_memory_mb(catalog.measurements, job.model)
 
 
-def _training(prepared: Preparation, executor: Executor) -> Training:
-    evaluation = prepared.dry_run.job.evaluation
-    if evaluation is None or prepared.evaluation is None:
-        return Training(executor, None, None)
+def _executor(prepared: Preparation, executors: int) -> Executor:
+    """What trains the updates: so many processes, none at all if 0."""
+    model, client, records = prepared.dry_run.model, prepared.dry_run.job.client, prepared.records
+    if executors == 0 or records is None:
+        examples = np.minimum(prepared.record_counts, client.max_records)
+        return NoTraining(model.parameter_count, examples)
+    return make_executor("local", executors, model, client, records)
+
+
+def _training(prepared: Preparation, executor: Executor, *, trains: bool) -> Training:
+    evaluation, records = prepared.dry_run.job.evaluation, prepared.records
+    if evaluation is None or prepared.evaluation is None or records is None:
+        return Training(executor, None, None, training_path(executor), trains=trains)
     model = prepared.dry_run.model
     return Training(
         executor,
         TorchEvaluation(model, *prepared.evaluation.heldout(), evaluation.metric),
         lambda weights, data_client, tiers: metric_by_group(
-            model, weights, prepared.records, data_client, tiers, evaluation.metric
+            model, weights, records, data_client, tiers, evaluation.metric
         ),
+        training_path(executor),
     )
 
 

@@ -21,6 +21,9 @@ Quantity = TypeVar("Quantity", float, Floats)
 
 _SECONDS_PER_HOUR = 3600.0
 
+ENDINGS = ("", "window", "dropout", "deadline")
+"""How a task ends, by number: see `TaskCourse.reason`."""
+
 
 class InvalidTaskCost(FlintError):
     """A client whose task could have no duration: no speed, no bandwidth or no records."""
@@ -188,31 +191,45 @@ def task_course(
         dropout_s: Seconds of work after which it would drop out (`dropout_after_s`).
         deadline_s: Virtual time after which the server takes no update.
     """
-    completes_s = start_s + duration.total_s
-    drops_out_s = start_s + dropout_s
-    ends = (
-        (completes_s, ""),
-        (window_end_s, "window"),
-        (drops_out_s, "dropout"),
-        (deadline_s, "deadline"),
+    end_s, ending = first_end(
+        start_s + duration.total_s, window_end_s, start_s + dropout_s, deadline_s
     )
-    end_s, reason = min(ends, key=lambda end: end[0])
+    reason = ENDINGS[ending]
     worked_s = end_s - start_s
     if not reason:
         return TaskCourse(end_s, reason, duration.total_s, work.download_bytes, work.upload_bytes)
     return TaskCourse(end_s, reason, worked_s, *moved_bytes(duration, work, worked_s))
 
 
+def first_end(
+    completes_s: float, window_end_s: float, drops_out_s: float, deadline_s: float
+) -> tuple[float, int]:
+    """The earliest of a task's possible ends, and its number in `ENDINGS`; among equals the first.
+
+    >>> first_end(50.0, 40.0, 60.0, 40.0)
+    (40.0, 1)
+    """
+    end_s, ending = completes_s, 0
+    if window_end_s < end_s:
+        end_s, ending = window_end_s, 1
+    if drops_out_s < end_s:
+        end_s, ending = drops_out_s, 2
+    if deadline_s < end_s:
+        end_s, ending = deadline_s, 3
+    return end_s, ending
+
+
 def moved_bytes(duration: TaskDuration[float], work: TaskWork, worked_s: float) -> tuple[int, int]:
     """Bytes down and up after so many seconds of a task."""
     sending_s = worked_s - duration.download_s - duration.train_s
     return (
-        _moved(work.download_bytes, worked_s, duration.download_s),
-        _moved(work.upload_bytes, sending_s, duration.upload_s),
+        moved(work.download_bytes, worked_s, duration.download_s),
+        moved(work.upload_bytes, sending_s, duration.upload_s),
     )
 
 
-def _moved(total_bytes: int, elapsed_s: float, needed_s: float) -> int:
+def moved(total_bytes: int, elapsed_s: float, needed_s: float) -> int:
+    """Bytes of a transfer that have passed after so many of the seconds it needs."""
     if needed_s <= 0.0 or elapsed_s >= needed_s:
         return total_bytes
     return int(total_bytes * max(elapsed_s, 0.0) / needed_s)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -83,18 +83,67 @@ class Resample(_Block):
     data: bool = False
 
 
+class RecordCounts(_Block):
+    """How many records each client holds, for dry-runs that train nothing.
+
+    In the file a plain path stands for a block with that ``source`` alone.
+
+    Attributes:
+        source: A file with a column ``records``, a row a client.
+        median: Of a lognormal distribution, in place of a file.
+        log_stdev: Standard deviation of the logarithm; 0: all clients hold ``median``.
+        most: No client holds more.
+    """
+
+    source: str | None = None
+    median: float | None = Field(default=None, ge=1, le=1e9)
+    log_stdev: float = Field(default=0.0, ge=0, le=10)
+    most: int = Field(default=1_000_000, ge=1, le=10**9)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_alone(cls, value: object) -> object:
+        return _as_block(value)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.source is None) == (self.median is None):
+            raise ValueError(
+                "give either the path of a file with a column records, or the median (and "
+                "log_stdev) of a distribution"
+            )
+        if self.source is not None and not is_file_reference(self.source):
+            raise ValueError(
+                f"{shown(self.source)} is no path of a .parquet or .csv file; name one that has a "
+                "column records"
+            )
+        return self
+
+
 class PopulationSettings(_Block):
     """Which data client lives on which traced device.
 
     Attributes:
         clients: Size of the population; None: as many as the data set has.
+        records: How many records clients hold where no data set says it.
         seed: The population's own: trials of a run share the population.
     """
 
     clients: int | None = Field(default=None, ge=1, le=2**31)
+    records: RecordCounts | None = None
     assignment: Literal["random", "by_activity"] = "random"
     resample: Resample = Resample()
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        drawn = self.records is not None and self.records.source is None
+        if drawn and self.clients is None:
+            raise ValueError(
+                "records are drawn from a distribution, so nobody says how many clients there "
+                "are; add clients"
+            )
+        return self
 
 
 class CheckIn(_Block):
@@ -210,6 +259,15 @@ class Environment(_Block):
     executors: Executors = Executors()
     trials: int = Field(default=1, ge=1, le=1000)
 
+    @model_validator(mode="after")
+    def _records_told_once(self) -> Self:
+        if self.dataset is not None and self.population.records is not None:
+            raise ValueError(
+                "dataset and population.records both say how many records clients hold; remove one "
+                "of them"
+            )
+        return self
+
     def to_json(self) -> str:
         """Canonical JSON, as recorded with a run."""
         return self.model_dump_json()
@@ -218,6 +276,7 @@ class Environment(_Block):
 _FORMS = {
     "dataset": "a file path, a name@version of the catalog, or a block with source",
     "availability": "a file path, a name@version of the catalog, or a block with source",
+    "population.records": "a file path, or a block with median and log_stdev",
 }
 
 

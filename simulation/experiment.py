@@ -15,6 +15,7 @@ from feature_catalog.code_version import code_version, package_versions
 from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
+from server.job import FedAvgSettings, FedBuffSettings
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.enclave_load import enclave_load
 from simulation.executors.executor import Executor
@@ -27,7 +28,7 @@ from simulation.run_summary import (
     population_table,
     summarise,
 )
-from simulation.trial import Trial, TrialResult
+from simulation.trial import DryRun, Trial, TrialResult
 from simulation.update_bytes import enclave_bytes
 
 _COMPUTES = ("numpy", "torch", "pyarrow")
@@ -44,11 +45,15 @@ class Training:
     Attributes:
         evaluate: None if the job asks for no evaluation, or nothing is trained.
         by_tier: Measures a version on the records of each device tier.
+        path: How updates are trained, and why, a sentence; None if nothing is trained.
+        trains: Whether updates are trained; if not, the executor's are zero.
     """
 
     executor: Executor
     evaluate: Evaluate | None
     by_tier: MetricByTier | None
+    path: str | None = None
+    trains: bool = True
 
 
 def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulationRun:
@@ -85,7 +90,7 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
     if (row.executors == 0) != (run.executors == 0):
         how = "with" if row.executors == 0 else "without"
         raise UnusableCheckpoint(
-            f"run {row.run_id} was started {how} --system-only; resume it in the same way"
+            f"run {row.run_id} was started {how} --no-training; resume it in the same way"
         )
     for what, then, now in (
         ("job", row.job_json, run.job_json),
@@ -138,26 +143,57 @@ def run_trials(
     """
     done, state = _taken_up(runs, row)
 
-    def save(trial_state: Mapping[str, Any]) -> None:
+    def save(trial_state: Mapping[str, Any] | None) -> None:
         kept = {"done": [_result_state(each) for each in done], "trial": trial_state}
         runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
 
     for number in range(len(done), row.trials):
-        trial = Trial(
-            prepared.dry_run,
-            number,
-            training.executor,
-            training.evaluate,
-            on_progress=lambda progress, at_s, number=number: on_progress(number, progress, at_s),  # type: ignore[misc]
-            state=state,
+        result = _run_trial(
+            prepared.dry_run, training, number, state, save, checkpoint_every, on_progress
         )
         state = None
-        result = trial.run(save, checkpoint_every)
         if result.is_exhausted and len(result.trajectory) == 1:
             raise FleetExhausted(f"no aggregation came about: {result.stop_reason}")
         done.append(result)
+        if not training.trains and len(done) < row.trials:
+            save(None)  # within a trial the compiled engine keeps nothing
         training.executor.forget_weights(_EVERY_VERSION)
     return runs.finish(row.run_id, _summary(prepared, training, done), _files(prepared, done))
+
+
+def _run_trial(
+    dry_run: DryRun,
+    training: Training,
+    number: int,
+    state: Mapping[str, Any] | None,
+    save: Callable[[Mapping[str, Any]], None],
+    checkpoint_every: int,
+    on_progress: OnProgress,
+) -> TrialResult:
+    """One trial: on the compiled engine if that can run it, else on the plain event loop."""
+
+    def progressed(progress: JobProgress, virtual_s: float) -> None:
+        on_progress(number, progress, virtual_s)
+
+    if not training.trains and state is None and has_compiled_decisions(dry_run.job.strategy):
+        # Compiled only where it is used: Numba takes its time to load.
+        from simulation.timeline.trial import run_compiled
+
+        return run_compiled(dry_run, number, progressed)
+    trial = Trial(
+        dry_run,
+        number,
+        training.executor,
+        training.evaluate,
+        on_progress=progressed,
+        state=state,
+    )
+    return trial.run(save, checkpoint_every)
+
+
+def has_compiled_decisions(settings: object) -> bool:
+    """Whether the compiled engine knows what a strategy decides (`simulation.timeline`)."""
+    return isinstance(settings, FedAvgSettings | FedBuffSettings)
 
 
 def _taken_up(
@@ -182,6 +218,7 @@ def _summary(
     return {
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
         "clients": len(population),
+        "training_path": training.path,
         "trials": trials,
         "over_trials": over_trials(trials),
         "criteria": [
@@ -206,11 +243,10 @@ def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, byte
     dry_run = prepared.dry_run
     parameters = dry_run.model.parameters
     until_s = max(result.virtual_s for result in done)
-    client_ids = pa.array(prepared.dataset.clients())
     return {
         "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
         "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
-        "population": _parquet(population_table(dry_run.population, client_ids)),
+        "population": _parquet(population_table(dry_run.population, prepared.data_clients)),
         "availability": _parquet(availability_table(dry_run.population, until_s)),
         **{
             f"model-{each.trial}": encode_parameters(

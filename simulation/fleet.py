@@ -23,7 +23,7 @@ from server.update_gate.content import ContentGate
 from simulation.check_ins import CheckIns
 from simulation.clock import Agenda, EventKind, Scheduled
 from simulation.durations import TaskWork, moved_bytes
-from simulation.patience import FleetExhausted, Patience
+from simulation.patience import Patience, trace_ended
 from simulation.task_log import TaskLog
 from simulation.update_training import UpdateTraining
 from simulation.virtual_clients import VirtualClients, next_tick
@@ -188,7 +188,7 @@ class VirtualFleet:
             at_s = self._agenda.next_s()
             # With nothing to come, what is held may still make an aggregate at the deadline.
             if at_s == math.inf and not (self._held and timeout_s is not None):
-                raise self._trace_ended()
+                raise trace_ended(self._now_s, self._clients.hours)
             if at_s > until_s:
                 self._now_s = until_s
                 return None
@@ -369,12 +369,3 @@ class VirtualFleet:
     def _use(self, opened: OpenJob) -> None:
         self._training.use(opened.job, ContentGate.of(opened.job, opened.model))
         self._check_ins.use(opened.job)
-
-    def _trace_ended(self) -> FleetExhausted:
-        hours = self._clients.hours
-        within = "" if hours.is_always else ", within participation.state.allowed_hours"
-        return FleetExhausted(
-            f"after {self._now_s / 3600.0:.1f} virtual hours no client can check in any more: the "
-            f"availability trace has ended{within}; set availability.repeat_every_s to begin it "
-            "anew"
-        )

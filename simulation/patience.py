@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from device_runtime.errors import FlintError
+from simulation.traces.criteria import DailyHours
 
 PATIENCE_S = 30 * 86_400.0
 
@@ -13,6 +14,15 @@ class FleetExhausted(FlintError):
     """No client can ever bring another update; the run ends with what it has."""
 
     code = "FLN-1730"
+
+
+def trace_ended(now_s: float, hours: DailyHours) -> FleetExhausted:
+    """Why nobody can come any more: the trace has no windows left, within the hours allowed."""
+    within = "" if hours.is_always else ", within participation.state.allowed_hours"
+    return FleetExhausted(
+        f"after {now_s / 3600.0:.1f} virtual hours no client can check in any more: the "
+        f"availability trace has ended{within}; set availability.repeat_every_s to begin it anew"
+    )
 
 
 class Patience:

@@ -118,10 +118,15 @@ def portable_log(x: float | Floats) -> float | Floats:
         mantissa = np.where(low, mantissa * 2.0, mantissa)
         exponents = (exponent - low).astype(np.float64)
         return _log_reduced(mantissa - 1.0, exponents)
-    one_mantissa, one_exponent = math.frexp(x)
-    if one_mantissa < _SQRT_HALF:
-        one_mantissa, one_exponent = one_mantissa * 2.0, one_exponent - 1
-    return _log_reduced(one_mantissa - 1.0, float(one_exponent))
+    return log_of(x)
+
+
+def log_of(x: float) -> float:
+    """`portable_log` of one number; the event engine compiles it."""
+    mantissa, exponent = math.frexp(x)
+    if mantissa < _SQRT_HALF:
+        mantissa, exponent = mantissa * 2.0, exponent - 1
+    return _log_reduced(mantissa - 1.0, float(exponent))
 
 
 def _log_reduced(f: FloatOrFloats, k: FloatOrFloats) -> FloatOrFloats:
@@ -149,9 +154,14 @@ def portable_exp(x: float | Floats) -> float | Floats:
         bounded = np.clip(x, -_EXP_LIMIT, _EXP_LIMIT)
         powers = np.floor(bounded * _INVERSE_LN2 + 0.5)
         return np.ldexp(_exp_reduced(bounded, powers), powers.astype(np.int32))
-    one = min(max(x, -_EXP_LIMIT), _EXP_LIMIT)
-    power = float(math.floor(one * _INVERSE_LN2 + 0.5))
-    return math.ldexp(_exp_reduced(one, power), int(power))
+    return exp_of(x)
+
+
+def exp_of(x: float) -> float:
+    """`portable_exp` of one number; the event engine compiles it."""
+    bounded = min(max(x, -_EXP_LIMIT), _EXP_LIMIT)
+    power = float(math.floor(bounded * _INVERSE_LN2 + 0.5))
+    return math.ldexp(_exp_reduced(bounded, power), int(power))
 
 
 def _exp_reduced(x: FloatOrFloats, power: FloatOrFloats) -> FloatOrFloats:
@@ -176,10 +186,15 @@ def normal_quantile(p: float | Floats) -> float | Floats:
     """
     if isinstance(p, np.ndarray):
         return _quantiles(p)
+    return quantile_of(p)
+
+
+def quantile_of(p: float) -> float:
+    """`normal_quantile` of one number; the event engine compiles it."""
     q = p - 0.5
     if abs(q) <= 0.425:
         return _near_centre(q)
-    r = math.sqrt(-portable_log(p if q < 0.0 else 1.0 - p))
+    r = math.sqrt(-log_of(p if q < 0.0 else 1.0 - p))
     z = _ratio(_TAIL, r - 1.6) if r <= 5.0 else _ratio(_FAR_TAIL, r - 5.0)
     return -z if q < 0.0 else z
 

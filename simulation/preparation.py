@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError, named_in
@@ -25,9 +26,16 @@ from simulation.client_data import training_records
 from simulation.device_admission import device_notes, with_device_measurements
 from simulation.durations import TaskWork
 from simulation.eligibility import CriterionCount, count_eligible, require_startable
-from simulation.environment import DatasetInput, Environment, is_file_reference
+from simulation.environment import (
+    DatasetInput,
+    Environment,
+    PopulationSettings,
+    RecordCounts,
+    is_file_reference,
+)
 from simulation.executors.records import ClientRecords
 from simulation.inputs import FileInputs, InputResolver
+from simulation.record_counts import draw_record_counts, read_record_counts
 from simulation.traces.spans import repairs_in_words
 from simulation.trial import DryRun
 from simulation.update_bytes import update_bytes
@@ -46,8 +54,9 @@ class Preparation:
     """A dry-run, ready to start.
 
     Attributes:
-        dataset: Who holds which records.
-        records: Of its training clients.
+        data_clients: Ids of those who hold records, in the order of `PopulationMapping`.
+        record_counts: How many each of these holds, shape ``(data clients,)``.
+        records: Of these; None where only their number is known, so that nothing can be trained.
         evaluation: Whose held-out clients versions are measured on; None if the job asks for no
             evaluation.
         inputs: Where everything came from, by key of job and environment.
@@ -56,8 +65,9 @@ class Preparation:
     """
 
     dry_run: DryRun
-    dataset: Dataset
-    records: ClientRecords
+    data_clients: pa.Array
+    record_counts: NDArray[np.int64]
+    records: ClientRecords | None
     evaluation: Dataset | None
     inputs: Mapping[str, RunInput]
     criteria: Sequence[CriterionCount]
@@ -73,6 +83,8 @@ def prepare(
     models: ModelStore,
     seed: int,
     memory_mb: Mapping[str, float] = MappingProxyType({}),
+    *,
+    trains: bool = True,
 ) -> Preparation:
     """Read all that job and environment name, and check that a task can ever be done.
 
@@ -81,16 +93,15 @@ def prepare(
         resolver: Finds the environment's traces.
         seed: Of every draw but those of the population.
         memory_mb: That training the job's model takes, by device model, as the catalog knows it.
+        trains: Whether updates are to be trained; if not, the number of records is enough.
 
     Raises:
         FlintError: If something is missing, does not fit, or excludes everyone; one sentence.
     """
     model = get_model(job.model)
     initial = starting_point(job, model, models).parameters
-    dataset, inputs = _open_dataset(environment, folder, model, datasets)
-    with named_in("dataset"):
-        check_same_features(dataset.row, job.feature_service)
-        client_records = training_records(dataset, model)
+    held = _who_holds_what(environment, folder, job, model, datasets, trains=trains)
+    inputs = dict(held.inputs)
     world = load_world(environment, resolver)
     inputs |= {
         key: RunInput(found.reference, found.version, found.sha256)
@@ -106,7 +117,7 @@ def prepare(
         inputs["evaluation.dataset"] = RunInput(
             job.evaluation.dataset, row.version, _sha256(evaluation)
         )
-    counts = dataset.train_record_counts
+    counts = held.counts
     mapping, devices = populate(world, environment, counts)
     job = with_device_measurements(job, world, devices, memory_mb)
     work = _work(job, model, initial)
@@ -129,18 +140,63 @@ def prepare(
         *device_notes(job, world, devices),
         *_notes(job),
     ]
-    return Preparation(dry_run, dataset, client_records, evaluation, inputs, criteria, notes)
+    return Preparation(dry_run, held.ids, counts, held.records, evaluation, inputs, criteria, notes)
+
+
+@dataclass(frozen=True)
+class _Holdings:
+    """Who holds how many records, and these records where there are any."""
+
+    ids: pa.Array
+    counts: NDArray[np.int64]
+    records: ClientRecords | None
+    inputs: Mapping[str, RunInput]
+
+
+def _who_holds_what(
+    environment: Environment,
+    folder: Path,
+    job: Job,
+    model: ModelSpec,
+    datasets: DatasetCatalog,
+    *,
+    trains: bool,
+) -> _Holdings:
+    told = environment.population.records
+    if environment.dataset is None and told is not None and not trains:
+        return _counted_only(told, environment.population, folder)
+    if environment.dataset is None:
+        raise MissingDataset(
+            "dataset is missing from the environment: population.records says how many records "
+            "clients hold, but not which; add dataset: FILE or NAME@VERSION, or train nothing "
+            "(--no-training)"
+            if told is not None
+            else "dataset is missing from the environment: nobody says which records clients hold; "
+            "add dataset: FILE or NAME@VERSION"
+            + ("" if trains else ", or population.records, which is enough with --no-training")
+        )
+    dataset, inputs = _open_dataset(environment.dataset, folder, model, datasets)
+    with named_in("dataset"):
+        check_same_features(dataset.row, job.feature_service)
+        records = training_records(dataset, model)
+    return _Holdings(pa.array(dataset.clients()), dataset.train_record_counts, records, inputs)
+
+
+def _counted_only(told: RecordCounts, population: PopulationSettings, folder: Path) -> _Holdings:
+    inputs = {}
+    if told.source is not None:
+        found = FileInputs(folder).resolve("population.records", told.source)
+        inputs["population.records"] = RunInput(found.reference, None, found.sha256)
+        with named_in("population.records"):
+            counts = read_record_counts(found.path)
+    else:
+        counts = draw_record_counts(told, population.clients or 0, population.seed)
+    return _Holdings(pa.array(np.arange(len(counts))), counts, None, inputs)
 
 
 def _open_dataset(
-    environment: Environment, folder: Path, model: ModelSpec, datasets: DatasetCatalog
+    wanted: DatasetInput, folder: Path, model: ModelSpec, datasets: DatasetCatalog
 ) -> tuple[Dataset, dict[str, RunInput]]:
-    wanted = environment.dataset
-    if wanted is None:
-        raise MissingDataset(
-            "dataset is missing from the environment: nobody says which records clients hold; add "
-            "dataset: FILE or NAME@VERSION"
-        )
     if not is_file_reference(wanted.source):
         with named_in("dataset"):
             dataset = datasets.open(wanted.source)

@@ -27,6 +27,8 @@ _ROUNDS = 10
 _UNIT = 2.0**-52
 _WORDS_BELOW = 2**32
 _CLIENTS_BELOW = 2**64
+_AT_ONCE = 2**16
+"""So many draws are made at a time: a dozen arrays of them stay in the processor's caches."""
 
 # A Python int below 2**32, or an array of uint64 that holds such values.
 Word = TypeVar("Word", bound="int | NDArray[np.uint64]")
@@ -107,6 +109,16 @@ class RandomStream:
         client, task = np.broadcast_arrays(_unsigned(clients), _unsigned(tasks))
         if task.size and int(task.max()) >= _WORDS_BELOW:
             raise ValueError("a task is not in [0, 2**32)")
+        drawn = np.empty(client.size)
+        clients_in_turn, tasks_in_turn = client.ravel(), task.ravel()
+        for first in range(0, client.size, _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            drawn[some] = self._some_uniforms(clients_in_turn[some], tasks_in_turn[some], draw)
+        return drawn.reshape(client.shape)
+
+    def _some_uniforms(
+        self, client: NDArray[np.uint64], task: NDArray[np.uint64], draw: int
+    ) -> Floats:
         block = np.full(client.shape, draw >> 1, dtype=np.uint64)
         lower, upper = client & np.uint64(_WORD), client >> np.uint64(32)
         words = philox4x32((block, task, lower, upper), self.key)

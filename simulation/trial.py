@@ -127,7 +127,7 @@ class Trial:
             self._recorder.measured,
         )
         streams = RandomStreams(dry_run.seed, number)
-        seed = _trial_seed(streams, dry_run.seed)
+        seed = trial_seed(streams, dry_run.seed)
         training = UpdateTraining(
             executor,
             dry_run.mapping.data_client.tolist(),
@@ -238,7 +238,7 @@ class Trial:
         return self._versions.newest()
 
 
-def _trial_seed(streams: RandomStreams, seed: int) -> int:
+def trial_seed(streams: RandomStreams, seed: int) -> int:
     """Seed of what production draws from the job's; in the first trial that very seed."""
     if streams.trial == 0:
         return seed

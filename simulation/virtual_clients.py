@@ -26,7 +26,7 @@ from simulation.traces.criteria import DAY_S, DailyHours
 from simulation.traces.spans import TICKS_PER_S
 from simulation.world import ClientDevices, World
 
-_PERIODS_AHEAD = 8
+PERIODS_AHEAD = 8
 """A device whose windows miss the allowed hours in so many repeats is taken to miss them always."""
 
 
@@ -111,7 +111,7 @@ class VirtualClients:
         """
         trace, device = self.world.trace, int(self.devices.device[client])
         period_s = float(trace.period_s[device])
-        last_s = t + _PERIODS_AHEAD * period_s + DAY_S
+        last_s = t + PERIODS_AHEAD * period_s + DAY_S
         while t <= last_s:
             start_s, end_s = trace.window(device, t)
             if start_s == math.inf:

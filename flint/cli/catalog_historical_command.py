@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import (
+    HomeOption,
+    JsonOption,
+    NaiveIsUtcOption,
+    SourceDatabaseOption,
+    SourceFolderOption,
+    resolve_home,
+)
 from flint.cli.output import note, print_json, print_table
 
 
@@ -24,9 +31,7 @@ def historical(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Parquet file to write; one there is replaced.")],
-    data: Annotated[
-        Path, typer.Option(help="Folder under which sources' relative paths are.")
-    ] = Path(),
+    data: SourceFolderOption = Path(),
     assets: Annotated[
         Path | None,
         typer.Option(
@@ -40,23 +45,8 @@ def historical(
     untransformed: Annotated[
         bool, typer.Option("--untransformed", help="Values as their sources hold them.")
     ] = False,
-    naive_is_utc: Annotated[
-        bool,
-        typer.Option(
-            "--naive-is-utc",
-            help="Take timestamps without a time zone as UTC, of rows and of sources. Without it "
-            "they are refused.",
-        ),
-    ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    naive_is_utc: NaiveIsUtcOption = False,
+    database: SourceDatabaseOption = None,
     memory: Annotated[
         str | None,
         typer.Option(

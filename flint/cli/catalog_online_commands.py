@@ -6,7 +6,14 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import (
+    HomeOption,
+    JsonOption,
+    NaiveIsUtcOption,
+    SourceDatabaseOption,
+    SourceFolderOption,
+    resolve_home,
+)
 from flint.cli.output import note, print_json, print_table
 
 Stage = Literal["cloud", "device_ingest", "device_read", "none"]
@@ -43,25 +50,9 @@ def materialize(
         str | None,
         typer.Option(metavar="MOMENT", help="Up to it. Default: now.", show_default=False),
     ] = None,
-    data: Annotated[
-        Path, typer.Option(help="Folder under which sources' relative paths are.")
-    ] = Path(),
-    naive_is_utc: Annotated[
-        bool,
-        typer.Option(
-            "--naive-is-utc",
-            help="Take timestamps without a time zone as UTC. Without it they are refused.",
-        ),
-    ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    data: SourceFolderOption = Path(),
+    naive_is_utc: NaiveIsUtcOption = False,
+    database: SourceDatabaseOption = None,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="As if nothing had been materialised; deletes nothing."),

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flint.cli.options import HomeOption, JsonOption, resolve_home
+from flint.cli.options import (
+    HomeOption,
+    JsonOption,
+    NaiveIsUtcOption,
+    SourceDatabaseOption,
+    SourceFolderOption,
+    resolve_home,
+)
 from flint.cli.output import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -42,30 +49,15 @@ def add(
         str,
         typer.Option(metavar="COLUMN", help="With --feature-service: moment to join a row as of."),
     ] = "event_ts",
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="With --feature-service: where its sources' paths are."
-        ),
-    ] = Path(),
+    data: SourceFolderOption = Path(),
     assets: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="With --feature-service: vocabularies; else the store."
         ),
     ] = None,
-    naive_is_utc: Annotated[
-        bool, typer.Option("--naive-is-utc", help="Times without a time zone are UTC.")
-    ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="FLINT_FEATURES_DATABASE_URL",
-            help="Postgres of sources that are tables. Default: the catalog's own.",
-            show_default=False,
-        ),
-    ] = None,
+    naive_is_utc: NaiveIsUtcOption = False,
+    database: SourceDatabaseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

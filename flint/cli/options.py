@@ -17,6 +17,28 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
+SourceFolderOption = Annotated[
+    Path, typer.Option("--data", help="Folder under which feature sources' relative paths are.")
+]
+NaiveIsUtcOption = Annotated[
+    bool,
+    typer.Option(
+        "--naive-is-utc",
+        help="Take timestamps without a time zone as UTC, of rows and of sources. Without it they "
+        "are refused.",
+    ),
+]
+SourceDatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="FLINT_FEATURES_DATABASE_URL",
+        help="Postgres of feature sources that are tables. Default: the catalog's own.",
+        show_default=False,
+    ),
+]
+
 
 def resolve_home(home: Path | None) -> Path:
     """The data directory asked for, else the default one."""

@@ -39,9 +39,11 @@ def simulate(
     checkpoint_every: Annotated[
         int, typer.Option(min=1, help="Aggregations between two checkpoints.")
     ] = 25,
-    system_only: Annotated[
+    no_training: Annotated[
         bool,
-        typer.Option("--system-only", help="Train nothing: time, devices and bytes only."),
+        typer.Option(
+            "--no-training", "--system-only", help="Train nothing: time, devices and bytes only."
+        ),
     ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -53,6 +55,10 @@ def simulate(
     no server need be running.
 
     Example: flint simulate examples/quickstart/job.yaml -e examples/quickstart/environment.yaml
+
+    With --no-training it answers within seconds how long a job takes and what it costs devices,
+    for millions of clients; it needs no data set then, only how many records clients hold
+    (population.records).
     """
     from flint.catalog_session import open_catalog
     from flint.dry_run import DryRunOptions
@@ -66,7 +72,7 @@ def simulate(
         executors=executors,
         checkpoint_every=checkpoint_every,
         resume=resume,
-        system_only=system_only,
+        trains=not no_training,
     )
     with open_catalog(resolve_home(home)) as catalog, SimulationScreen() as screen:
         row = dry_run(catalog, job, environment, options, screen.note, screen.progress)
@@ -77,13 +83,13 @@ def simulate(
 
 
 def _show(row: "SimulationRunRow") -> None:
-    summary = row.summary
+    summary, trained = row.summary, row.executors > 0
     name = summary["metric_name"] or "metric"
     columns = (
         "trial",
         "virtual hours",
         "aggregations",
-        name,
+        *([name] if trained else []),
         "tasks",
         "succeeded",
         "interrupted",
@@ -103,7 +109,7 @@ def _show(row: "SimulationRunRow") -> None:
                 trial["trial"],
                 trial["virtual_hours"],
                 trial["aggregations"],
-                trial["metric"],
+                *([trial["metric"]] if trained else []),
                 trial["tasks_started"],
                 outcomes["succeeded"],
                 outcomes["interrupted"],
@@ -120,6 +126,8 @@ def _show(row: "SimulationRunRow") -> None:
         print(f"trial {trial['trial']} ended: {trial['stop_reason']}")
         if "enclave" in trial:
             print(f"trial {trial['trial']}: {_enclave_sentence(trial['enclave'])}")
+    if not trained:
+        print("nothing was trained (--no-training), so there is no metric")
     if len(rows) > 1:
         spread = summary["over_trials"]
         told = [n for n in ("metric", "virtual_hours", "device_hours") if n in spread]

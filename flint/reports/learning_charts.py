@@ -29,7 +29,8 @@ def metric_chart(runs: Sequence[ShownRun]) -> Chart:
     key, title = "metric", "Model quality"
     measured = [run for run in runs if any(t.measured["metric"].size for t in run.trials)]
     if not measured:
-        return Chart(key, title, "No version's metric was measured, so there is no curve.")
+        absent = _absent(runs, "No version's metric was measured")
+        return Chart(key, title, absent)
     name = " / ".join(sorted({said_metric_name(run.run.metric_name) for run in measured}))
     unit = unit_of(_last_version_s(runs))
     against = [given for given in _AGAINST if _is_known(measured, given[0])]
@@ -73,7 +74,7 @@ def loss_chart(runs: Sequence[ShownRun]) -> Chart:
         for column in ("loss", "train_loss")
     }
     if not shown["loss"] and not shown["train_loss"]:
-        return Chart(key, title, "No loss was recorded, so there is no curve.")
+        return Chart(key, title, _absent(runs, "No loss was recorded"))
     unit = unit_of(_last_version_s(runs))
     having_any = {column: having for column, having in shown.items() if having}
     figure, axes = panels(1, len(having_any), height_in=2.8)
@@ -169,6 +170,12 @@ def _draw_trials(panel: Axes, curves: Sequence[tuple[Reals, Reals]], style: RunS
     if mean is not None:
         panel.fill_between(mean.x, mean.least, mean.most, color=style.colour, alpha=0.16)
         panel.plot(mean.x, mean.mean, color=style.colour, linestyle=style.dash, linewidth=1.9)
+
+
+def _absent(runs: Sequence[ShownRun], finding: str) -> str:
+    """Why there is no curve."""
+    trained = any(run.run.kind != "job" or run.run.executors > 0 for run in runs)
+    return f"{finding if trained else 'Nothing was trained (--no-training)'}, so there is no curve."
 
 
 def _metric_sentence(run: ShownRun) -> str:

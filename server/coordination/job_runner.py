@@ -23,6 +23,7 @@ from server.coordination.events import (
 )
 from server.coordination.fleet import Fleet, OpenJob, Released
 from server.coordination.ledger import TaskLedger
+from server.coordination.limits import NOT_REACHED, limit_in_words, limit_reached, limits_of
 from server.coordination.progress import Aggregation, JobObserver, JobProgress, JobResult
 from server.coordination.tasks import Grant, Outcome, Release
 from server.coordination.versions import JobTotals, StoredVersion, VersionStore
@@ -104,6 +105,7 @@ class JobRunner:
         self._save_every_s = save_every_s
         self._saved_s = 0.0
         self._strategy: Strategy = make_strategy(opened.job.strategy)
+        self._limits = limits_of(opened.job.stop)
         self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
         # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
         self._offered: dict[str, int] = {}
@@ -243,14 +245,9 @@ class JobRunner:
         stop, version = self._job.stop, self._version.number
         if stop.target is not None and self._metric is not None and self._metric >= stop.target:
             return f"target {stop.target} reached"
-        if stop.max_aggregations is not None and version >= stop.max_aggregations:
-            return f"max_aggregations {stop.max_aggregations} reached"
         updates = self._ledger.outcomes[Outcome.SUCCEEDED]
-        if stop.max_updates is not None and updates >= stop.max_updates:
-            return f"max_updates {stop.max_updates} reached"
-        if stop.max_hours is not None and self._elapsed_s() >= stop.max_hours * 3600:
-            return f"max_hours {stop.max_hours} reached"
-        return None
+        limit = limit_reached(version, updates, self._elapsed_s(), *self._limits)
+        return None if limit == NOT_REACHED else limit_in_words(stop, limit)
 
     def _close(self, reason: str, code: str) -> None:
         """End the job at the fleet, and with it every task; what ended is stored."""

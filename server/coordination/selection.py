@@ -26,6 +26,11 @@ def lease_probability(selection: Selection, *, open_slots: int, eligible_devices
         return 0.0
     if selection.name == "arrival":
         return 1.0
+    return even_chance(open_slots, eligible_devices)
+
+
+def even_chance(open_slots: int, eligible_devices: int) -> float:
+    """Chance of each eligible device if all are to have the same; see `lease_probability`."""
     return min(1.0, open_slots / max(1, eligible_devices))
 
 

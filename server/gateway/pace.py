@@ -3,6 +3,27 @@
 from dataclasses import dataclass
 
 
+def mean_interval_s(
+    recent_devices: int,
+    open_slots: int,
+    check_ins_per_s: float,
+    soonest_s: float,
+    idle_soonest_s: float,
+    longest_s: float,
+    idle_factor: float,
+) -> float:
+    """Mean interval between two check-ins of one device; arguments as in `PaceSteering`."""
+    even_s = recent_devices / check_ins_per_s
+    if open_slots > 0:
+        return min(max(even_s, soonest_s), longest_s)
+    return min(max(even_s * idle_factor, idle_soonest_s), longest_s)
+
+
+def spread_s(interval_s: float, jitter: float, draw: float) -> float:
+    """An interval, spread evenly over ``1 - jitter`` to ``1 + jitter`` times itself."""
+    return interval_s * (1.0 + jitter * (2.0 * draw - 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class PaceSteering:
     """Spreads check-ins so that all devices together come at about the rate aimed at.
@@ -36,10 +57,15 @@ class PaceSteering:
         >>> PaceSteering(check_ins_per_s=200).interval_s(recent_devices=10**6, open_slots=50)
         5000.0
         """
-        spread_s = recent_devices / self.check_ins_per_s
-        if open_slots > 0:
-            return min(max(spread_s, self.soonest_s), self.longest_s)
-        return min(max(spread_s * self.idle_factor, self.idle_soonest_s), self.longest_s)
+        return mean_interval_s(
+            recent_devices,
+            open_slots,
+            self.check_ins_per_s,
+            self.soonest_s,
+            self.idle_soonest_s,
+            self.longest_s,
+            self.idle_factor,
+        )
 
     def come_back_after_s(self, *, recent_devices: int, open_slots: int, draw: float) -> float:
         """What one device is told: the interval, jittered so that devices do not come together.
@@ -54,4 +80,4 @@ class PaceSteering:
 
     def jittered(self, interval_s: float, draw: float) -> float:
         """Spread an interval evenly over ``1 - jitter`` to ``1 + jitter`` times itself."""
-        return interval_s * (1.0 + self.jitter * (2.0 * draw - 1.0))
+        return spread_s(interval_s, self.jitter, draw)

@@ -21,6 +21,20 @@ def round_tasks(cohort_size: int, over_commitment: float) -> int:
     return ceil(cohort_size * over_commitment - 1e-9)
 
 
+def missing_round_tasks(granted: int, lost: int, tasks: int) -> int:
+    """The whole round's tasks when it begins, then others for those lost with a gateway.
+
+    Args:
+        granted: In this round so far.
+        lost: Tasks whose gateway died.
+        tasks: Of a round, see `round_tasks`.
+
+    >>> missing_round_tasks(granted=0, lost=0, tasks=11)
+    11
+    """
+    return max(0, lost - (granted - tasks)) if granted else tasks
+
+
 def round_step(
     held: int,
     unfinished: int,
@@ -63,15 +77,13 @@ class FedAvg:
     needs_training_results: bool = False
 
     def tasks_to_start(self, state: RoundState) -> int:
-        """The whole round's tasks when it begins, then others for those lost with a gateway.
+        """See `missing_round_tasks`.
 
         Lost ones may be heard of again, from devices that keep their updates; but a device that
         never got the answer to its check-in does not even know that it has a task.
         """
         tasks = round_tasks(self.cohort_size, self.over_commitment)
-        if not state.granted:
-            return tasks
-        return max(0, state.lost - (state.granted - tasks))
+        return missing_round_tasks(state.granted, state.lost, tasks)
 
     def next_step(self, state: RoundState) -> Step:
         """See `round_step`."""

@@ -20,6 +20,15 @@ def buffer_step(held: int, buffer_size: int) -> int:
     return Step.AGGREGATE if held >= buffer_size else Step.WAIT
 
 
+def oldest_live(version: int, max_staleness: int) -> int:
+    """Oldest base version that is at most ``max_staleness`` behind the newest.
+
+    >>> oldest_live(version=12, max_staleness=10)
+    2
+    """
+    return max(0, version - max_staleness)
+
+
 def staleness_weight(staleness: int, exponent: float = 0.5) -> float:
     """Return ``(1 + staleness) ** -exponent``; 1.0 for a fresh update (FedBuff, section 4).
 
@@ -56,7 +65,7 @@ class FedBuff:
 
     def oldest_live_version(self, version: int) -> int:
         """Versions at most ``max_staleness`` behind the newest."""
-        return max(0, version - self.max_staleness)
+        return oldest_live(version, self.max_staleness)
 
     def base_weight(self, staleness: int) -> float:
         """See `staleness_weight`."""

@@ -1,7 +1,7 @@
 """What trains the updates of the virtual clock: in this process, in several, or not at all."""
 
 from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
-from simulation.executors.make import make_executor
+from simulation.executors.make import make_executor, training_path
 from simulation.executors.no_training import NoTraining
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "TrainingTask",
     "UpdateStatistics",
     "make_executor",
+    "training_path",
 ]

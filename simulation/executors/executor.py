@@ -43,6 +43,8 @@ class UpdateStatistics:
         loss_before: Mean loss over these records at the base version; NaN if nothing was trained.
         loss_after: The same after the local training.
         is_finite: Whether training stayed in numbers; only finite updates are ever summed.
+        diverged_step: First step, from 1, that met logits which are no numbers; 0 for none, or
+            where clients are trained layer by layer.
     """
 
     task_id: str
@@ -51,6 +53,7 @@ class UpdateStatistics:
     loss_before: float
     loss_after: float
     is_finite: bool
+    diverged_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

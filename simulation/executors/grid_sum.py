@@ -21,7 +21,8 @@ from simulation.executors.training import LocalUpdate
 GRID = 2.0**-30
 """Terms are multiples of this; sums below 2**23 are exact in float64, larger ones are rounded."""
 
-_TO_GRID = 1.5 * 2.0**22  # a float64 of this size has GRID as its last place
+TO_GRID = 1.5 * 2.0**22
+"""A float64 of this size has `GRID` as its last place."""
 
 
 @dataclass
@@ -45,9 +46,19 @@ class GridSum:
 
     def add(self, task_id: str, update: LocalUpdate, weight: float) -> None:
         """Add one update."""
+        self.add_terms(update, weight)
+        self.count(task_id, weight)
+
+    def count(self, task_id: str, weight: float) -> None:
+        """Note that ``total`` has a task's update in it."""
+        self.weight += weight
+        self.task_ids.append(task_id)
+
+    def add_terms(self, update: LocalUpdate, weight: float) -> None:
+        """Add one update to ``total``, and leave it to `count` to say whose it is."""
         terms = update.delta * np.float64(weight)
-        terms += _TO_GRID
-        terms -= _TO_GRID
+        terms += TO_GRID
+        terms -= TO_GRID
         if update.rows is None:
             self.total += terms
         else:
@@ -57,8 +68,6 @@ class GridSum:
             rows = torch.from_numpy(terms[:trained].reshape(-1, update.row_width))
             torch.from_numpy(table).index_add_(0, torch.from_numpy(update.rows), rows)
             self.total[self.total.size - rest :] += terms[trained:]
-        self.weight += weight
-        self.task_ids.append(task_id)
 
     def merge(self, other: "GridSum") -> None:
         """Add what another sum holds."""

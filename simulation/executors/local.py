@@ -13,9 +13,11 @@ from device_runtime.compression import UpdateCodec
 from modeling.spec import ModelSpec
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.client_residuals import ClientResiduals
+from simulation.executors.compiled.training import BaseVersion, CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSum, GridSums
+from simulation.executors.paths import TrainingPath, choose_path
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
@@ -27,11 +29,27 @@ class LocalExecutor:
     task is trained on one thread, from aligned copies of its records.
     """
 
-    def __init__(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        plan: LocalPlan,
+        records: ClientRecords,
+        path: TrainingPath | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            path: How to train; None means `choose_path`'s choice.
+        """
         self._model = model
         self._plan = plan
         self._records = records
         self._weights: dict[int, Tensor] = {}
+        self.path = path or choose_path(model, plan, records)
+        self._compiled: CompiledTraining | None = None
+        if self.path.name == "compiled":
+            self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
+        self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
         self._residuals = ClientResiduals()
 
@@ -43,10 +61,12 @@ class LocalExecutor:
                 f"{self._model.parameter_count} parameters"
             )
         self._weights[version] = torch.tensor(weights)
+        self._bases.pop(version, None)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
+        self._bases = {v: base for v, base in self._bases.items() if v >= before}
         self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
         if not self._weights:
             self._residuals.clear()
@@ -66,19 +86,28 @@ class LocalExecutor:
     def sum_on_grid(self, tasks: Sequence[TrainingTask]) -> GridSums:
         """`reduce`, as it can still be added to what others sum."""
         sums: dict[int, GridSum] = {}
-        statistics = []
+        found: dict[str, UpdateStatistics] = {}
+        together: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
         with one_thread():
             for task in tasks:
-                trained = self._kept.pop(task.task_id, None) or self._trained(task)
-                statistics.append(trained.statistics)
-                if trained.statistics.is_finite:
-                    bucket = sums.get(task.base_version)
-                    if bucket is None:
-                        bucket = sums[task.base_version] = GridSum.empty(
-                            self._model.parameter_count
-                        )
-                    bucket.add(task.task_id, trained.update, task.weight)
-        return GridSums(sums, tuple(statistics))
+                trained = self._kept.pop(task.task_id, None)
+                base = self._summed_with(task) if trained is None else trained.again_from
+                if base is not None:
+                    together.setdefault(id(base), (base, []))[1].append(task)
+                    continue
+                trained = trained or self._trained(task)
+                found[task.task_id] = trained.statistics
+                if trained.update is not None and trained.statistics.is_finite:
+                    self._sum_of(task.base_version, sums).add_terms(trained.update, task.weight)
+            for base, group in together.values():
+                total = self._sum_of(group[0].base_version, sums).total
+                for statistics in self._kernel().sum(base, group, total):
+                    found[statistics.task_id] = statistics
+        for task in tasks:
+            if found[task.task_id].is_finite:
+                sums[task.base_version].count(task.task_id, task.weight)
+        counted = {version: each for version, each in sums.items() if each.task_ids}
+        return GridSums(counted, tuple(found[task.task_id] for task in tasks))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -106,22 +135,22 @@ class LocalExecutor:
     def close(self) -> None:
         """Let go of everything."""
         self._weights.clear()
+        self._bases.clear()
         self._kept.clear()
         self._residuals.clear()
 
+    def _sum_of(self, version: int, sums: dict[int, GridSum]) -> GridSum:
+        if version not in sums:
+            sums[version] = GridSum.empty(self._model.parameter_count)
+        return sums[version]
+
     def _trained(self, task: TrainingTask) -> "_Trained":
-        x, y = self._records.of(task.data_client, newest=self._plan.max_records)
-        if len(x) == 0:
-            raise ValueError(f"data client {task.data_client} has no records to train on")
-        update = train_locally(
-            self._model,
-            self._plan,
-            self._weights[task.base_version],
-            x,
-            y,
-            learning_rate=task.learning_rate,
-            shuffle_seed=task.shuffle_seed,
-        )
+        if self._compiled is not None and self.path.in_samples[task.data_client]:
+            # Its update is rounded as part of its group's, so the group is trained again.
+            base = self._base(task.base_version)
+            (statistics,) = self._compiled.sum(base, [task], None)
+            return _Trained(task.base_version, statistics, None, base)
+        update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
         statistics = UpdateStatistics(
@@ -132,8 +161,42 @@ class LocalExecutor:
             update.loss_after,
             # Beyond this the gate refuses an update, lest the sum overflow.
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
+            update.diverged_step,
         )
         return _Trained(task.base_version, statistics, update)
+
+    def learned(self, task: TrainingTask) -> LocalUpdate:
+        """What one task changes, before its update is compressed."""
+        if self._compiled is not None:
+            return self._compiled.learned(self._base(task.base_version), task)
+        x, y = self._records.of(task.data_client, newest=self._plan.max_records)
+        if len(x) == 0:
+            raise ValueError(f"data client {task.data_client} has no records to train on")
+        return train_locally(
+            self._model,
+            self._plan,
+            self._weights[task.base_version],
+            x,
+            y,
+            learning_rate=task.learning_rate,
+            shuffle_seed=task.shuffle_seed,
+        )
+
+    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
+        """The version that a task is trained from together with others; None: by itself."""
+        if self._compiled is None or self._plan.codec is not None:
+            return None
+        return self._base(task.base_version)
+
+    def _kernel(self) -> CompiledTraining:
+        if self._compiled is None:
+            raise ValueError(f"{self._model.name} is not trained by the compiled kernel")
+        return self._compiled
+
+    def _base(self, version: int) -> BaseVersion:
+        if version not in self._bases:
+            self._bases[version] = self._kernel().base(self._weights[version].numpy())
+        return self._bases[version]
 
     def _compressed(
         self, task: TrainingTask, update: LocalUpdate, codec: UpdateCodec
@@ -150,6 +213,14 @@ class LocalExecutor:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
+    """A task whose update is wanted.
+
+    Attributes:
+        update: None for one that is trained again with those that it is summed with.
+        again_from: The version that is done from.
+    """
+
     base_version: int
     statistics: UpdateStatistics
-    update: LocalUpdate
+    update: LocalUpdate | None
+    again_from: BaseVersion | None = None

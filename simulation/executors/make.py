@@ -39,3 +39,15 @@ def make_executor(
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records)
+
+
+def training_path(executor: Executor) -> str | None:
+    """How an executor trains, and why, as a run says it; None if it trains nothing."""
+    if isinstance(executor, NoTraining):
+        return None
+    from simulation.executors.local import LocalExecutor
+    from simulation.executors.processes import ProcessExecutors
+
+    return (
+        executor.path.sentence if isinstance(executor, LocalExecutor | ProcessExecutors) else None
+    )

@@ -34,6 +34,7 @@ from simulation.executors.messages import (
     SetWeights,
     Train,
 )
+from simulation.executors.paths import choose_path
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 
@@ -71,6 +72,8 @@ class ProcessExecutors:
             ExecutorLost: If one does not start.
         """
         self._feeds_back = plan.codec is not None and plan.codec.error_feedback
+        self.path = choose_path(model, plan, records)
+        self._executor_of = self.path.executor_of(count).tolist()
         self._versions: set[int] = set()
         self._processes: list[_ExecutorProcess] = []
         with self._or_none():
@@ -141,11 +144,13 @@ class ProcessExecutors:
             if task.base_version not in self._versions:
                 raise KeyError(task.base_version)
         count = len(self._processes)
-        shares = [tuple(t for t in tasks if t.data_client % count == i) for i in range(count)]
+        shares: list[list[TrainingTask]] = [[] for _ in range(count)]
+        for task in tasks:
+            shares[self._executor_of[task.data_client % len(self._executor_of)]].append(task)
         with self._or_none():
             asked = [(p, share) for p, share in zip(self._processes, shares, strict=True) if share]
             for process, share in asked:
-                process.send(message(share))
+                process.send(message(tuple(share)))
             return [process.receive() for process, _ in asked]
 
     def _tell_all(self, message: Message) -> None:

@@ -53,6 +53,7 @@ class LocalUpdate:
         norm: L2 norm of the delta; NaN or infinite when some value is.
         loss_before: Mean loss over the task's records at the base parameters.
         loss_after: The same at the local parameters.
+        diverged_step: See `UpdateStatistics`.
     """
 
     delta: NDArray[np.float32]
@@ -62,6 +63,7 @@ class LocalUpdate:
     norm: float
     loss_before: float
     loss_after: float
+    diverged_step: int = 0
 
     @property
     def is_finite(self) -> bool:

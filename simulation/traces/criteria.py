@@ -16,6 +16,17 @@ from device_runtime.participation import parse_hours
 DAY_S = 86_400.0
 
 
+def last_opening_s(t: float, start_s: float) -> float:
+    """When the daily window last opened, in whole seconds: a remainder of ``t`` is rounded."""
+    return math.floor((t - start_s) / DAY_S) * DAY_S + start_s
+
+
+def next_allowed_s(t: float, start_s: float, length_s: float) -> float:
+    """First moment from ``t`` on inside the daily window; see `DailyHours`."""
+    opened_s = last_opening_s(t, start_s)
+    return t if t - opened_s < length_s else opened_s + DAY_S
+
+
 @dataclass(frozen=True, slots=True)
 class DailyHours:
     """A window of every day.
@@ -47,21 +58,16 @@ class DailyHours:
 
     def next_allowed(self, t: float) -> float:
         """First moment from ``t`` on inside the window."""
-        opened_s = self._last_opening(t)
-        return t if t - opened_s < self.length_s else opened_s + DAY_S
+        return next_allowed_s(t, self.start_s, self.length_s)
 
     def allowed_end(self, t: float) -> float:
         """Until when the window open at ``t`` lasts; infinite if every hour is allowed."""
         if self.is_always:
             return math.inf
-        return self._last_opening(t) + self.length_s
+        return last_opening_s(t, self.start_s) + self.length_s
 
     def next_allowed_many(self, t: ArrayLike) -> NDArray[np.float64]:
         """`next_allowed` of many times, shape of ``t``."""
         time_s = np.asarray(t, dtype=np.float64)
         opened_s = np.floor((time_s - self.start_s) / DAY_S) * DAY_S + self.start_s
         return np.where(time_s - opened_s < self.length_s, time_s, opened_s + DAY_S)
-
-    def _last_opening(self, t: float) -> float:
-        """When the window last opened, in whole seconds: a remainder of ``t`` would be rounded."""
-        return math.floor((t - self.start_s) / DAY_S) * DAY_S + self.start_s

@@ -123,13 +123,13 @@ def test_the_same_seed_gives_the_same_run_whatever_the_number_of_executors(home,
     again = simulate(home, "--executors", 1, job=short)
     for name in ("trajectory_sha256", "events_sha256", "metric"):
         assert again[name] == run[name]
-    other = simulate(home, "--seed", 8, "--system-only", job=short)
+    other = simulate(home, "--seed", 8, "--no-training", job=short)
     assert other["events_sha256"] != run["events_sha256"]
     assert other["metric"] is None
 
 
 def test_trials_share_the_population_and_differ_in_all_else(home, run, short):
-    result = simulate(home, "--trials", 3, "--system-only", job=short)
+    result = simulate(home, "--trials", 3, "--no-training", job=short)
     events = {trial["events_sha256"] for trial in result["trials"]}
     assert len(events) == 3
     hours = [trial["virtual_hours"] for trial in result["trials"]]
@@ -157,8 +157,8 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
             time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--system-only")
-    assert "was started without --system-only" in told
+    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--no-training")
+    assert "was started without --no-training" in told
     told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--executors", "2")
     assert "was started with --executors 1, not 2" in told
     resumed = simulate(home, "--resume", run_id, job=short)
@@ -237,6 +237,23 @@ def test_names_that_nothing_has_say_where_they_were_used(home, tmp_path):
     assert "dataset" in sentence(home, JOB, "-e", environment)
     environment = edited(ENVIRONMENT, tmp_path, bandwidth="nowhere@3")
     assert "bandwidth" in sentence(home, JOB, "-e", environment)
+
+
+def test_without_training_the_number_of_records_is_enough(home, run, short, tmp_path):
+    with_dataset = simulate(home, "--no-training", job=short)
+    assert with_dataset["events_sha256"] == run["events_sha256"]
+    counts = tmp_path / "population.parquet"
+    pq.write_table(table(home, run["run_id"], "population"), counts)
+    population = yaml.safe_load(ENVIRONMENT.read_text()).get("population", {})
+    changed = {"dataset": None, "population": population | {"records": str(counts)}}
+    environment = edited(ENVIRONMENT, tmp_path, **changed)
+    counted = simulate(home, "--no-training", job=short, environment=environment)
+    assert counted["events_sha256"] == with_dataset["events_sha256"]
+    assert "--no-training" in sentence(home, short, "-e", environment)
+    page = tmp_path / "report.html"
+    result = flint("report", counted["run_id"], "--output", page, home=home)
+    assert result.returncode == 0, result.stderr
+    assert "Nothing was trained (--no-training), so there is no curve." in page.read_text()
 
 
 def test_a_fleet_that_never_brings_an_update_ends_the_run_with_the_reason(home, tmp_path):

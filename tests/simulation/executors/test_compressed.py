@@ -4,14 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from device_runtime.compression import UpdateCodec, compress
 from device_runtime.encoded_tensors import all_decoded
 from device_runtime.update_codec import unflatten
 from simulation.executors.grid_sum import GRID
 from simulation.executors.local import LocalExecutor
-from simulation.executors.training import one_thread, train_locally
 from tests.simulation.executors.conftest import PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract
 
@@ -38,15 +36,9 @@ def test_an_update_is_what_a_server_would_decode_of_the_devices(
     spec, records, weights, codec, client
 ):
     (task,) = make_tasks(1, data_client=client, base_version=1, weight=1.0)
-    with one_thread():
-        learned = train_locally(
-            spec,
-            PLAN,
-            torch.tensor(weights(1)),
-            *records.of(client, newest=PLAN.max_records),
-            learning_rate=task.learning_rate,
-            shuffle_seed=task.shuffle_seed,
-        ).dense(spec.parameter_count)
+    plain = LocalExecutor(spec, PLAN, records)
+    plain.set_weights(1, weights(1))
+    learned = plain.learned(task).dense(spec.parameter_count)
     tensors = compress(unflatten(spec.parameters, learned), codec, seed=task.shuffle_seed)
 
     lossy = LocalExecutor(spec, replace(PLAN, codec=codec), records)

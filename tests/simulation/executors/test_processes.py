@@ -12,11 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
+from device_runtime.update_codec import flatten
 from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
 from simulation.executors.local import LocalExecutor
 from simulation.executors.processes import ExecutorLost, ProcessExecutors
 from simulation.executors.records import ClientRecords
+from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract, assert_same
 
@@ -61,6 +63,23 @@ def test_any_number_of_processes_gives_the_same_statistics_and_sums(executor, lo
         assert (ours.base_version, ours.weight) == (theirs.base_version, theirs.weight)
         assert ours.task_ids == theirs.task_ids
         np.testing.assert_array_equal(ours.total, theirs.total)
+
+
+def test_clients_in_sample_space_are_summed_alike_by_any_number_of_processes():
+    records = records_of(WIDE)
+    tasks = make_tasks(14, base_version=1)
+    here, there = LocalExecutor(WIDE, PLAN, records), ProcessExecutors(3, WIDE, PLAN, records)
+    try:
+        assert here.path.in_samples.any()
+        for executor in (here, there):
+            executor.set_weights(1, flatten(WIDE.initial_parameters(1)))
+        lazy = there.reduce(tasks)
+        there.train(tasks[5:])
+        for found in (lazy, there.reduce(tasks)):
+            assert found.statistics == here.reduce(tasks).statistics
+            np.testing.assert_array_equal(found.sums[0].total, here.reduce(tasks).sums[0].total)
+    finally:
+        there.close()
 
 
 @pytest.fixture

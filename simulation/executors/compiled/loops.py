@@ -1,0 +1,146 @@
+"""Loops over numbers in a row, at their addresses; compiled to vector instructions."""
+
+import math
+
+import numpy as np
+
+from simulation.executors.compiled.compiling import (
+    compiled,
+    compiled_exactly,
+    compiled_reordered,
+)
+from simulation.executors.compiled.memory import (
+    get,
+    get_double,
+    get_index,
+    move,
+    put,
+    put_double,
+)
+from simulation.executors.grid_sum import TO_GRID
+
+_ZERO = np.float32(0.0)
+_GRID = np.float64(TO_GRID)
+
+
+@compiled
+def fill(values: int, number: float, count: int) -> None:
+    """``values = number``."""
+    for i in range(count):
+        put(values, i, np.float32(number))
+
+
+@compiled
+def add(to: int, source: int, factor: float, count: int) -> None:
+    """``to += factor * source``."""
+    by = np.float32(factor)
+    for i in range(count):
+        put(to, i, get(to, i) + by * get(source, i))
+
+
+@compiled
+def add_number(values: int, number: float, count: int) -> None:
+    """``values += number``."""
+    for i in range(count):
+        put(values, i, get(values, i) + np.float32(number))
+
+
+@compiled
+def multiply(values: int, factor: float, count: int) -> None:
+    """``values *= factor``."""
+    by = np.float32(factor)
+    for i in range(count):
+        put(values, i, by * get(values, i))
+
+
+@compiled
+def cut_off_negative(values: int, count: int) -> None:
+    """ReLU; NaN stays."""
+    for i in range(count):
+        value = get(values, i)
+        put(values, i, _ZERO if value < _ZERO else value)
+
+
+@compiled
+def mask(gradient: int, values: int, count: int) -> None:
+    """Nothing goes back through what ReLU cut off."""
+    for i in range(count):
+        put(gradient, i, get(gradient, i) if get(values, i) > _ZERO else _ZERO)
+
+
+@compiled
+def pull_back(weights: int, base: int, pull: float, count: int) -> None:
+    """FedProx (Li et al., MLSys 2020): ``weights -= pull * (weights - base)``."""
+    strength = np.float32(pull)
+    for i in range(count):
+        weight = get(weights, i)
+        put(weights, i, weight - strength * (weight - get(base, i)))
+
+
+@compiled
+def add_rows(to: int, rows: int, columns: int, count: int) -> None:
+    """``to += rows.sum(0)``, of ``count`` rows."""
+    for i in range(count):
+        add(to, rows + 4 * i * columns, 1.0, columns)
+
+
+@compiled_reordered
+def subtract(local: int, base: int, count: int) -> float:
+    """``local -= base``; returns the sum of squares of what is left."""
+    total = 0.0
+    for i in range(count):
+        change = get(local, i) - get(base, i)
+        put(local, i, change)
+        total += np.float64(change) * np.float64(change)
+    return total
+
+
+@compiled_reordered
+def dot(left: int, right: int, count: int) -> float:
+    """``(left * right).sum()`` in float64."""
+    total = 0.0
+    for i in range(count):
+        total += np.float64(get(left, i)) * np.float64(get(right, i))
+    return total
+
+
+@compiled_exactly
+def add_on_grid(total: int, update: int, weight: float, count: int) -> None:
+    """``total += weight * update``, as `simulation.executors.grid_sum.GridSum` does."""
+    for i in range(count):
+        term = np.float64(get(update, i)) * weight
+        put_double(total, i, get_double(total, i) + ((term + _GRID) - _GRID))
+
+
+@compiled
+def loss(logits: int, columns: int, labels: int, tasks: int, count: int) -> float:
+    """Sum over ``count`` records and their tasks of ``log(1 + exp(z)) - y z``."""
+    total = 0.0
+    for i in range(count):
+        for task in range(tasks):
+            z = np.float64(get(logits, i * columns + task))
+            y = np.float64(get(labels, i * tasks + task))
+            total += max(z, 0.0) - y * z + math.log1p(math.exp(-abs(z)))
+    return total
+
+
+@compiled
+def logit_gradient(
+    gradient: int, logits: int, columns: int, labels: int, tasks: int, count: int, rate: float
+) -> bool:
+    """Write ``rate * (y - sigmoid(z))``; returns whether every logit is a finite number."""
+    is_finite = True
+    for i in range(count):
+        for task in range(tasks):
+            z = np.float64(get(logits, i * columns + task))
+            is_finite = is_finite and math.isfinite(z)
+            error = np.float64(get(labels, i * tasks + task)) - 1.0 / (1.0 + math.exp(-z))
+            put(gradient, i * columns + task, np.float32(rate * error))
+    return is_finite
+
+
+@compiled
+def gather(to: int, source: int, row_bytes: int, order: int, count: int) -> None:
+    """``to[i] = source[order[i]]`` for ``count`` rows."""
+    for i in range(count):
+        move(to + i * row_bytes, source + row_bytes * get_index(order, i), row_bytes)

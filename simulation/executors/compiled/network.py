@@ -1,0 +1,111 @@
+"""Forward and backward of one batch through the dense layers, over the padded buffers."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.executors.compiled.compiling import compiled
+from simulation.executors.compiled.loops import add_rows, cut_off_negative, mask, pull_back
+from simulation.executors.compiled.memory import move
+from simulation.executors.compiled.products import add_outer, affine, multiply_transposed
+
+
+class Network(NamedTuple):
+    """A model's layout, and addresses of the buffers of the client that is being trained.
+
+    Attributes:
+        first: See `Layout.first`.
+        top: Number of dense layers, and so of the level of the logits.
+        layers: `Layer`, one a row.
+        levels: `Level`, one a row.
+        size: Floats of ``base`` and of ``local``.
+        base: Padded dense parameters of the base version.
+        local: Padded dense parameters of the client.
+        values: Of all levels.
+        gradients: Of all levels: of the loss times ``-learning_rate / batch``, so that a step is
+            an addition.
+        tasks: Labels a record.
+        labels: Of the batch.
+        order: Of the client's records in the epoch, int64.
+        drawn: Work space of `shuffles.shuffled`.
+        slots: See `Layout.slots`.
+        bag_bias: Offset of a bag's bias.
+        width: Columns of the first layer's table.
+        table_rows: Rows of it.
+        base_table: That table at the base version.
+        table: The client's rows of it.
+        row_of_id: Row of ``table`` that an id has, or -1, int32.
+        used: Id of each row of ``table``, int32.
+        rows: Row of ``table`` of each record's slots, or -1, int32.
+    """
+
+    first: int
+    top: int
+    layers: NDArray[np.int64]
+    levels: NDArray[np.int64]
+    size: int
+    base: int
+    local: int
+    values: int
+    gradients: int
+    tasks: int
+    labels: int
+    order: int
+    drawn: int
+    slots: int
+    bag_bias: int
+    width: int
+    table_rows: int
+    base_table: int
+    table: int
+    row_of_id: int
+    used: int
+    rows: int
+
+
+@compiled
+def forward(net: Network, weights: int, count: int) -> None:
+    """Values of all levels from those of the first."""
+    for at in range(net.top):
+        layer, below, above = net.layers[at], net.levels[at], net.levels[at + 1]
+        outputs, columns = net.values + 4 * above[0], above[1]
+        affine(
+            outputs, columns, net.values + 4 * below[0], below[1],
+            weights + 4 * layer[0], layer[4], weights + 4 * layer[1], count,
+        )  # fmt: skip
+        if layer[6]:
+            cut_off_negative(outputs, count * columns)
+
+
+@compiled
+def backward(net: Network, source: int, target: int, count: int, pull: float) -> None:
+    """A step: ``target`` is ``source`` and what the gradients add.
+
+    At the end the gradients of the first level are known, where a table is below it.
+
+    Args:
+        source: Parameters that the values were computed with.
+        target: Other parameters, or the same.
+        pull: Of FedProx, times the learning rate; subtracts ``pull * (source - base)`` as well.
+    """
+    for at in range(net.top - 1, -1, -1):
+        layer, below, above = net.layers[at], net.levels[at], net.levels[at + 1]
+        kernel, bias, columns, inputs = 4 * layer[0], 4 * layer[1], layer[3], layer[4]
+        gradient, values = net.gradients + 4 * above[0], net.values + 4 * below[0]
+        if at > 0 or net.first > 0:
+            through = net.gradients + 4 * below[0]
+            multiply_transposed(
+                through, below[1], gradient, columns, source + kernel, inputs, count
+            )
+            if below[2]:
+                mask(through, values, count * below[1])
+        if pull != 0.0:
+            pull_back(source + kernel, net.base + kernel, pull, layer[2] * columns + columns)
+        add_outer(
+            target + kernel, source + kernel, columns, columns, values, below[1], inputs,
+            gradient, count,
+        )  # fmt: skip
+        if target != source:
+            move(target + bias, source + bias, 4 * columns)
+        add_rows(target + bias, gradient, columns, count)

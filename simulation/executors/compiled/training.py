@@ -1,0 +1,269 @@
+"""The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.spec import ModelSpec
+from server.update_gate.content import SUMMABLE_NORM
+from simulation.executors.compiled.clients import (
+    Clients,
+    Outcomes,
+    Plan,
+    sum_clients,
+)
+from simulation.executors.compiled.layout import Layout
+from simulation.executors.compiled.network import Network
+from simulation.executors.compiled.sample_buffers import SampleBuffers
+from simulation.executors.compiled.sample_space import sum_samples
+from simulation.executors.executor import TrainingTask, UpdateStatistics
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan, LocalUpdate
+
+LANES = 8
+"""Clients trained in sample space are summed by the lane they are in, whatever executor has it."""
+
+GROUP_ROWS = 128
+"""Steps times records that are summed by one product; more do not make it faster."""
+
+
+class BaseVersion:
+    """A version's parameters as the kernel reads them.
+
+    Attributes:
+        packed: Padded dense parameters.
+        table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
+    """
+
+    def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
+        self.packed = layout.pack(weights)
+        table = weights[: layout.table_rows * layout.table_width]
+        self.table = table.reshape(layout.table_rows, layout.table_width)
+
+
+class CompiledTraining:
+    """Trains tasks of one model and plan on one thread, in buffers of its own.
+
+    Args:
+        model: One that `why_not_compiled` has nothing against.
+        records: In rows without gaps, float32 or int32 as the model takes them.
+        in_samples: Which data clients are trained in sample space, shape ``(clients,)``.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        plan: LocalPlan,
+        records: ClientRecords,
+        in_samples: NDArray[np.bool_],
+    ) -> None:
+        self._records = records
+        self._in_samples = in_samples
+        self._samples: SampleBuffers | None = None
+        _require_rows(records)
+        counts = np.minimum(records.records, plan.max_records)
+        self._most_in_samples = int(counts[in_samples].max(initial=0))
+        self._max_records = plan.max_records
+        self._parameters = model.parameter_count
+        self._plan = Plan(plan.local_epochs, plan.batch_size, plan.proximal_mu)
+        most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
+        self._layout = layout = Layout.of(model, min(plan.batch_size, most))
+        rows = min(layout.table_rows, most * layout.slots)
+        buffers: dict[str, NDArray[Any]] = {
+            "local": np.zeros(layout.padded, np.float32),
+            "values": np.zeros(layout.values, np.float32),
+            "gradients": np.zeros(layout.values, np.float32),
+            "labels": np.empty(layout.capacity * model.label_shape[0], np.float32),
+            "order": np.empty(most, np.int64),
+            "drawn": np.empty(4, np.uint64),
+            "table": np.empty(rows * layout.table_width, np.float32),
+            "row_of_id": np.full(layout.table_rows, -1, np.int32),
+            "used": np.empty(rows, np.int32),
+            "rows": np.empty(most * layout.slots, np.int32),
+        }
+        self._buffers = buffers
+        addresses: dict[str, Any] = {name: each.ctypes.data for name, each in buffers.items()}
+        self._network = Network(
+            first=layout.first,
+            top=len(layout.layers),
+            layers=np.array(layout.layers, np.int64),
+            levels=np.array(layout.levels, np.int64),
+            size=layout.padded,
+            base=0,
+            base_table=0,
+            tasks=model.label_shape[0],
+            slots=layout.slots,
+            bag_bias=layout.bag_bias,
+            width=layout.table_width,
+            table_rows=layout.table_rows,
+            **addresses,
+        )
+
+    def base(self, weights: NDArray[np.float32]) -> BaseVersion:
+        """A version to train from; the weights must not change afterwards."""
+        return BaseVersion(self._layout, weights)
+
+    def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
+        """Train one task and copy its update."""
+        clients, found = self._columns([task]), _outcomes(1)
+        if self._in_samples[task.data_client]:
+            self._sum_samples(base, clients, None, found)
+        else:
+            self._sum_clients(base, clients, None, found)
+        self._check_ids([task], found)
+        used, width = int(found.used[0]), self._layout.table_width
+        table = self._buffers["table"][: used * width]
+        rows = None
+        if self._layout.table_rows:
+            ids = self._buffers["used"][:used].astype(np.int64)
+            ascending = np.argsort(ids)
+            rows, table = ids[ascending], table.reshape(used, width)[ascending].ravel()
+        return LocalUpdate(
+            delta=np.concatenate([table, self._layout.unpack(self._buffers["local"])]),
+            rows=rows,
+            row_width=width,
+            num_examples=int(clients.records[0]),
+            norm=float(np.sqrt(found.squared_norm[0])),
+            loss_before=float(found.loss_before[0]),
+            loss_after=float(found.loss_after[0]),
+            diverged_step=int(found.diverged[0]),
+        )
+
+    def sum(
+        self, base: BaseVersion, tasks: Sequence[TrainingTask], total: NDArray[np.float64] | None
+    ) -> list[UpdateStatistics]:
+        """Train tasks of one base version and add their finite updates up.
+
+        Those trained in sample space are summed in an order of their own, lane by lane: the sum of
+        a lane is rounded as it would be in any other process.
+
+        Args:
+            total: In wire order, shape ``(parameters,)``; changed in place. None for none.
+        """
+        statistics: list[UpdateStatistics] = []
+        groups: dict[int, list[TrainingTask]] = {}
+        for task in tasks:
+            lane = task.data_client % LANES if self._in_samples[task.data_client] else -1
+            groups.setdefault(lane, []).append(task)
+        for lane, group in groups.items():
+            if lane >= 0:
+                group.sort(key=lambda task: (task.data_client, task.task_id))
+            clients, found = self._columns(group), _outcomes(len(group))
+            train = self._sum_clients if lane < 0 else self._sum_samples
+            train(base, clients, total, found)
+            self._check_ids(group, found)
+            statistics += _statistics(group, clients, found)
+        return statistics
+
+    def _sum_clients(
+        self,
+        base: BaseVersion,
+        clients: Clients,
+        total: NDArray[np.float64] | None,
+        found: Outcomes,
+    ) -> None:
+        address = 0 if total is None else total.ctypes.data
+        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, address, found)
+
+    def _sum_samples(
+        self,
+        base: BaseVersion,
+        clients: Clients,
+        total: NDArray[np.float64] | None,
+        found: Outcomes,
+    ) -> None:
+        if self._samples is None:
+            most = self._most_in_samples
+            rows = most * self._plan.epochs
+            self._samples = SampleBuffers(self._layout, rows, most, GROUP_ROWS)
+        address = 0 if total is None else total.ctypes.data
+        sum_samples(
+            self._on(base)._replace(labels=self._samples.step_labels), self._samples.addresses,
+            self._plan, clients, GROUP_ROWS, SUMMABLE_NORM, address, found,
+        )  # fmt: skip
+
+    def _check_ids(self, tasks: Sequence[TrainingTask], found: Outcomes) -> None:
+        if found.used.min(initial=0) < 0:
+            client = tasks[int(found.used.argmin())].data_client
+            raise ValueError(
+                f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
+            )
+
+    def _on(self, base: BaseVersion) -> Network:
+        return self._network._replace(
+            base=base.packed.ctypes.data, base_table=base.table.ctypes.data
+        )
+
+    def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
+        records = self._records
+        data_client = np.array([task.data_client for task in tasks], np.int64)
+        held = records.records[data_client]
+        count = np.minimum(held, self._max_records)
+        if count.min(initial=1) < 1:
+            empty = data_client[np.argmin(count)]
+            raise ValueError(f"data client {empty} has no records to train on")
+        row = records.first_row[data_client] + held - count
+        return Clients(
+            x=records.x.ctypes.data + row * records.x.strides[0],
+            y=records.y.ctypes.data + row * records.y.strides[0],
+            records=count,
+            rate=np.array([task.learning_rate for task in tasks], np.float64),
+            seed=np.array([task.shuffle_seed for task in tasks], np.uint64),
+            weight=np.array([task.weight for task in tasks], np.float64),
+        )
+
+
+def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:
+    """Why the kernel cannot read records where they lie, or None if it can."""
+    dtype = np.dtype(np.float32 if model.ids is None else np.int32)
+    for name, array, kind, shape in (
+        ("x", records.x, dtype, model.input.shape),
+        ("y", records.y, np.dtype(np.float32), model.label_shape),
+    ):
+        if array.dtype != kind or array.shape[1:] != shape:
+            return f"{name} is {array.dtype}{array.shape[1:]} a record"
+        if not array.flags.c_contiguous:
+            return f"{name} does not lie in rows without gaps"
+    return None
+
+
+def _require_rows(records: ClientRecords) -> None:
+    """Refuse rows that are not there: the kernel reads where it is told to."""
+    ends = records.first_row + records.records
+    if (ends > min(len(records.x), len(records.y))).any():
+        client = int(np.argmax(ends))
+        raise ValueError(
+            f"data client {client} has rows up to {ends[client]}, of {len(records.x)} records and "
+            f"{len(records.y)} labels"
+        )
+
+
+def _outcomes(tasks: int) -> Outcomes:
+    return Outcomes(
+        loss_before=np.empty(tasks, np.float64),
+        loss_after=np.empty(tasks, np.float64),
+        squared_norm=np.empty(tasks, np.float64),
+        diverged=np.zeros(tasks, np.int64),
+        used=np.zeros(tasks, np.int64),
+    )
+
+
+def _statistics(
+    tasks: Sequence[TrainingTask], clients: Clients, found: Outcomes
+) -> list[UpdateStatistics]:
+    norms = np.sqrt(found.squared_norm)
+    is_finite = np.isfinite(found.loss_before) & np.isfinite(found.loss_after)
+    is_finite &= clients.weight * norms <= SUMMABLE_NORM
+    columns: list[list[Any]] = [
+        column.tolist()
+        for column in (
+            *(clients.records, norms, found.loss_before, found.loss_after, is_finite),
+            found.diverged,
+        )
+    ]
+    return [
+        UpdateStatistics(task.task_id, *values)
+        for task, *values in zip(tasks, *columns, strict=True)
+    ]

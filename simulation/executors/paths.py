@@ -1,0 +1,107 @@
+"""Which way a job's simulated clients are trained, and why: chosen by what is known beforehand.
+
+The choice depends on model, job and records alone, so every executor makes the same one, and a run
+that is resumed makes it again.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.spec import Dense, ModelSpec
+from simulation.executors.compiled.layout import why_not_compiled
+from simulation.executors.compiled.training import (
+    GROUP_ROWS,
+    LANES,
+    why_records_do_not_fit,
+)
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan
+
+_SMALL = 32_768
+"""Parameters up to which a client's own weights stay in the nearest caches."""
+_PASSES = 40
+"""Multiplications in the time that the passes over a client's weights take a parameter: copy,
+difference, norm and sum; an estimate from runs on one machine."""
+_PAIRS = 3
+"""Products of rows with rows: half of all in forward and in backward, all for loss and norm."""
+
+PathName = Literal["compiled", "layers"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPath:
+    """A way of training.
+
+    Attributes:
+        name: ``compiled``: machine code for one client's whole task; ``layers``: a torch call a
+            layer and step, for any model.
+        why: Why it was taken, for users.
+        in_samples: Which data clients the compiled kernel trains in sample space, ``(clients,)``.
+    """
+
+    name: PathName
+    why: str
+    in_samples: NDArray[np.bool_]
+
+    @property
+    def sentence(self) -> str:
+        """What a run says of it."""
+        ways = {"compiled": "compiled kernel", "layers": "layer by layer, the slower way"}
+        return f"training: {ways[self.name]}, because {self.why}"
+
+    def executor_of(self, count: int) -> NDArray[np.int64]:
+        """Which of ``count`` executors trains each data client, shape ``(clients,)``."""
+        clients = np.arange(len(self.in_samples))
+        return np.where(self.in_samples, clients % LANES, clients) % count
+
+
+def choose_path(model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> TrainingPath:
+    """The fastest way that gives a job's updates."""
+    nobody = np.zeros(len(records), np.bool_)
+    against = why_not_compiled(model) or why_records_do_not_fit(model, records)
+    if against is not None:
+        return TrainingPath("layers", f"in {model.name} {against}", nobody)
+    if plan.codec is not None or model.parameter_count <= _SMALL:
+        why = f"every layer of {model.name} has compiled steps"
+        if plan.codec is not None:
+            why += "; single updates are compressed, so each client has weights of its own"
+        return TrainingPath("compiled", why, nobody)
+    if not all(isinstance(layer, Dense) for layer in model.layers):
+        why = f"every layer of {model.name} has compiled steps, and few rows of its table are used"
+        return TrainingPath("compiled", why, nobody)
+    in_samples = _is_faster_in_samples(model, plan, np.minimum(records.records, plan.max_records))
+    share = float(in_samples.mean()) if len(records) else 0.0
+    why = (
+        f"every layer of {model.name} has compiled steps; {share:.0%} of its clients take few "
+        "enough of them to be trained without weights of their own and summed together"
+    )
+    return TrainingPath("compiled", why, in_samples)
+
+
+def _is_faster_in_samples(
+    model: ModelSpec, plan: LocalPlan, records: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Cost model, in multiplications: which clients are cheaper in sample space.
+
+    Args:
+        records: That a task of each client trains on, shape ``(clients,)``.
+    """
+    dense = [layer for layer in model.layers if isinstance(layer, Dense)]
+    kernels = sum(layer.inputs * layer.outputs for layer in dense)
+    first = dense[0].inputs * dense[0].outputs
+    widths = sum(layer.inputs + layer.outputs for layer in dense)
+    passes = _PASSES * model.parameter_count
+    count = records.astype(np.float64)
+    rows = count * plan.local_epochs
+    losses = np.maximum(count - plan.batch_size, 0.0) * kernels + count * kernels
+    with_weights = rows * (3 * kernels - first) + losses + passes
+    in_samples = (
+        rows * (3 * kernels - 2 * first)
+        + count * (first + 2 * (kernels - first))
+        + _PAIRS * rows**2 * widths
+        + passes * rows / GROUP_ROWS
+    )
+    return np.less(in_samples, with_weights)

@@ -1,0 +1,390 @@
+"""The compiled event loop: `JobRunner` on a `VirtualFleet`, without objects.
+
+Events happen in the order of the fleet's contract (time, kind, number), and each does to counts and
+columns what coordinator, gateway and fleet do to theirs; what a strategy decides is decided by its
+own functions (`simulation.timeline.decisions`). Nothing is trained: durations hang on no result.
+"""
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from server.coordination import selection
+from server.strategies.strategy import Step
+from simulation import durations
+from simulation.clock import EventKind
+from simulation.patience import PATIENCE_S
+from simulation.timeline.compilation import Signature, compiled, entry_point
+from simulation.timeline.decisions import limit, next_step, tasks_to_start, wakes_s
+from simulation.timeline.devices import (
+    bits_per_s,
+    earliest_return_s,
+    later_tick,
+    next_check_in,
+    per_example_s,
+    told_interval_s,
+)
+from simulation.timeline.draws import SELECTION, device_draw, device_key, log_of, uniform
+from simulation.timeline.layout import (
+    BASE_VERSION,
+    CLIENT,
+    DEADLINE,
+    DROPOUT,
+    DUE,
+    FEDAVG,
+    INTERRUPTED,
+    SIGHTING,
+    STALE,
+    STATE,
+    TASK,
+    VERSION,
+    Memory,
+    Record,
+    Traces,
+)
+from simulation.timeline.ledger import (
+    NUMBER_BITS,
+    abandon_round,
+    aggregate,
+    close_task,
+    end_on_device,
+    forget_ends,
+    note_end,
+)
+from simulation.timeline.queues import (
+    forget_before,
+    forget_eligible_before,
+    heap_drop_first,
+    heap_push,
+    note_sighting,
+    open_bucket,
+    schedule,
+)
+
+PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM = range(5)
+"""Why `advance` returned: enough events, a limit of the job, nobody left who can check in, nobody
+waits any longer, or a column is full."""
+
+_NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
+_COMPLETES, _EXPIRES, _LEAVES = (
+    int(kind) for kind in (EventKind.COMPLETED, EventKind.EXPIRED, EventKind.LEFT)
+)
+_NUMBERS = (1 << NUMBER_BITS) - 1
+_LEAST_WINDOW_S = 60.0
+
+_first_end = compiled(durations.first_end)
+_moved = compiled(durations.moved)
+_even_chance = compiled(selection.even_chance)
+
+
+def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
+    """See `simulation.check_ins.CheckIns.take`."""
+    client = memory.clients[number]
+    if client.seen_times == 0:
+        s.seen[0] += 1
+    client.seen_times += 1
+    client.seen_s = s.now_s
+    note_sighting(s.seen, memory.seen, number, s.now_s)
+    remembered_s = max(_LEAST_WINDOW_S, 2 * told_interval_s(s, 0))
+    forget_before(s.seen, memory.seen, memory.clients, s.now_s - remembered_s)
+    check_in = client.check_ins
+    client.check_ins += 1
+    if s.is_uniform:
+        then_s = s.now_s - told_interval_s(s, slots)
+        forget_eligible_before(s.eligible, memory.eligible, memory.eligible_s, then_s)
+        if memory.eligible_s[number] < 0.0:
+            s.eligible[0] += 1
+        memory.eligible_s[number] = s.now_s
+        note_sighting(s.eligible, memory.eligible, number, s.now_s)
+    if slots == 0 or (s.strategy == FEDAVG and memory.taken_round[number] == s.round):
+        return False
+    if s.is_uniform:
+        chance = _even_chance(slots, s.eligible[0])
+        if chance < 1.0:
+            draw = device_draw(s.seed, device_key(number, SELECTION, memory.scratch), check_in)
+            if draw >= chance:
+                return False
+    s.open_slots -= 1
+    if s.strategy == FEDAVG:
+        memory.taken_round[number] = s.round
+    return True
+
+
+def _start(s: Record, traces: Traces, memory: Memory, number: int) -> None:
+    """A client takes a task, whose course is decided now; see `VirtualClients.task`."""
+    client = memory.clients[number]
+    ordinal = client.tasks
+    client.tasks += 1
+    examples = min(traces.records[number], s.max_records)
+    model, down, up = traces.device_model[number], traces.down_link[number], traces.up_link[number]
+    seconds = per_example_s(traces, model, uniform(s.speed_key, number, ordinal, 0))
+    down_bits = bits_per_s(s, traces.down_kbps, traces.down_log_stdev, down, number, ordinal, 0)
+    up_bits = bits_per_s(s, traces.up_kbps, traces.up_log_stdev, up, number, ordinal, 1)
+    download_s = s.download_bytes * 8.0 / down_bits
+    train_s = seconds * np.float64(s.local_epochs * examples)
+    upload_s = s.upload_bytes * 8.0 / up_bits
+    drops_out_s = math.inf
+    if s.dropout_scale_s < math.inf:
+        draw = uniform(s.dropout_key, number, ordinal, 0)
+        drops_out_s = s.now_s + -log_of(draw) * s.dropout_scale_s
+    completes_s = s.now_s + (download_s + train_s + upload_s)
+    deadline_s = s.now_s + s.task_timeout_s
+    end_s, ending = _first_end(completes_s, client.open_until_s, drops_out_s, deadline_s)
+    task_number = s.started
+    task = memory.tasks[task_number]
+    s.started += 1
+    task.started_s, task.ended_s = s.now_s, math.nan
+    task.download_s, task.train_s, task.upload_s = download_s, train_s, upload_s
+    task.bytes_down, task.bytes_up = s.download_bytes, s.upload_bytes
+    if ending > 0:
+        worked_s = end_s - s.now_s
+        task.bytes_down = _moved(s.download_bytes, worked_s, download_s)
+        task.bytes_up = _moved(s.upload_bytes, worked_s - download_s - train_s, upload_s)
+    task.client, task.base_version, task.version = number, s.version, -1
+    task.examples, task.round, task.ending = examples, s.round, ending
+    task.outcome, task.reason, task.is_decided = -1, -1, 0
+    kind = _COMPLETES if ending == 0 else _EXPIRES if ending == DEADLINE else _LEAVES
+    sequence = (kind << NUMBER_BITS) | task_number
+    heap_push(memory.on_devices, s.in_heap, later_tick(end_s), sequence)
+    s.in_heap += 1
+
+
+def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
+    """A device is done with a task, or the server waits no longer for a silent one.
+
+    Returns:
+        What the coordinator hears of it.
+    """
+    task = memory.tasks[task_number]
+    heap_drop_first(memory.on_devices, s.in_heap)
+    s.in_heap -= 1
+    if kind != _EXPIRES or task.ending != DROPOUT:
+        end_on_device(s, task, s.now_s)
+    if kind == _LEAVES and task.ending == DROPOUT:
+        given_up_s = later_tick(task.started_s + s.task_timeout_s)
+        sequence = (_EXPIRES << NUMBER_BITS) | task_number
+        heap_push(memory.on_devices, s.in_heap, max(given_up_s, s.now_s), sequence)
+        s.in_heap += 1
+        return _NO_NEWS
+    if kind == _COMPLETES and len(memory.participated_s) > 0:
+        memory.participated_s[task.client] = s.now_s
+    if s.strategy == FEDAVG and task.round != s.round:
+        return _NO_NEWS
+    if kind == _COMPLETES and task.base_version >= s.oldest_live:
+        memory.held[s.held] = task_number
+        s.held += 1
+        s.update_s = s.now_s
+        forget_ends(s)
+        return _COMPLETED
+    outcome, reason = INTERRUPTED, int(task.ending)
+    if kind == _COMPLETES:
+        outcome, reason = STALE, BASE_VERSION
+    note_end(s, reason)
+    close_task(s, memory, task_number, outcome, reason)
+    return _ENDED
+
+
+def _come_back(
+    s: Record, traces: Traces, memory: Memory, number: int, slots: int, after_task: int
+) -> None:
+    """Schedule the next check-in of a client that has no task; see `CheckIns.next_s`."""
+    client = memory.clients[number]
+    back_s = earliest_return_s(s, memory, client, number, slots, after_task)
+    if len(memory.participated_s) > 0:
+        back_s = max(back_s, memory.participated_s[number] + s.rest_s)
+    at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
+    if at_s < math.inf:
+        schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+
+
+def _happen(s: Record, traces: Traces, memory: Memory, is_check_in: bool) -> int:
+    """The next event happens; returns what the coordinator hears of it."""
+    returning, slots, after_task = -1, s.open_slots, 0
+    if is_check_in:
+        number = memory.due[0].sequence
+        heap_drop_first(memory.due, s.due)
+        s.due -= 1
+        news = _NO_NEWS
+        if take_slot(s, memory, number, slots):
+            start(s, traces, memory, number)
+            news = _STARTED
+        else:
+            returning = number
+    else:
+        sequence = memory.on_devices[0].sequence
+        kind, task_number = sequence >> NUMBER_BITS, sequence & _NUMBERS
+        if kind != _LEAVES or memory.tasks[task_number].ending != DROPOUT:
+            # Its own task has just made room for another, as at the gateway.
+            returning, slots, after_task = memory.tasks[task_number].client, slots + 1, 1
+        news = finish(s, memory, kind, task_number)
+    if returning >= 0:
+        come_back(s, traces, memory, returning, slots, after_task)
+    return news
+
+
+def _begin_turn(s: Record) -> None:
+    """Start what is to be started, and decide how long to wait for an event."""
+    tasks = tasks_to_start(s)
+    if tasks > 0:
+        if s.granted == 0:
+            s.round_started_s = s.now_s
+        s.granted += tasks
+        s.offered += tasks
+        s.open_slots += tasks
+    s.until_s = wakes_s(s)
+    s.waits = s.until_s < math.inf
+    if s.now_s < s.horizon_s:
+        s.until_s = min(s.until_s, s.horizon_s)
+    s.in_turn = 1
+
+
+def _end_turn(s: Record, memory: Memory, news: int) -> None:
+    """Hear the news, and aggregate or abandon the round if that is the strategy's next step."""
+    s.in_turn = 0
+    if news == _STARTED:
+        s.offered -= 1
+        s.running += 1
+    elif news != _NO_NEWS:
+        s.running -= 1
+    step = next_step(s)
+    if step == Step.AGGREGATE:
+        aggregate(s, memory)
+    elif step == Step.ABANDON:
+        abandon_round(s, memory)
+
+
+def _is_full(s: Record, memory: Memory) -> bool:
+    """Whether there may be no room for what an event adds."""
+    return bool(
+        s.started >= len(memory.tasks)
+        or s.in_heap + 1 >= len(memory.on_devices)
+        or s.due + 1 >= len(memory.due)
+        or s.versions >= len(memory.versions)
+        or s.seen[2] >= len(memory.seen)
+        or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
+    )
+
+
+take_slot = compiled(_take_slot)
+start = compiled(_start)
+finish = compiled(_finish)
+come_back = compiled(_come_back)
+happen = compiled(_happen)
+begin_turn = compiled(_begin_turn)
+end_turn = compiled(_end_turn)
+is_full = compiled(_is_full)
+
+
+def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
+    """Let events happen until there is news or the wait is over.
+
+    Returns:
+        The news, or ``-1`` less the number of the reason why `advance` must return.
+    """
+    while True:
+        if s.events >= enough or is_full(s, memory):
+            return -1 - (PAUSED if s.events >= enough else NO_ROOM)
+        task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
+        while s.due == 0 and s.waiting > 0 and s.bucket + 1 <= task_s * s.buckets_per_s:
+            if not open_bucket(s, memory.clients, memory.first_of_bucket, memory.due):
+                return -1 - NO_ROOM
+        check_in_s = memory.due[0].at_s if s.due > 0 else math.inf
+        at_s = min(task_s, check_in_s)
+        # With nothing to come, what is held may still make an aggregate at the deadline.
+        if at_s == math.inf and not (s.held > 0 and s.waits):
+            return -1 - TRACE_ENDED
+        if at_s > s.until_s:
+            s.now_s = s.until_s
+            return _NO_NEWS
+        if at_s > s.update_s + PATIENCE_S:
+            return -1 - EXHAUSTED
+        s.now_s = at_s
+        s.events += 1
+        news = happen(s, traces, memory, check_in_s < task_s)
+        if news != _NO_NEWS:
+            return news
+
+
+next_news = compiled(_next_news)
+
+
+def _advance(state: NDArray[np.void], traces: Traces, memory: Memory, events: int) -> int:
+    """Go on for at most so many events; returns why it stopped (`PAUSED` and the others)."""
+    s = state[0]
+    enough = s.events + events
+    while True:
+        if not s.in_turn:
+            if limit(s) > 0:
+                return STOPPED
+            begin_turn(s)
+        news = next_news(s, traces, memory, enough)
+        if news < 0:
+            return -1 - news
+        end_turn(s, memory, news)
+
+
+def _open_fleet(
+    state: NDArray[np.void], traces: Traces, memory: Memory, asks: NDArray[np.bool_]
+) -> None:
+    """Schedule the first check-in of each client that asks for work; shape ``(clients,)``."""
+    s = state[0]
+    for number in range(len(asks)):
+        if asks[number]:
+            at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
+            if at_s < math.inf:
+                schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+
+
+def _forget_superseded(state: NDArray[np.void], memory: Memory) -> None:
+    """Drop sightings that are not their devices' last, to make room for others."""
+    s = state[0]
+    kept = 0
+    for at in range(s.seen[1], s.seen[2]):
+        entry = memory.seen[at]
+        client = memory.clients[entry.client]
+        if client.seen_times > 0 and client.seen_s == entry.seen_s:
+            memory.seen[kept].seen_s, memory.seen[kept].client = entry.seen_s, entry.client
+            kept += 1
+    s.seen[1], s.seen[2] = 0, kept
+    kept = 0
+    for at in range(s.eligible[1], s.eligible[2]):
+        entry = memory.eligible[at]
+        if memory.eligible_s[entry.client] == entry.seen_s:
+            memory.eligible[kept].seen_s = entry.seen_s
+            memory.eligible[kept].client = entry.client
+            kept += 1
+    s.eligible[1], s.eligible[2] = 0, kept
+
+
+_types: Signature = numba.types
+_type_of: Signature = numba.from_dtype
+
+
+def _array(dtype: object) -> Signature:
+    return _types.Array(_type_of(np.dtype(dtype)), 1, "C")  # type: ignore[call-overload]
+
+
+_STATE = _array(STATE)
+_TRACES = _types.NamedTuple(
+    [
+        *map(_array, (np.int64, np.float64, np.float64, np.float64)),
+        *map(_array, (np.int64, np.int64, np.int32, np.int64, np.int64)),
+        *map(_array, (np.int64, *[np.float64] * 7)),
+    ],
+    Traces,
+)
+_MEMORY = _types.NamedTuple(
+    [
+        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32)),
+        *map(_array, (DUE, DUE, TASK, np.int32, np.int32, VERSION, SIGHTING, SIGHTING)),
+        _array(np.uint32),
+    ],
+    Memory,
+)
+_INT, _NONE = _types.int64, _types.void
+
+advance = entry_point(_advance, _INT(_STATE, _TRACES, _MEMORY, _INT))
+open_fleet = entry_point(_open_fleet, _NONE(_STATE, _TRACES, _MEMORY, _array(np.bool_)))
+forget_superseded = entry_point(_forget_superseded, _NONE(_STATE, _MEMORY))

@@ -1,0 +1,185 @@
+"""The event engine's memory: arrays of records, in the order in which they are read."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = Any
+"""One record of these arrays as compiled code has it: its fields are attributes."""
+
+CLIENT = np.dtype(
+    [
+        ("at_s", np.float64),
+        ("seen_s", np.float64),
+        ("open_until_s", np.float64),
+        ("pace_key", np.uint64),
+        ("following", np.int32),
+        ("check_ins", np.int32),
+        ("seen_times", np.int32),
+        ("tasks", np.int32),
+    ],
+    align=True,
+)
+"""What changes of a client: its next check-in and the client after it in its bucket (-1 for none);
+when the gateway last saw it and how often (0 when it is not recent); until when it may take part
+from its last or next check-in on; the key of its draws of pace, 0 until it has made one; check-ins
+and tasks so far. All in one place: with millions of clients, looking in memory takes the time."""
+
+TASK = np.dtype(
+    [
+        ("started_s", np.float64),
+        ("ended_s", np.float64),
+        ("download_s", np.float64),
+        ("train_s", np.float64),
+        ("upload_s", np.float64),
+        ("bytes_down", np.int64),
+        ("bytes_up", np.int64),
+        ("client", np.int32),
+        ("base_version", np.int32),
+        ("version", np.int32),
+        ("examples", np.int32),
+        ("round", np.int32),
+        ("ending", np.int8),
+        ("outcome", np.int8),
+        ("reason", np.int8),
+        ("is_decided", np.int8),
+    ],
+    align=True,
+)
+"""A task: ``ended_s`` is NaN until its device is done with it, ``ending`` is of
+`simulation.durations.ENDINGS`, ``outcome`` and ``reason`` are of `OUTCOMES` and `REASONS` (-1 until
+the coordinator knows), and ``is_decided`` once that is stored, with a version or at the end."""
+
+VERSION = np.dtype(
+    [
+        ("virtual_s", np.float64),
+        ("device_s", np.float64),
+        ("wasted_device_s", np.float64),
+        ("version", np.int64),
+        ("updates", np.int64),
+        ("staleness_sum", np.int64),
+        ("staleness_max", np.int64),
+        ("tasks_started", np.int64),
+        ("outcomes", np.int64, (6,)),
+        ("bytes_down", np.int64),
+        ("bytes_up", np.int64),
+        ("in_flight", np.int64),
+    ],
+    align=True,
+)
+"""A stored version, as the trajectory tells of it."""
+
+OUTCOMES = ("succeeded", "interrupted", "stale", "over_committed", "failed", "rejected")
+SUCCEEDED, INTERRUPTED, STALE, OVER_COMMITTED, FAILED, REJECTED = range(6)
+REASONS = (
+    *("aggregated", "window", "dropout", "deadline"),  # the last three as ENDINGS numbers them
+    *("base_version", "round_closed", "round_abandoned", "job_ended"),
+)
+AGGREGATED, _, DROPOUT, DEADLINE, BASE_VERSION, ROUND_CLOSED, ROUND_ABANDONED, JOB_ENDED = range(8)
+
+FEDBUFF, FEDAVG = 0, 1
+
+_SETTINGS = [
+    # The job.
+    *(("strategy", np.int64), ("buffer_size", np.int64), ("concurrency", np.int64)),
+    *(("max_staleness", np.int64), ("cohort_size", np.int64), ("min_updates", np.int64)),
+    *(("over_commitment", np.float64), ("round_deadline_s", np.float64)),
+    *(("task_timeout_s", np.float64), ("rest_s", np.float64), ("is_uniform", np.int64)),
+    *(("max_aggregations", np.int64), ("max_updates", np.int64), ("max_hours", np.float64)),
+    *(("horizon_s", np.float64), ("seed", np.uint64)),
+    # A task's work.
+    *(("local_epochs", np.int64), ("max_records", np.int64)),
+    *(("download_bytes", np.int64), ("upload_bytes", np.int64)),
+    # The world.
+    *(("hours_start_s", np.float64), ("hours_length_s", np.float64)),
+    *(("period_s", np.float64), ("jitter", np.float64), ("dropout_scale_s", np.float64)),
+    *(("pace_check_ins_per_s", np.float64), ("pace_soonest_s", np.float64)),
+    *(("pace_idle_soonest_s", np.float64), ("pace_longest_s", np.float64)),
+    *(("pace_idle_factor", np.float64), ("pace_jitter", np.float64)),
+    # Keys of random streams.
+    *((f"{name}_key", np.uint32, (2,)) for name in ("opening", "interval", "speed", "link")),
+    ("dropout_key", np.uint32, (2,)),
+]
+_PROGRESS = [
+    *(("now_s", np.float64), ("until_s", np.float64), ("in_turn", np.int64)),
+    ("waits", np.int64),
+    *(("events", np.int64), ("version", np.int64), ("oldest_live", np.int64)),
+    # The round, or the filling of a buffer.
+    *(("round_started_s", np.float64), ("round", np.int64), ("granted", np.int64)),
+    ("round_first", np.int64),
+    *(("offered", np.int64), ("open_slots", np.int64)),
+    # Tasks: all on devices are in the heap; `running` and `held` are those the coordinator counts.
+    *(("running", np.int64), ("held", np.int64), ("started", np.int64)),
+    *(("in_heap", np.int64), ("undecided", np.int64), ("succeeded", np.int64)),
+    *(("outcomes", np.int64, (6,)), ("device_s", np.float64), ("wasted_device_s", np.float64)),
+    *(("bytes_down", np.int64), ("bytes_up", np.int64), ("versions", np.int64)),
+    # Patience: see `simulation.patience`.
+    *(("update_s", np.float64), ("release_s", np.float64), ("dropped", np.int64)),
+    *(("ends", np.int64, (8,)), ("ends_order", np.int64, (8,)), ("kinds_of_ends", np.int64)),
+    # Check-ins to come: those of the bucket that is open are in a heap.
+    *(("buckets_per_s", np.float64), ("bucket", np.int64), ("waiting", np.int64)),
+    ("due", np.int64),
+    # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
+    *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,))),
+]
+STATE = np.dtype([*_SETTINGS, *_PROGRESS], align=True)
+"""Settings of a trial, and how far it has come; an array of one record."""
+
+SIGHTING = np.dtype([("seen_s", np.float64), ("client", np.int64)], align=True)
+"""A device was seen; it counts if that is still the last time it was."""
+
+DUE = np.dtype([("at_s", np.float64), ("sequence", np.int64)], align=True)
+"""An entry of a heap: time, then kind and number of a task, or a client."""
+
+
+class Traces(NamedTuple):
+    """The world, and who each client is in it; read only. See `simulation.world`."""
+
+    offsets: NDArray[np.int64]
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    repeat_s: NDArray[np.float64]
+    device: NDArray[np.int64]
+    records: NDArray[np.int64]
+    device_model: NDArray[np.int32]
+    down_link: NDArray[np.int64]
+    up_link: NDArray[np.int64]
+    sample_offsets: NDArray[np.int64]
+    samples_s: NDArray[np.float64]
+    median_s: NDArray[np.float64]
+    log_stdev: NDArray[np.float64]
+    down_kbps: NDArray[np.float64]
+    down_log_stdev: NDArray[np.float64]
+    up_kbps: NDArray[np.float64]
+    up_log_stdev: NDArray[np.float64]
+
+
+class Memory(NamedTuple):
+    """What the engine writes; heaps and logs grow between calls.
+
+    Attributes:
+        participated_s: When each client last handed in an update; empty where no rest is asked for.
+        taken_round: Round in which each client last took a slot; empty for FedBuff.
+        eligible_s: When each client was last eligible; empty unless selection is uniform.
+        first_of_bucket: First client of each bucket of check-ins, -1 for none.
+        undecided: Numbers of the tasks that ended since the last version, in order.
+        held: Numbers of the tasks whose updates are held, in order of arrival.
+        seen: Sightings of devices, and ``eligible`` of those that could take a task.
+        scratch: Room for a hash.
+    """
+
+    clients: NDArray[np.void]
+    participated_s: NDArray[np.float64]
+    taken_round: NDArray[np.int32]
+    eligible_s: NDArray[np.float64]
+    first_of_bucket: NDArray[np.int32]
+    due: NDArray[np.void]
+    on_devices: NDArray[np.void]
+    tasks: NDArray[np.void]
+    undecided: NDArray[np.int32]
+    held: NDArray[np.int32]
+    versions: NDArray[np.void]
+    seen: NDArray[np.void]
+    eligible: NDArray[np.void]
+    scratch: NDArray[np.uint32]

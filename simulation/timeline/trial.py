@@ -1,0 +1,387 @@
+"""A trial without training on the compiled engine: what `simulation.trial.Trial` would record."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from server.coordination.limits import NOT_REACHED, limit_in_words, limit_reached, limits_of
+from server.coordination.progress import JobProgress
+from server.coordination.versions import JobTotals
+from server.gateway.pace import PaceSteering
+from server.job import FedAvgSettings
+from server.strategies import make_strategy
+from simulation.device_admission import admitted_clients
+from simulation.durations import TaskDuration, moved_bytes
+from simulation.patience import Patience, trace_ended
+from simulation.random_streams import RandomStreams
+from simulation.task_log import TASK_SCHEMA
+from simulation.timeline.engine import (
+    EXHAUSTED,
+    NO_ROOM,
+    PAUSED,
+    STOPPED,
+    TRACE_ENDED,
+    advance,
+    forget_superseded,
+    open_fleet,
+)
+from simulation.timeline.layout import (
+    CLIENT,
+    DUE,
+    FEDAVG,
+    FEDBUFF,
+    JOB_ENDED,
+    OUTCOMES,
+    OVER_COMMITTED,
+    REASONS,
+    SIGHTING,
+    STATE,
+    TASK,
+    VERSION,
+    Memory,
+    Traces,
+)
+from simulation.timeline.ledger import NUMBER_BITS
+from simulation.traces.criteria import DailyHours
+from simulation.trajectory import TRAJECTORY_SCHEMA
+from simulation.trial import DryRun, TrialResult, trial_seed
+
+_EVENTS_AT_ONCE = 2_000_000
+_NUMBERS = (1 << NUMBER_BITS) - 1
+_SPAN_OF_BUCKETS_S = 2.0**17
+"""A day and a half: most check-ins to come are within it."""
+_MOST_BUCKETS_LOG2 = 23
+
+
+@dataclass(slots=True)
+class Timeline:
+    """A trial in memory."""
+
+    state: NDArray[np.void]
+    traces: Traces
+    memory: Memory
+
+    def number(self, name: str) -> int:
+        """A whole number of the state."""
+        return int(self.state[name][0])
+
+    def seconds(self, name: str) -> float:
+        """Seconds of the state."""
+        return float(self.state[name][0])
+
+    def go_on(self) -> int:
+        """Let events happen; returns why they stopped: `PAUSED` after some millions, or the end."""
+        code = NO_ROOM
+        while code == NO_ROOM:
+            code = advance(self.state, self.traces, self.memory, _EVENTS_AT_ONCE)
+            if code == NO_ROOM:
+                self._make_room()
+        return code
+
+    def _make_room(self) -> None:
+        """Let every column grow that is full, or nearly so."""
+        memory, size = self.memory, self.number
+        changed: dict[str, NDArray[Any]] = {}
+        for name, used in (
+            ("tasks", size("started")),
+            ("on_devices", size("in_heap") + 1),
+            ("due", size("due") + 1),
+            ("versions", size("versions")),
+        ):
+            column = getattr(memory, name)
+            if used >= len(column):
+                changed[name] = _grown(column)
+        if "tasks" in changed:
+            changed["undecided"] = _grown(memory.undecided)
+        seen, eligible = (int(self.state[name][0][2]) for name in ("seen", "eligible"))
+        if seen >= len(memory.seen) or eligible >= len(memory.eligible) > 0:
+            forget_superseded(self.state, memory)
+            for name in ("seen", "eligible"):
+                column = getattr(memory, name)
+                if 2 * int(self.state[name][0][2]) >= len(column):
+                    changed[name] = _grown(column)
+        self.memory = memory._replace(**changed)
+
+
+def run_compiled(
+    dry_run: DryRun,
+    number: int,
+    on_progress: Callable[[JobProgress, float], None] = lambda *_: None,
+) -> TrialResult:
+    """Run a trial that trains nothing, from start to end.
+
+    It gives the tables that `simulation.trial.Trial` gives with `NoTraining`, equal to the bit but
+    for ``wall_s``. It keeps no checkpoint: what was killed begins anew, and is soon there again.
+
+    Args:
+        number: Of the trial, from 0.
+        on_progress: Told of progress and virtual seconds, now and then.
+    """
+    begun_s = time.monotonic()
+    engine = set_up(dry_run, number)
+    wall_s: list[float] = []
+    code = PAUSED
+    while code == PAUSED:
+        code = engine.go_on()
+        wall_s += [time.monotonic() - begun_s] * (engine.number("versions") - len(wall_s))
+        on_progress(_progress(engine), engine.seconds("now_s"))
+    reason = _reason(dry_run, engine, code)
+    _close(dry_run, engine)
+    return TrialResult(
+        number,
+        reason,
+        code != STOPPED,
+        engine.seconds("now_s"),
+        _trajectory(dry_run, number, engine, wall_s),
+        _tasks(number, engine),
+        dry_run.initial_weights,
+        time.monotonic() - begun_s,
+    )
+
+
+# -- before ------------------------------------------------------------------------------------
+
+
+def set_up(dry_run: DryRun, number: int) -> Timeline:
+    """A trial at its beginning: every client's first check-in is scheduled."""
+    job, environment, world = dry_run.job, dry_run.environment, dry_run.world
+    clients = len(dry_run.records)
+    streams = RandomStreams(dry_run.seed, number)
+    state = np.zeros(1, STATE)
+    rest_hours = job.participation.user.min_hours_between_participations
+    in_one = _set_strategy(state, dry_run)
+    hours = DailyHours.parse(job.participation.state.allowed_hours)
+    pace = PaceSteering(check_ins_per_s=environment.check_in.check_ins_per_s)
+    hazard = environment.dropout.hazard_per_hour if environment.dropout else 0.0
+    aggregations, updates, max_hours = limits_of(job.stop)
+    is_uniform = job.selection.name == "uniform"
+    buckets_log2 = min(max(10, math.ceil(math.log2(clients)) + 1), _MOST_BUCKETS_LOG2)
+    for name, value in {
+        "rest_s": 3600.0 * rest_hours if rest_hours else -math.inf,
+        "is_uniform": is_uniform,
+        "max_aggregations": aggregations,
+        "max_updates": updates,
+        "max_hours": max_hours,
+        "horizon_s": max_hours * 3600.0,
+        "seed": trial_seed(streams, dry_run.seed),
+        "local_epochs": dry_run.work.local_epochs,
+        "max_records": dry_run.work.max_records,
+        "download_bytes": dry_run.work.download_bytes,
+        "upload_bytes": dry_run.work.upload_bytes,
+        "hours_start_s": hours.start_s,
+        "hours_length_s": hours.length_s,
+        "period_s": environment.check_in.period_s,
+        "jitter": environment.check_in.jitter,
+        "dropout_scale_s": 3600.0 / hazard if hazard > 0 else math.inf,
+        "pace_check_ins_per_s": pace.check_ins_per_s,
+        "pace_soonest_s": pace.soonest_s,
+        "pace_idle_soonest_s": pace.idle_soonest_s,
+        "pace_longest_s": pace.longest_s,
+        "pace_idle_factor": pace.idle_factor,
+        "pace_jitter": pace.jitter,
+        "buckets_per_s": 2.0**buckets_log2 / _SPAN_OF_BUCKETS_S,
+        "bucket": -1,
+        "opening_key": streams["check_in/opening"].key,
+        "interval_key": streams["check_in/interval"].key,
+        "speed_key": streams["per_example_s"].key,
+        "link_key": streams["bandwidth"].key,
+        "dropout_key": streams["dropout"].key,
+    }.items():
+        state[name] = value
+    trace, profiles, bandwidth = world.trace, world.profiles, world.bandwidth
+    traces = Traces(
+        _plain(trace.offsets, np.int64),
+        _plain(trace.start_s, np.float64),
+        _plain(trace.end_s, np.float64),
+        _plain(trace.period_s, np.float64),
+        _plain(dry_run.devices.device, np.int64),
+        _plain(dry_run.records, np.int64),
+        _plain(dry_run.devices.device_model, np.int32),
+        _plain(dry_run.devices.down_link, np.int64),
+        _plain(dry_run.devices.up_link, np.int64),
+        _plain(profiles.offsets, np.int64),
+        _plain(profiles.samples_s, np.float64),
+        _plain(profiles.median_s, np.float64),
+        _plain(profiles.log_stdev, np.float64),
+        _plain(bandwidth.down.median_kbps, np.float64),
+        _plain(bandwidth.down.log_stdev, np.float64),
+        _plain(bandwidth.up.median_kbps, np.float64),
+        _plain(bandwidth.up.log_stdev, np.float64),
+    )
+    memory = Memory(
+        clients=np.zeros(clients, CLIENT),
+        participated_s=np.full(clients if rest_hours else 0, -math.inf),
+        taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
+        eligible_s=np.full(clients if is_uniform else 0, -1.0),
+        first_of_bucket=np.full(2**buckets_log2, -1, np.int32),
+        due=np.zeros(1024, DUE),
+        on_devices=np.zeros(1024, DUE),
+        tasks=np.zeros(4096, TASK),
+        undecided=np.zeros(4096, np.int32),
+        held=np.zeros(in_one + 1, np.int32),
+        versions=np.zeros(1024, VERSION),
+        seen=np.zeros(65536, SIGHTING),
+        eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
+        scratch=np.zeros(64, np.uint32),
+    )
+    open_fleet(state, traces, memory, _asks_for_work(dry_run))
+    return Timeline(state, traces, memory)
+
+
+def _set_strategy(state: NDArray[np.void], dry_run: DryRun) -> int:
+    """Note what the strategy decides by; returns how many updates one aggregation takes."""
+    settings = dry_run.job.strategy
+    timeout_s = make_strategy(settings).task_timeout_s(dry_run.job.client.task_timeout_s)
+    state["task_timeout_s"] = timeout_s
+    if isinstance(settings, FedAvgSettings):
+        state["strategy"] = FEDAVG
+        names: tuple[str, ...] = (
+            "cohort_size",
+            "over_commitment",
+            "round_deadline_s",
+            "min_updates",
+        )
+        in_one = settings.cohort_size
+    else:
+        state["strategy"] = FEDBUFF
+        names = ("buffer_size", "concurrency", "max_staleness")
+        in_one = settings.buffer_size
+    for name in names:
+        state[name] = getattr(settings, name)
+    return in_one
+
+
+def _asks_for_work(dry_run: DryRun) -> NDArray[np.bool_]:
+    admitted = admitted_clients(dry_run.job, dry_run.world, dry_run.devices)
+    return np.ascontiguousarray((dry_run.records > 0) & admitted)
+
+
+def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """As the engine was compiled for: contiguous and writeable, though it only reads."""
+    return np.require(array, dtype, ["C", "W"])
+
+
+def _grown(column: NDArray[Any]) -> NDArray[Any]:
+    larger = np.zeros(len(column) + max(len(column) // 2, 1024), column.dtype)
+    larger[: len(column)] = column
+    return larger
+
+
+# -- after -------------------------------------------------------------------------------------
+
+
+def _progress(engine: Timeline) -> JobProgress:
+    counts = engine.state["outcomes"][0].tolist()
+    return JobProgress(
+        engine.number("version"),
+        None,
+        None,
+        JobTotals(
+            engine.seconds("now_s"),
+            engine.number("succeeded"),
+            dict(zip(OUTCOMES, counts, strict=True)),
+        ),
+        engine.number("running"),
+        engine.number("offered"),
+        engine.number("held"),
+    )
+
+
+def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
+    """Why the trial ended, in the words of coordinator and fleet."""
+    if code == TRACE_ENDED:
+        hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
+        return trace_ended(engine.seconds("now_s"), hours).sentence
+    if code == EXHAUSTED:
+        order = engine.state["ends_order"][0][: engine.number("kinds_of_ends")].tolist()
+        ends = engine.state["ends"][0]
+        patience = Patience()
+        patience.restore(
+            {
+                "update_s": engine.seconds("update_s"),
+                "release_s": engine.seconds("release_s"),
+                "ends": {REASONS[reason]: int(ends[reason]) for reason in order},
+                "dropped": engine.number("dropped"),
+            }
+        )
+        return patience.exhausted().sentence
+    stop = dry_run.job.stop
+    limit = limit_reached(
+        engine.number("version"),
+        engine.number("succeeded"),
+        engine.seconds("now_s"),
+        *limits_of(stop),
+    )
+    if limit == NOT_REACHED:
+        raise RuntimeError("the event engine stopped for no limit of the job")
+    return limit_in_words(stop, limit)
+
+
+def _close(dry_run: DryRun, engine: Timeline) -> None:
+    """Devices stop where they are; what the coordinator still counted on comes to nothing."""
+    memory, now_s = engine.memory, engine.seconds("now_s")
+    heap = memory.on_devices[: engine.number("in_heap")]
+    for number in np.sort(heap["sequence"] & _NUMBERS).tolist():
+        task = memory.tasks[number]
+        if math.isnan(task["ended_s"]):
+            phases = TaskDuration(
+                float(task["download_s"]), float(task["train_s"]), float(task["upload_s"])
+            )
+            spent_s = now_s - float(task["started_s"])
+            task["bytes_down"], task["bytes_up"] = moved_bytes(phases, dry_run.work, spent_s)
+            task["ended_s"] = now_s
+    tasks = memory.tasks[: engine.number("started")]
+    unfinished = tasks["outcome"] < 0
+    tasks["outcome"][unfinished] = OVER_COMMITTED
+    tasks["reason"][unfinished] = JOB_ENDED
+
+
+def _tasks(trial: int, engine: Timeline) -> pa.Table:
+    """Columns of `TASK_SCHEMA`."""
+    tasks = engine.memory.tasks[: engine.number("started")]
+    count = len(tasks)
+    columns = {
+        "trial": np.full(count, trial, np.int32),
+        "task": np.arange(1, count + 1),
+        "device_s": tasks["ended_s"] - tasks["started_s"],
+        "version": pa.array(tasks["version"], pa.int64(), mask=tasks["version"] < 0),
+        "outcome": pa.array(OUTCOMES).take(pa.array(tasks["outcome"])),
+        "reason": pa.array(REASONS).take(pa.array(tasks["reason"])),
+    }
+    for name in TASK_SCHEMA.names:
+        if name not in columns:
+            columns[name] = np.ascontiguousarray(tasks[name])
+    return pa.table(
+        [pa.array(columns[field.name]).cast(field.type) for field in TASK_SCHEMA],
+        schema=TASK_SCHEMA,
+    )
+
+
+def _trajectory(dry_run: DryRun, trial: int, engine: Timeline, wall_s: list[float]) -> pa.Table:
+    """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine."""
+    rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s)]))
+    count, none = len(rows), rows["version"] == 0
+    updates = np.maximum(rows["updates"], 1)
+    absent = pa.nulls(count, pa.float64())
+    columns = {
+        "trial": np.full(count, trial, np.int32),
+        **dict.fromkeys(("metric", "loss", "train_loss"), absent),
+        "staleness_mean": pa.array(rows["staleness_sum"] / updates, mask=none),
+        "staleness_max": pa.array(rows["staleness_max"], mask=none),
+        **{outcome: rows["outcomes"][:, at] for at, outcome in enumerate(OUTCOMES)},
+        "available": dry_run.population.count_available(rows["virtual_s"]),
+        "wall_s": np.array([0.0, *wall_s]),
+    }
+    for name in TRAJECTORY_SCHEMA.names:
+        if name not in columns:
+            columns[name] = rows[name]
+    return pa.table(
+        [pa.array(columns[field.name]).cast(field.type) for field in TRAJECTORY_SCHEMA],
+        schema=TRAJECTORY_SCHEMA,
+    )
