@@ -146,8 +146,7 @@ def read_text(path: Path, *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
         raise StrictYamlError(f"cannot read {path}: {error.strerror}; give a YAML file") from error
     if len(raw) > max_bytes:
         raise StrictYamlError(
-            f"{path} is larger than {max_bytes} bytes, so it is no {what}; "
-            f"give the YAML file of one {what.removesuffix(' file')}"
+            f"{path} is larger than {max_bytes} bytes, so it is no {what}; give a smaller file"
         )
     try:
         return raw.decode("utf-8")

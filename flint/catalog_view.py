@@ -27,8 +27,14 @@ _SHOWN_CHARACTERS = 80
 _SHOWN_DIGITS = 16
 
 
-def describe_plan(plan: Plan, *, applied: bool = False) -> dict[str, Any]:
-    """A plan, or what was done, as JSON."""
+def describe_plan(
+    plan: Plan, *, applied: bool = False, emptied: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A plan, or what was done, as JSON.
+
+    Args:
+        emptied: Views that have no online values any more until they are materialised.
+    """
     return {
         "registry_sha256": plan.registry_sha256,
         "applied": applied and not plan.is_empty,
@@ -54,6 +60,7 @@ def describe_plan(plan: Plan, *, applied: bool = False) -> dict[str, Any]:
         ],
         "unchanged": [str(key) for key in plan.unchanged],
         "left": [str(key) for key in plan.left],
+        "to_materialize": list(emptied),
     }
 
 

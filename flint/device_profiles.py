@@ -14,7 +14,9 @@ from feature_catalog.definitions.quantities import parse_bytes
 from feature_catalog.devices import DeviceRegistry
 from feature_catalog.measurements import Measurement, Measurements
 from feature_catalog.on_device import DeviceProfile, DeviceRules, StorageClass
+from feature_catalog.on_device.rules import DEFAULT_RULES
 from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
+from server.operations.told_changes import settings_before
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -126,6 +128,16 @@ def read_device_rules(path: Path) -> DeviceRules:
     found = _mapping(path, "file of device rules")
     with named_in(str(path)):
         return DeviceRules.from_json(found)
+
+
+def deployment_rules(home: Path) -> DeviceRules:
+    """Rules that the gateway in a data directory goes by, or went by when it last ran.
+
+    Raises:
+        InvalidDeviceRules: If somebody has spoilt them.
+    """
+    settings = settings_before(home)
+    return DEFAULT_RULES if settings is None else DeviceRules.from_json(settings.device_rules)
 
 
 def with_facts(profile: DeviceProfile, facts: Mapping[str, Any]) -> DeviceProfile:

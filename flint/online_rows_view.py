@@ -26,10 +26,14 @@ def given_columns(definitions: DefinitionSet, pairs: Sequence[str]) -> dict[str,
     columns: dict[str, list[Any]] = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
-        if not sign or name not in types:
+        if not sign:
+            raise typer.BadParameter(
+                f"{pair!r} is not NAME=VALUE, as in user_id=user-001", param_hint="--key"
+            )
+        if name not in types:
             known = sorted(types)
             raise typer.BadParameter(
-                f"{pair!r} is not NAME=VALUE with a join key or a value of a device"
+                f"{name!r} is no join key and no value that devices record"
                 f"{did_you_mean(name, known)}; there are {listed(known)}",
                 param_hint="--key",
             )

@@ -7,7 +7,7 @@ phones gives rules of its own.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -110,6 +110,11 @@ class DeviceRules:
             asked = given["metered_asset_bytes"]
             given["metered_asset_bytes"] = _bytes("metered_asset_bytes", asked)
         return cls(**given)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that `from_json` reads, all of them; sizes in bytes."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return plain | {"budgets": {str(name): asdict(row) for name, row in self.budgets.items()}}
 
 
 DEFAULT_RULES = DeviceRules()

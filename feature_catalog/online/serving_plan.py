@@ -67,6 +67,11 @@ def requested_service(definitions: DefinitionSet, features: str | Sequence[str])
         return asked
     service = definitions.service(features)
     if service is None:
+        if definitions.view(features) is not None:
+            raise NotServedOnline(
+                f"{features} is a feature view; ask for its fields, as {features}:FIELD, or for a "
+                "feature service"
+            )
         names = definitions.names(FeatureService.kind)
         there = f"; there are {listed(names)}" if names else "; there are none yet"
         raise NotServedOnline(
@@ -118,12 +123,19 @@ def _up_to(feature: Feature, through: RunAt | None) -> Feature:
 
 
 def _require_view(definitions: DefinitionSet, feature: Feature) -> None:
-    if definitions.view(feature.view) is None:
+    view = definitions.view(feature.view)
+    if view is None:
         names = definitions.names("feature_view")
         there = f"; there are {listed(names)}" if names else "; there are none yet"
         raise NotServedOnline(
             f"{feature.ref} is of no feature view there is"
             f"{did_you_mean(feature.view, names)}{there}"
+        )
+    if view.field(feature.field) is None:
+        fields = [field.name for field in view.schema]
+        raise NotServedOnline(
+            f"the view {feature.view} has no field {feature.field!r}"
+            f"{did_you_mean(feature.field, fields)}; it has {listed(fields)}"
         )
 
 

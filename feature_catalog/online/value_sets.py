@@ -82,6 +82,24 @@ def list_value_sets(engine: Engine, definitions: DefinitionSet) -> tuple[ValueSe
     return tuple(sorted(found, key=lambda each: (each.view, order.index(each.standing))))
 
 
+def emptied_views(engine: Engine, definitions: DefinitionSet) -> tuple[str, ...]:
+    """Views that were materialised under a former definition, and not yet under this one; by name.
+
+    Args:
+        definitions: As they are, or as they would be.
+    """
+    record = OnlineValueSetRecord
+    done = select(record.value_set, record.view).where(record.materialized_until.is_not(None))
+    with engine.connect() as connection:
+        materialized = {row.value_set: row.view for row in connection.execute(done)}
+    names = set(materialized.values())
+    return tuple(
+        view.name
+        for view in online_views(definitions)
+        if view.name in names and view.value_set not in materialized
+    )
+
+
 def drop_former(engine: Engine, definitions: DefinitionSet) -> tuple[ValueSet, ...]:
     """Delete values whose definition has changed since or is gone; which they were.
 

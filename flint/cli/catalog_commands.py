@@ -17,11 +17,14 @@ from flint.cli import (
 from flint.cli.catalog_asset_commands import note_missing
 from flint.cli.catalog_history_commands import NameArgument
 from flint.cli.options import HomeOption, JsonOption, resolve_home
-from flint.cli.output import print_fields, print_json, print_table
+from flint.cli.output import note, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from feature_catalog.definitions.assets import Asset
     from feature_catalog.definitions.catalog_set import DefinitionKey, DefinitionSet
+    from feature_catalog.feature_plan import Plan
     from flint.catalog_session import CatalogSession
 
 app = typer.Typer(
@@ -90,9 +93,11 @@ def plan(
     with open_catalog(resolve_home(home)) as catalog:
         found = catalog.features.plan(given, prune=prune, delete=deletions)
         missing = _missing_assets(catalog, found.wanted)
+        emptied = _emptied_views(catalog, found)
     note_missing(missing)
+    _note_emptied(emptied, "will have")
     if as_json:
-        print_json(describe_plan(found))
+        print_json(describe_plan(found, emptied=emptied))
     else:
         for line in plan_lines(found):
             print(line)
@@ -133,9 +138,11 @@ def apply(
             given, prune=prune, delete=deletions, expected_sha256=_digest(expect)
         )
         missing = _missing_assets(catalog, done.wanted)
+        emptied = _emptied_views(catalog, done)
     note_missing(missing)
+    _note_emptied(emptied, "has")
     if as_json:
-        print_json(describe_plan(done, applied=True))
+        print_json(describe_plan(done, applied=True, emptied=emptied))
         return
     for line in plan_lines(done, applied=True):
         print(line)
@@ -253,6 +260,29 @@ def _missing_assets(catalog: "CatalogSession", definitions: "DefinitionSet") -> 
     from feature_catalog.definitions.services import FeatureService
 
     return missing_assets(definitions, catalog.blobs, definitions.names(FeatureService.kind))
+
+
+def _emptied_views(catalog: "CatalogSession", plan: "Plan") -> list[str]:
+    """Of the views that files or changes are about, those without online values from now on."""
+    from feature_catalog.definitions.views import FeatureView
+    from feature_catalog.online.value_sets import emptied_views
+
+    changed = {change.key.name for change in plan.changes if change.key.kind == "entity"}
+    left = {key.name for key in plan.left if key.kind == FeatureView.kind}
+    views = ((name, plan.wanted.view(name)) for name in emptied_views(catalog.engine, plan.wanted))
+    return [
+        name
+        for name, view in views
+        if view is not None and (name not in left or changed & set(view.entities))
+    ]
+
+
+def _note_emptied(views: "Iterable[str]", verb: str) -> None:
+    for name in views:
+        note(
+            f"{name} {verb} no online values until `flint catalog materialize {name}`: its keys, "
+            "source or fields are not those it was materialised with"
+        )
 
 
 def _given(

@@ -59,7 +59,8 @@ def explain(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="YAML with other budgets and limits than docs/feature-catalog.md says.",
+            help="YAML with other budgets and limits. Default: those of `flint up "
+            "--device-rules`, else those that docs/feature-catalog.md says.",
             show_default=False,
         ),
     ] = None,
@@ -93,8 +94,7 @@ def explain(
     """
     from feature_catalog.on_device import resolve_for_device
     from feature_catalog.on_device.described import describe
-    from feature_catalog.on_device.rules import DEFAULT_RULES
-    from flint.device_profiles import read_device_rules, with_facts
+    from flint.device_profiles import deployment_rules, read_device_rules, with_facts
     from flint.device_view import DEVICES, closing_lines, device_rows, headline, tables
     from flint.service_definitions import service_from_catalog, service_from_files
 
@@ -111,7 +111,8 @@ def explain(
         [name for name, value in facts.items() if value is not None],
         sentence="say which device: --device PROFILE, or what it is like, e.g. --memory-mb 4000",
     )
-    asked = DEFAULT_RULES if rules is None else read_device_rules(rules)
+    directory = resolve_home(home)
+    asked = deployment_rules(directory) if rules is None else read_device_rules(rules)
     profiles: dict[str, DeviceProfile]
     if definitions:
         profiles = _profiles(device)
@@ -119,7 +120,7 @@ def explain(
     else:
         from flint.catalog_session import open_catalog
 
-        with open_catalog(resolve_home(home)) as catalog:
+        with open_catalog(directory) as catalog:
             profiles = _profiles(device, catalog)
             given, found = service_from_catalog(catalog.features, service)
     resolutions = {

@@ -187,7 +187,7 @@ def _of_service(
     from feature_catalog.locality.services import place_service, require_join_keys
     from feature_catalog.on_device import resolve_for_device
     from feature_catalog.table_files import open_table
-    from flint.device_profiles import find_device_profile
+    from flint.device_profiles import deployment_rules, find_device_profile
     from flint.locality_view import VIEWS, describe_views, network_line, view_rows
     from flint.rows_screen import RowsScreen
     from flint.service_definitions import service_from_catalog, service_from_files
@@ -205,7 +205,8 @@ def _of_service(
                 device, measurements=catalog.measurements, engine=catalog.engine
             )
             given, found = service_from_catalog(catalog.features, service)
-    resolution = resolve_for_device(profile, found, given)
+    rules = deployment_rules(resolve_home(home))
+    resolution = resolve_for_device(profile, found, given, rules)
     keys = require_join_keys(resolution, given, table.schema.names)
     with RowsScreen() as screen:
         columns = read_coded_columns(

@@ -8,10 +8,11 @@ Exit codes: 0 done, 1 an error nobody expected, 2 a mistake the user can mend, 1
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import click
 import typer
@@ -45,9 +46,14 @@ from flint.cli import (
     trace_commands,
 )
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+_AGAIN_AFTER_S = 0.05
 
 app = typer.Typer(
     name="flint",
@@ -112,9 +118,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; a mistake is one sentence, never a traceback."""
     # As Ctrl-C: what runs is stopped in order, rather than left to the kernel.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    sys.unraisablehook = _deliver_again
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or bool(os.environ.get("FLINT_DEBUG"))
     sys.exit(_run([argument for argument in given if argument != "--debug"], debug=debug))
+
+
+def _deliver_again(lost: "UnraisableHookArgs") -> None:
+    """Send a signal again whose exception was lost.
+
+    Compiled code that cannot raise drops what a signal's handler raises in it, and the command
+    would go on: cbor2 does so in each list it writes.
+    """
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        number = signal.SIGINT
+    elif isinstance(lost.exc_value, SystemExit) and lost.exc_value.code == EXIT_TERMINATED:
+        number = signal.SIGTERM
+    else:
+        sys.__unraisablehook__(lost)
+        return
+    # Not at once: it would be raised in this function, and be lost as well.
+    main_thread = threading.main_thread().ident
+    again = threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, [main_thread, number])
+    again.daemon = True
+    again.start()
 
 
 def _run(arguments: list[str], *, debug: bool) -> int:

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flint.cli.options import HomeOption, JsonOption, resolve_home
+
+if TYPE_CHECKING:
+    from feature_catalog.on_device.rules import DeviceRules
 
 
 def register(app: typer.Typer) -> None:
@@ -81,6 +84,14 @@ def up(
             min=256, help="Keys a device may ask features of in a day; 256 are of one call."
         ),
     ] = 20_000,
+    device_rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML: what devices may spend on features (docs/feature-catalog.md).",
+            show_default=False,
+        ),
+    ] = None,
     blob_url: Annotated[
         str | None,
         typer.Option(help="fsspec URL of the blob store. Default: $FLINT_BLOB_URL, else a folder."),
@@ -138,10 +149,17 @@ def up(
         max_tasks_per_day=max_tasks_per_day,
         device_feature_services=tuple(device_feature_service or ()),
         max_feature_keys_per_day=feature_keys_per_day,
+        device_rules=None if device_rules is None else _rules(device_rules),
         blob_url=blob_url,
         profile=profile,
     )
     run_up(resolve_home(home), options, quiet=quiet)
+
+
+def _rules(path: Path) -> "DeviceRules":
+    from flint.device_profiles import read_device_rules
+
+    return read_device_rules(path)
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:

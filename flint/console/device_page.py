@@ -10,7 +10,12 @@ from feature_catalog.on_device import DeviceProfile, resolve_for_device
 from feature_catalog.on_device.described import describe
 from flint.console.latest_definitions import Definitions
 from flint.console.pages import Catalog, Data, add_page
-from flint.device_profiles import UnknownDeviceProfile, known_device_profiles
+from flint.console.served_home import Home
+from flint.device_profiles import (
+    UnknownDeviceProfile,
+    deployment_rules,
+    known_device_profiles,
+)
 
 router = APIRouter()
 
@@ -21,6 +26,7 @@ _NETWORKS = {"": None, "unmetered": True, "metered": False}
 
 def on_a_device(
     catalog: Catalog,
+    home: Home,
     state: Definitions,
     service: Name = "",
     device: Name = "",
@@ -33,6 +39,7 @@ def on_a_device(
     Raises:
         UnknownDeviceProfile: If there is no device of this name.
         InvalidDeviceProfile: If a value is impossible.
+        InvalidDeviceRules: If the deployment's rules are spoilt.
     """
     services = state.definitions.names("feature_service")
     # Names only: a path would let who reaches the console read files.
@@ -58,7 +65,9 @@ def on_a_device(
             f"there is no device {device[:60]!r}; choose one of those that the form lists"
         )
     profile = _with_facts(profiles[device], network, free_mb, locale)
-    return {**form, "found": describe(resolve_for_device(profile, found, state.definitions))}
+    rules = deployment_rules(home.path)
+    resolved = resolve_for_device(profile, found, state.definitions, rules)
+    return {**form, "found": describe(resolved)}
 
 
 def _with_facts(profile: DeviceProfile, network: str, free_mb: str, locale: str) -> DeviceProfile:

@@ -27,7 +27,7 @@ DEFINITIONS = """\
 # Features of a click model: what devices see, and what the company knows of its ads.
 # docs/feature-catalog.md explains every key.
 entities:
-  - {name: ad, join_keys: [ad_id]}
+  - {name: ad, join_keys: [ad_id], owner: ads}
 
 assets:
   - name: click_publishers

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from sqlalchemy import Engine
 
 from feature_catalog.blobs import BlobStore
+from feature_catalog.on_device.rules import DeviceRules
 from feature_catalog.online import OnlineStore
 from feature_catalog.references import split_reference
 from feature_catalog.service.access import DeviceAccess
@@ -69,7 +70,13 @@ def feature_service(
             settings.device_feature_services,
             lambda: _open_services(state),
         ),
-        MadeManifests(ManifestMaker(StoredFiles(blobs.exists), cloud_assets.of)),
+        MadeManifests(
+            ManifestMaker(
+                StoredFiles(blobs.exists),
+                cloud_assets.of,
+                DeviceRules.from_json(settings.device_rules),
+            )
+        ),
         store,
         cloud_assets,
         served_blobs.open,

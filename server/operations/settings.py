@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,6 +58,8 @@ class ServerSettings:
             ``name``, or ``name@contract``.
         max_feature_keys_per_day: Keys that a device may ask features of in a day, at one gateway
             process.
+        device_rules: What devices may spend on features, as
+            `feature_catalog.on_device.rules.DeviceRules.from_json` reads it.
         profile: `DEVELOPMENT`, or `PRODUCTION`, which refuses what is not safe.
     """
 
@@ -78,6 +80,7 @@ class ServerSettings:
     max_tasks_per_day: int | None = None
     device_feature_services: tuple[str, ...] = ()
     max_feature_keys_per_day: int = 20_000
+    device_rules: dict[str, Any] = field(default_factory=dict)
     profile: str = DEVELOPMENT
 
     @property

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feature_catalog.audit_log import AuditLog
 from feature_catalog.database import connect, upgrade
@@ -46,6 +47,9 @@ from server.operations.told_changes import (
     tell_settings,
 )
 
+if TYPE_CHECKING:
+    from feature_catalog.on_device.rules import DeviceRules
+
 DATABASE_URL_VARIABLE = "FLINT_DATABASE_URL"
 BLOB_URL_VARIABLE = "FLINT_BLOB_URL"
 
@@ -74,6 +78,7 @@ class ServerOptions:
             ``name`` (its newest contract), or ``name@contract``.
         max_feature_keys_per_day: Keys that a device may ask features of in a day, at one gateway
             process.
+        device_rules: What devices may spend on features; None: `DEFAULT_RULES`.
         blob_url: fsspec URL of the blob store; None means ``$FLINT_BLOB_URL``, else a folder in
             the data directory.
         profile: ``"production"`` refuses what is not safe (`server.operations.production`).
@@ -95,6 +100,7 @@ class ServerOptions:
     max_tasks_per_day: int | None = None
     device_feature_services: tuple[str, ...] = ()
     max_feature_keys_per_day: int = 20_000
+    device_rules: "DeviceRules | None" = None
     blob_url: str | None = None
     profile: str = DEVELOPMENT
 
@@ -211,6 +217,7 @@ def prepare(home: Path, options: ServerOptions = _DEFAULTS) -> ServerSettings:
         max_tasks_per_day=options.max_tasks_per_day,
         device_feature_services=options.device_feature_services,
         max_feature_keys_per_day=options.max_feature_keys_per_day,
+        device_rules={} if options.device_rules is None else options.device_rules.to_json(),
         profile=options.profile,
     )
     engine = connect(url)

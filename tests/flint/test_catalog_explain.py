@@ -8,13 +8,14 @@ import pytest
 
 from feature_catalog.devices import DeviceRegistry
 from feature_catalog.measurements import Measurements
-from feature_catalog.on_device import DeviceProfile
+from feature_catalog.on_device import DeviceProfile, DeviceRules, StorageClass
 from flint.cli import entry
 from flint.device_profiles import (
     UnknownDeviceProfile,
     find_device_profile,
     known_device_profiles,
 )
+from server.operations.settings import ServerSettings
 from tests.feature_catalog.test_measurements import MEASURED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "features" / "features.yaml"
@@ -111,6 +112,22 @@ def test_all_devices_are_a_row_each(explain, tmp_path):
     }
     assert {name for name, each in found.items() if not each["complete"]} == old
     assert f"{30 - len(old)} of 30 devices" in explain("--device", "all", "--rules", rules)[1]
+
+
+def test_without_rules_those_of_the_deployment_count(explain, tmp_path):
+    def asset_bytes(*arguments: object) -> int:
+        code, out, err = explain("--device", "large", "--home", tmp_path, "--json", *arguments)
+        assert code == 0, err
+        return int(json.loads(out)["budget"]["asset_bytes"])
+
+    of_deployment = DeviceRules.from_json({"budgets": {"large": {"asset_bytes": "5MB"}}})
+    assert asset_bytes() == DeviceRules().budgets[StorageClass.LARGE].asset_bytes
+    settings = ServerSettings(tmp_path, "", "", "", "", "", 0, 0)
+    replace(settings, device_rules=of_deployment.to_json()).save()
+    assert asset_bytes() == 5_000_000
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("budgets: {large: {asset_bytes: 6MB}}\n")
+    assert asset_bytes("--rules", rules) == 6_000_000
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,9 @@ def test_mistakes_are_one_sentence_each(flint, data):
         ("materialize", "--start", "1d", "--end", "2d"): "is not before",
         ("get", "ads_ctr", "--key", "ad_id=a"): "did you mean ads_ctr_v1?",
         ("get", "ads_ctr_v1", "--key", "adid=a"): "did you mean ad_id?",
+        ("get", "ads_ctr_v1", "--key", "ad_id"): "'ad_id' is not NAME=VALUE",
+        ("get", "ad_stats", "--key", "ad_id=a"): "ask for its fields, as ad_stats:FIELD",
+        ("get", "ad_stats:ctr", "--key", "ad_id=a"): "ad_stats has no field 'ctr'",
         ("get", "ads_ctr_v1", "--through", "cloud", "--key", "ad_id=a"): "no user_id",
         ("get", "ads_ctr_v1", "ad_stats:ctr_30d", "--key", "ad_id=a"): "one feature service",
         ("get", "ads_ctr_v1", "--key", "dwell_s=long"): "dwell_s='long' is no float32",
@@ -112,12 +115,18 @@ def test_values_of_former_definitions_are_listed_and_dropped(flint, answer, data
     text = (FOLDER / "features.yaml").read_text()
     path = tmp_path / "changed.yaml"
     path.write_text(text.replace("ctr_30d, dtype: float32", "ctr_30d, dtype: float64"))
-    assert flint("apply", path)[0] == 0
+    assert answer("plan", path)["to_materialize"] == ["ad_stats"]
+    code, _, err = flint("apply", path)
+    assert code == 0
+    assert "ad_stats has no online values until `flint catalog materialize ad_stats`" in err
+    assert "user_stats" not in err  # was never materialised
     assert [(e["view"], e["definition"], e["keys"]) for e in answer("online")] == [
         ("ad_stats", "current", 0),
         ("ad_stats", "former", 80),
         ("user_stats", "current", 0),
     ]
+    answer("materialize", "ad_stats", "--data", data, "--start", "2026-03-01")
+    assert answer("plan", path)["to_materialize"] == []
     code, _, err = flint("online", "--drop-former")
     assert code == 0
     assert "ad_stats (former): 80 keys deleted" in err

@@ -246,6 +246,31 @@ def test_an_interrupted_command_ends_quietly(number, code, tmp_path):
     assert said == ""
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_compiled_code_drops_is_not_lost(number, code):
+    script = (
+        "import time, flint.cli.entry as entry\n"
+        "class Dropping:\n"
+        "    def __del__(self):\n"
+        "        print('waiting', flush=True)\n"
+        "        time.sleep(60)\n"
+        "def wait():\n"
+        "    Dropping()\n"
+        "    time.sleep(60)\n"
+        "entry.app.command('wait')(lambda: wait())\n"
+        "entry.main(['wait'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert said == ""
+
+
 def test_output_that_nobody_reads_to_the_end_is_no_error_message(tmp_path):
     process = subprocess.run(
         f"{sys.executable} -m flint errors | head -1",

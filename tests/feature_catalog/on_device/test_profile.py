@@ -1,5 +1,7 @@
 """Device profiles and rules from outside: impossible ones are refused in one sentence."""
 
+import json
+
 import pytest
 
 from feature_catalog.on_device import (
@@ -95,3 +97,11 @@ def test_free_bytes_and_app_memory_bound_the_budget():
     budget = rules.budget_for(DeviceProfile(free_bytes=10**8, app_memory_mb=100))
     assert (budget.total_bytes, budget.asset_bytes) == (5_000_000, 5_000_000)
     assert budget.asset_memory_bytes == 25_000_000
+
+
+def test_rules_are_kept_as_plain_values_and_read_back():
+    rules = DeviceRules.from_json(
+        {"budgets": {"small": {"asset_bytes": "3MB"}}, "min_os_release": "2019-09"}
+    )
+    assert DeviceRules.from_json(json.loads(json.dumps(rules.to_json()))) == rules
+    assert DeviceRules.from_json({}) == DeviceRules()

@@ -28,6 +28,7 @@ class Console:
     """A console that is served.
 
     Attributes:
+        home: Its data directory.
         engine: Of who may write to its database.
         reading: The console's own.
         filled: What is in it.
@@ -35,6 +36,7 @@ class Console:
     """
 
     port: int
+    home: Path
     engine: Engine
     reading: CatalogSession
     filled: Filled
@@ -83,7 +85,7 @@ def console(postgres_server, tmp_path_factory) -> Iterator[Console]:
     deadline_s = time.monotonic() + DEADLINE_S
     while not server.started and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    yield Console(port, engine, reading, filled, heard)
+    yield Console(port, folder, engine, reading, filled, heard)
     server.should_exit = True
     thread.join(DEADLINE_S)
     reading.engine.dispose()

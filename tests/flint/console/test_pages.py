@@ -19,6 +19,7 @@ from feature_catalog.definitions.catalog_set import DefinitionSet, key_of
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.jobs import JobQueue
 from feature_catalog.on_device import DeviceProfile, resolve_for_device
+from server.operations.settings import ServerSettings
 from tests.flint.console.conftest import Console
 from tests.flint.console.filled_catalog import HOSTILE, VERSIONS
 
@@ -140,6 +141,19 @@ def test_what_a_device_stores_is_what_resolving_says(console):
     assert "clicks_7d, country" in shown  # why user_stats is cached
     for remark in wanted.remarks:
         assert " ".join(remark.sentence.split()) in shown
+
+
+def test_what_a_device_may_spend_is_what_the_deployment_says(console):
+    path = "/devices?service=ads_ctr_v1&device=small"
+    usual = twin(console, path)["found"]["budget"]
+    rules = {"budgets": {"small": {"total_bytes": 5_000_000}}}
+    settings = ServerSettings(console.home, "", "", "", "", "", 0, 0, device_rules=rules)
+    saved = settings.save()
+    try:
+        found = twin(console, path)["found"]["budget"]
+    finally:
+        saved.unlink()
+    assert found == usual | {"total_bytes": 5_000_000}
 
 
 def test_a_device_is_chosen_by_name_and_never_by_a_file(console):

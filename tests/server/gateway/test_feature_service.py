@@ -18,6 +18,7 @@ from device_runtime.feature_cache import FeatureCache
 from device_runtime.feature_client import DamagedAsset, FeatureClient
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_manifest import FORMAT, Place
+from device_runtime.feature_policies import Network
 from device_runtime.feature_reader import FeatureReader, FetchFailed
 from device_runtime.feature_values import decode_row, encode_key
 from device_runtime.gateway_client import GatewayBusy, GatewayRefused, open_channel
@@ -27,6 +28,7 @@ from device_runtime.protocol import device_pb2
 from device_runtime.protocol import features_pb2 as pb
 from feature_catalog.blobs import BlobStore
 from feature_catalog.feature_registry import FeatureRegistry
+from feature_catalog.on_device import DeviceRules
 from feature_catalog.online.materialization import Sources, materialize
 from server.gateway.gateway import Gateway
 from server.gateway.rate_limits import DeviceRates, Rate
@@ -39,6 +41,7 @@ from tests.server.update_examples import make_job
 pytestmark = pytest.mark.integration
 
 KEYS_PER_DAY = 3_000
+METERED_ASSET_BYTES = 40
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def gateway(deployment, catalog):
         deployment.settings,
         device_feature_services=("ads_a", "ads_b", "ads_c"),
         max_feature_keys_per_day=KEYS_PER_DAY,
+        device_rules={"metered_asset_bytes": METERED_ASSET_BYTES},
     )
     rates = DeviceRates(feature_calls=Rate(1.0, 60), fetches=Rate(1.0, 30))
     gateway = Gateway(settings, rates=rates)
@@ -181,6 +185,13 @@ def test_a_device_that_says_it_has_little_room_takes_fallbacks_or_is_told_why_no
     uses = {each["name"]: each["uses"] for each in manifest["assets"]}
     assert uses["tokens"] == "categories"
     assert "bytes" in told["tokens"]["reason"]
+
+
+def test_manifests_go_by_the_rules_that_the_deployment_was_started_with(device):
+    assets = device.client.manifest("ads_a").assets.values()
+    larger = {asset.name: asset.size_bytes > METERED_ASSET_BYTES for asset in assets}
+    assert {asset.name: asset.network is Network.UNMETERED for asset in assets} == larger
+    assert any(asset.size_bytes < DeviceRules().metered_asset_bytes for asset in assets)
 
 
 def test_the_service_of_an_open_job_may_be_read_under_its_contract_and_no_longer(
