@@ -5,8 +5,9 @@ every so often one process is killed with SIGKILL: coordinator, gateway, SuperLi
 device processes in turn. Every few seconds resident memory (RSS) and open file descriptors of every
 process are noted. A process that is killed begins anew, so growth is looked for within lives: per
 role, the slope of a line through all its samples, each taken relative to its own life's mean, as
-memory and as descriptors per hour; the first `SETTLING_S` of a life, when caches fill, are left
-out. The supervisor and Postgres' postmaster live on between their kills, so theirs is the longest
+memory and as descriptors per hour; the first seconds of a life (``--settling-s``) are left out.
+Caches fill for longer than a life lasts between kills, so what grows for good is told by a run
+without them, from the moment on at which they are full. The supervisor and Postgres' postmaster live on between their kills, so theirs is the longest
 look.
 
 Flat means: the growth a day at that slope is less than a tenth of what the process holds, or the
@@ -14,7 +15,8 @@ slope is not told apart from zero (its two-sided 95 % interval contains it; samp
 are correlated, so that interval is somewhat too narrow).
 
     python benchmarks/soak.py                   # ten minutes
-    python benchmarks/soak.py --minutes 120     # what tells of growth
+    python benchmarks/soak.py --minutes 120     # what an operator may have to live through
+    python benchmarks/soak.py --minutes 40 --kill-every-s 1e6 --settling-s 900   # what grows
 """
 
 import argparse
@@ -37,7 +39,6 @@ from flint.submission import submit
 
 KINDS = ("coordinator", "gateway", "device", "superlink", "postgres")
 STRATEGY = {"name": "fedbuff", "buffer_size": 60, "concurrency": 100}
-SETTLING_S = 60.0
 SAMPLE_EVERY_S = 5.0
 _ROLES = ("supervisor", "superlink", "coordinator", "gateway", "postgres")
 
@@ -81,16 +82,16 @@ class Watch:
                 life.rss_bytes.append(rss)
                 life.descriptors.append(descriptors)
 
-    def growth(self) -> dict[str, Any]:
+    def growth(self, settling_s: float) -> dict[str, Any]:
         """Per role: what a process holds, and how fast that grows within lives."""
         by_role: dict[str, list[Life]] = defaultdict(list)
         for life in self.lives.values():
             by_role[life.role].append(life)
-        return {role: _growth(by_role[role]) for role in sorted(by_role)}
+        return {role: _growth(by_role[role], settling_s) for role in sorted(by_role)}
 
 
-def _growth(lives: list[Life]) -> dict[str, Any]:
-    settled = [kept for life in lives if (kept := _settled(life)) is not None]
+def _growth(lives: list[Life], settling_s: float) -> dict[str, Any]:
+    settled = [kept for life in lives if (kept := _settled(life, settling_s)) is not None]
     shown: dict[str, Any] = {"lives": len(lives), "samples": sum(len(t) for t, _, _ in settled)}
     if not settled:
         return shown
@@ -109,9 +110,9 @@ def _growth(lives: list[Life]) -> dict[str, Any]:
     return shown
 
 
-def _settled(life: Life) -> tuple[Any, Any, Any] | None:
+def _settled(life: Life, settling_s: float) -> tuple[Any, Any, Any] | None:
     seconds = np.array(life.seconds)
-    kept = seconds >= seconds[0] + SETTLING_S
+    kept = seconds >= seconds[0] + settling_s
     if kept.sum() < 3:
         return None
     return seconds[kept], np.array(life.rss_bytes)[kept], np.array(life.descriptors)[kept]
@@ -128,7 +129,9 @@ def _slope(lives: list[tuple[Any, Any]]) -> tuple[float, float]:
     return slope, float(np.sqrt(residual @ residual / free / spread))
 
 
-def soak(world: KillableWorld, minutes: float, kill_every_s: float, seed: int) -> dict[str, Any]:
+def soak(
+    world: KillableWorld, minutes: float, kill_every_s: float, settling_s: float, seed: int
+) -> dict[str, Any]:
     source, tally, watch = random.Random(seed), Tally(), Watch(world)
     job = small_job("soak", STRATEGY, aggregations=None, max_hours=minutes / 60.0)
     job_id = submit(world.deployment, job, lambda _: None).job_id
@@ -163,7 +166,7 @@ def soak(world: KillableWorld, minutes: float, kill_every_s: float, seed: int) -
     status = status_of(world, job_id)
     judge(world, job_id, status, tally)
     row = world.deployment.jobs.get(job_id)
-    growth = watch.growth()
+    growth = watch.growth(settling_s)
     return {
         "minutes": minutes,
         "job": status,
@@ -197,6 +200,7 @@ def main() -> None:
     parser.add_argument("--kill-every-s", type=float, default=120.0)
     parser.add_argument("--gateways", type=int, default=1)
     parser.add_argument("--check-ins-per-s", type=float, default=60.0)
+    parser.add_argument("--settling-s", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with killable_world(
@@ -205,11 +209,12 @@ def main() -> None:
         gateways=options.gateways,
         check_ins_per_s=options.check_ins_per_s,
     ) as world:
-        found = soak(world, options.minutes, options.kill_every_s, options.seed)
+        found = soak(world, options.minutes, options.kill_every_s, options.settling_s, options.seed)
     orphans = found["orphans"] + len(world.server.processes())
     more = {
         "devices": options.devices,
         "kill_every_s": options.kill_every_s,
+        "settling_s": options.settling_s,
         "check_ins_per_s": options.check_ins_per_s,
     }
     figure = {"figure": "soak", **found, "orphans": orphans, **more, "cores": os.cpu_count()}
