@@ -5,10 +5,10 @@ every so often one process is killed with SIGKILL: coordinator, gateway, SuperLi
 device processes in turn. Every few seconds resident memory (RSS) and open file descriptors of every
 process are noted. A process that is killed begins anew, so growth is looked for within lives: per
 role, the slope of a line through all its samples, each taken relative to its own life's mean, as
-memory and as descriptors per hour; the first seconds of a life (``--settling-s``) are left out.
-Caches fill for longer than a life lasts between kills, so what grows for good is told by a run
-without them, from the moment on at which they are full. The supervisor and Postgres' postmaster live on between their kills, so theirs is the longest
-look.
+memory and as descriptors per hour; the first seconds of a life (``--settling-s``) are left out. The
+supervisor and Postgres' postmaster live on between their kills. Caches fill for longer than other
+lives last between kills, so what grows for good is told by a run without kills, from the moment on
+at which they are full.
 
 Flat means: the growth a day at that slope is less than a tenth of what the process holds, or the
 slope is not told apart from zero (its two-sided 95 % interval contains it; samples of one process
