@@ -155,11 +155,6 @@ class ManifestAsset:
     size_bytes: int
     network: Network = Network.UNMETERED
 
-    @property
-    def is_fallback(self) -> bool:
-        """Whether the device does without the asset that was meant."""
-        return self.uses != self.name
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -17,6 +17,10 @@ Value = Scalar | Sequence[Scalar]
 """What a feature may be: text, a number, missing, or a row of these."""
 
 
+MAX_KEY_BYTES = 1_024
+"""Of an entity's encoded key: no longer one is stored, so none is asked for."""
+
+
 class UnreadableFeatureValue(FlintError):
     """Bytes that should be a feature value are not."""
 

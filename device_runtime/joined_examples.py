@@ -18,7 +18,12 @@ from device_runtime.feature_inputs import FeatureInput, InputFeature, InputForm
 from device_runtime.feature_manifest import FeatureManifest, ManifestView, Place
 from device_runtime.feature_reader import FeatureReader
 from device_runtime.feature_values import encode_key
-from device_runtime.labelled_events import LabelledEvent, LabelledEvents, device_features
+from device_runtime.labelled_events import (
+    LabelledEvent,
+    LabelledEvents,
+    device_features,
+    stored_as,
+)
 from device_runtime.transform_assets import Assets
 
 
@@ -89,7 +94,7 @@ class JoinedExamples:
     def _device_columns(self, events: Sequence[LabelledEvent]) -> dict[str, Column]:
         columns = {}
         for f in device_features(self._sources.manifest) if events else ():
-            stored = [event.columns[f.column] for event in events]
+            stored = [event.columns[stored_as(f)] for event in events]
             column = Column.of(stored, kind=f.ingest.gives(f.kind))
             columns[f.name] = f.read.apply(column, self._sources.assets)
         return columns

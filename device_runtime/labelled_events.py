@@ -3,8 +3,9 @@
 An app records what its user saw and did: the keys of what it was about (``ad_id``), the values of
 the service's device views at that moment, and the label. Values go through their `device_ingest`
 chains first and are in the file in no other form. What the cloud knows of the keys is joined when a
-task wants it (`joined_examples`). A value is known by its ``column`` (`feature_manifest`), so an
-event stored under one contract serves another that stores the same, and no other.
+task wants it (`joined_examples`). A value is known by its view and ``column``
+(`feature_manifest`), so an event stored under one contract serves another that stores the same, and
+no other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,13 @@ from device_runtime.errors import FlintError
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_manifest import FeatureManifest, ManifestFeature, Place
 from device_runtime.feature_policies import OnFull, Retention
-from device_runtime.feature_values import Value, decode_row, encode_row
+from device_runtime.feature_values import (
+    MAX_KEY_BYTES,
+    Value,
+    decode_row,
+    encode_key,
+    encode_row,
+)
 from device_runtime.retained_records import RetainedRecords
 from device_runtime.transform_assets import Assets
 
@@ -27,6 +34,7 @@ LABELS_ALONE = Retention(max_age_s=30 * 86_400.0, max_records=5_000, max_bytes=4
 
 _MAX_EVENT_BYTES = 2**20
 _KEY, _COLUMN, _LABEL = "k.", "c.", "label"
+_INTEGER_BITS = {"int32": 31, "int64": 63}
 
 
 class UnsuitableLabelledEvent(FlintError):
@@ -41,7 +49,7 @@ class LabelledEvent:
 
     Attributes:
         keys: Values of join keys by name.
-        columns: Stored values by column.
+        columns: Stored values, by `stored_as`.
         label: One number, or one a task.
     """
 
@@ -69,12 +77,13 @@ class LabelledEvents:
             assets: What `device_ingest` chains read.
         """
         self._assets = assets or {}
-        self._stored = {f.column: f for f in device_features(manifest)}
-        self._keys = {
-            key.name: Kind.STRING if key.dtype == "string" else Kind.INT
-            for view in manifest.views.values()
-            for key in view.join_keys
+        self._stored = {stored_as(f): f for f in device_features(manifest)}
+        views = manifest.views.values()
+        self._keys = {key.name: key.dtype for view in views for key in view.join_keys}
+        self._looked_up = {
+            tuple(key.name for key in view.join_keys) for view in views if view.place is Place.CLOUD
         }
+        self._needed_keys = {name for names in self._looked_up for name in names}
         self.service = manifest.service
         self._records = RetainedRecords(
             database, stream_of(manifest.service), strictest_retention(manifest)
@@ -96,7 +105,7 @@ class LabelledEvents:
         """Keep one event; what must go for it goes in the same transaction.
 
         Args:
-            keys: Every join key of the service's views.
+            keys: Every join key of the service's cloud views; those of device views may be there.
             events: By device view, the values of its fields; one left out is missing.
             label: One number, or one a task.
             at_ms: When it happened, since the epoch; now if None.
@@ -105,18 +114,27 @@ class LabelledEvents:
             Whether it is kept, see `RetainedRecords.append`.
 
         Raises:
-            UnsuitableLabelledEvent: If a key is missing, a value is of another kind or shape, or
-                the whole is too large.
+            UnsuitableLabelledEvent: If a key is missing or none the cloud could know, a value is of
+                another kind or shape, or the whole is too large.
         """
+        its_keys = {
+            name: self._checked_key(name, keys)
+            for name in self._keys
+            if name in self._needed_keys or keys.get(name) is not None
+        }
+        self._check_encoded(its_keys)
         row: dict[str, Value] = {
-            **{_KEY + name: self._checked_key(name, keys) for name in self._keys},
+            **{_KEY + name: value for name, value in its_keys.items()},
             **{
                 _COLUMN + column: self._ingested(f, events.get(f.view, {}).get(f.field))
                 for column, f in self._stored.items()
             },
             _LABEL: label,
         }
-        body = encode_row(row)
+        try:
+            body = encode_row(row)
+        except UnicodeEncodeError:
+            raise self._not_utf8() from None
         if len(body) > _MAX_EVENT_BYTES:
             raise UnsuitableLabelledEvent(
                 f"an event for {self.service} has {len(body)} bytes; at most {_MAX_EVENT_BYTES} "
@@ -131,7 +149,8 @@ class LabelledEvents:
             max_events: Looked at, at most. Those kept under another contract, without a key or a
                 column of this one, are left out.
         """
-        needed = {_KEY + name for name in self._keys} | {_COLUMN + name for name in self._stored}
+        needed = {_KEY + name for name in self._needed_keys}
+        needed |= {_COLUMN + name for name in self._stored}
         records = self._records.newest(max_events)
         rows = ((record.at_ms, decode_row(record.body)) for record in records)
         return [
@@ -153,14 +172,35 @@ class LabelledEvents:
         self._records.clear()
 
     def _checked_key(self, name: str, keys: Mapping[str, Key]) -> Key:
-        value = keys.get(name)
-        kind = self._keys[name]
-        if isinstance(value, bool) or not isinstance(value, str if kind is Kind.STRING else int):
+        value, bits = keys.get(name), _INTEGER_BITS.get(self._keys[name])
+        is_key = isinstance(value, str)
+        if bits is not None:
+            is_key = type(value) is int and -(2**bits) <= value < 2**bits
+        if value is None or not is_key:
             raise UnsuitableLabelledEvent(
                 f"the key {name} of an event for {self.service} is {str(value)[:60]!r}; give "
-                f"{'text' if kind is Kind.STRING else 'a whole number'}"
+                f"{'text' if bits is None else f'a whole number that fits {self._keys[name]}'}"
             )
         return value
+
+    def _check_encoded(self, keys: Mapping[str, Key]) -> None:
+        """Refuse keys that no gateway takes: one would stop every fetch that it is part of."""
+        for names in self._looked_up:
+            try:
+                size = len(encode_key([keys[name] for name in names]))
+            except UnicodeEncodeError:
+                raise self._not_utf8() from None
+            if size > MAX_KEY_BYTES:
+                raise UnsuitableLabelledEvent(
+                    f"the key {', '.join(names)} of an event for {self.service} has {size} bytes, "
+                    f"and none has more than {MAX_KEY_BYTES}; give a digest of it"
+                )
+
+    def _not_utf8(self) -> UnsuitableLabelledEvent:
+        return UnsuitableLabelledEvent(
+            f"a text of an event for {self.service} has a lone surrogate, which no text in UTF-8 "
+            "holds; clean the text"
+        )
 
     def _ingested(self, feature: ManifestFeature, value: Value) -> Value:
         try:
@@ -177,6 +217,11 @@ class LabelledEvents:
 def device_features(manifest: FeatureManifest) -> tuple[ManifestFeature, ...]:
     """The features of a service whose values are made on the device."""
     return tuple(f for f in manifest.features if manifest.views[f.view].place is Place.DEVICE)
+
+
+def stored_as(feature: ManifestFeature) -> str:
+    """What an event calls a device feature's value: two views may have fields of one name."""
+    return f"{feature.view}/{feature.column}"
 
 
 def stream_of(service: str) -> str:

@@ -111,6 +111,14 @@ def missing_assets(
     )
 
 
+def said_missing(asset: Asset) -> str:
+    """A warning of an asset whose file devices could not fetch."""
+    return (
+        f"warning: the file of asset {asset.name} is not in the blob store, so devices do without "
+        "it; add it with `flint catalog asset add FILE`"
+    )
+
+
 def _checked(path: Path, by_digest: dict[bytes, list[Asset]]) -> tuple[bytes, int, tuple[str, ...]]:
     """Digest, bytes and the names of the assets whose file it is."""
     try:

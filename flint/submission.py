@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.errors import FlintError, named_in
-from feature_catalog.asset_files import missing_assets
+from feature_catalog.asset_files import missing_assets, said_missing
 from feature_catalog.contract_lookup import find_contract
 from feature_catalog.datasets import DatasetCatalog
 from feature_catalog.definitions.contracts import thaw
@@ -120,10 +120,7 @@ def _note_missing_assets(deployment: Deployment, job: Job, note: Callable[[str],
     if contract is None:
         return
     for asset in missing_assets(thaw(contract), deployment.blobs, [name]):
-        note(
-            f"warning: the file of asset {asset.name} is not in the blob store, so devices do "
-            "without it; add it with `flint catalog asset add FILE`"
-        )
+        note(said_missing(asset))
 
 
 def stop(deployment: Deployment, job_id: str) -> JobRow:

@@ -109,7 +109,7 @@ class ParquetSources:
         relation = connection.read_parquet(
             files,
             union_by_name=path.endswith("/"),
-            hive_partitioning=path.endswith("/") and _are_partitions(files),
+            hive_partitioning=path.endswith("/") and self._are_partitions(files, path),
         )
         relation.create_view("source")
         types = dict(zip(relation.columns, map(str, relation.types), strict=True))
@@ -167,6 +167,15 @@ class ParquetSources:
             )
         return [_literal(each) for each in found]
 
+    def _are_partitions(self, files: Sequence[str], path: str) -> bool:
+        """Whether a folder's files are in folders ``column=value`` of the same columns below it."""
+        above = len((self.folder / path.removeprefix("file://")).parts)
+        columns = {
+            tuple(part.partition("=")[0] for part in Path(file).parts[above:-1] if "=" in part)
+            for file in files
+        }
+        return len(columns) == 1 and columns != {()}
+
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A database of DuckDB in memory, its temporary files in a folder that goes with it."""
@@ -202,15 +211,6 @@ def _moment(
 
 def _sql_type(found: str) -> String | None:
     return String() if found == _TEXT else None
-
-
-def _are_partitions(files: Sequence[str]) -> bool:
-    """Whether a folder's files are in folders ``column=value`` of the same columns."""
-    columns = {
-        tuple(part.partition("=")[0] for part in Path(file).parts[:-1] if "=" in part)
-        for file in files
-    }
-    return len(columns) == 1 and columns != {()}
 
 
 def _is_data(path: Path, folder: Path) -> bool:

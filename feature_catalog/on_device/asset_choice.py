@@ -1,7 +1,7 @@
 """Which assets a device gets: the one a transform names, else the first fallback that fits."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from device_runtime.feature_policies import Network
@@ -12,6 +12,9 @@ from feature_catalog.on_device.profile import DeviceProfile
 from feature_catalog.on_device.resolution import DownloadedAsset, Effect, Reason, Remark
 from feature_catalog.on_device.rules import Budget, DeviceRules, storage_class
 from feature_catalog.on_device.sizes import memory_bytes
+
+IsStored = Callable[[Asset], bool]
+"""Whether an asset's file is on the server, to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ def choose_assets(
     profile: DeviceProfile,
     budget: Budget,
     rules: DeviceRules,
+    is_stored: IsStored | None = None,
 ) -> AssetChoice:
     """Choose, in the order of their names, so that the same device gets the same.
 
     Args:
         asked: Features that need an asset on the device, by its name.
         budget: What is left of the device's for assets.
+        is_stored: Those that are not count as refused; None: all are taken to be there.
     """
     spent = _Spent()
     taken: dict[str, str] = {}
@@ -56,7 +61,7 @@ def choose_assets(
     for name in sorted(asked):
         refusals: list[Remark] = []
         for asset in _with_fallbacks(definitions, name):
-            refusal = _refusal(asset, profile, budget, spent)
+            refusal = _refusal(asset, profile, budget, spent, is_stored)
             if refusal is None:
                 taken[name] = asset.name
                 if asset.name not in spent.chosen:
@@ -85,16 +90,26 @@ def _with_fallbacks(definitions: DefinitionSet, name: str) -> Iterator[Asset]:
         asset = definitions.asset(asset.fallback) if asset.fallback is not None else None
 
 
-def _refusal(asset: Asset, profile: DeviceProfile, budget: Budget, spent: _Spent) -> Remark | None:
+def _refusal(
+    asset: Asset,
+    profile: DeviceProfile,
+    budget: Budget,
+    spent: _Spent,
+    is_stored: IsStored | None,
+) -> Remark | None:
     """Why a device cannot have an asset."""
-    for reason, why in _obstacles(asset, profile, budget, spent):
+    for reason, why in _obstacles(asset, profile, budget, spent, is_stored):
         about = f"asset {asset.name}"
         return Remark(Effect.REFUSED, reason, about, f"{asset.name} {why}")
     return None
 
 
 def _obstacles(
-    asset: Asset, profile: DeviceProfile, budget: Budget, spent: _Spent
+    asset: Asset,
+    profile: DeviceProfile,
+    budget: Budget,
+    spent: _Spent,
+    is_stored: IsStored | None,
 ) -> Iterator[tuple[Reason, str]]:
     size, needed = asset.size_bytes, memory_bytes(asset)
     if profile.locale is not None and asset.locale and not fits_locale(asset, profile.locale):
@@ -127,6 +142,8 @@ def _obstacles(
             f"takes {needed:,} bytes of memory, and of the {budget.asset_memory_bytes:,} that "
             f"assets may take on this device {spent.memory_bytes:,} are taken",
         )
+    if is_stored is not None and not is_stored(asset):
+        yield Reason.NOT_ON_SERVER, "has no file on the server"
 
 
 def fits_locale(asset: Asset, locale: str) -> bool:

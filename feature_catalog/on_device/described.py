@@ -51,7 +51,12 @@ def _stored(store: StoredEvents) -> dict[str, Any]:
         "view": store.view,
         "event": store.event,
         "columns": [
-            {"field": each.field, "ingest": json.loads(each.ingest.to_json()), "kind": each.kind}
+            {
+                "field": each.field,
+                "ingest": json.loads(each.ingest.to_json()),
+                "kind": each.kind,
+                "shape": list(each.shape),
+            }
             for each in store.columns
         ],
         "retention": store.retention.to_json(),

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     OS_TOO_OLD = "os_too_old"
     ASSET_TOO_LARGE = "asset_too_large"
     ASSET_UNREADABLE = "asset_unreadable"
+    NOT_ON_SERVER = "not_on_server"
     OTHER_LOCALE = "other_locale"
     OUT_OF_MEMORY = "out_of_memory"
     OUT_OF_STORAGE = "out_of_storage"
@@ -61,11 +62,13 @@ class StoredColumn:
 
     Attributes:
         kind: After the chain.
+        shape: Of one value, after the chain.
     """
 
     field: str
     ingest: TransformChain
     kind: Kind
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

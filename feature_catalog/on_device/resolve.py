@@ -14,7 +14,7 @@ from feature_catalog.definitions.served import ServedFeature, served_features
 from feature_catalog.definitions.services import FeatureService
 from feature_catalog.definitions.transforms import RunAt
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.on_device.asset_choice import AssetChoice, choose_assets
+from feature_catalog.on_device.asset_choice import AssetChoice, IsStored, choose_assets
 from feature_catalog.on_device.caches import (
     cached_features,
     device_cache_policy,
@@ -40,6 +40,8 @@ def resolve_for_device(
     service: FeatureService,
     definitions: DefinitionSet,
     rules: DeviceRules = DEFAULT_RULES,
+    *,
+    is_stored: IsStored | None = None,
 ) -> DeviceResolution:
     """What a device stores, caches, downloads and transforms of a service, and why not more.
 
@@ -48,6 +50,7 @@ def resolve_for_device(
     Args:
         definitions: A checked set that holds the service and all it needs: the catalog's, or what
             `contracts.thaw` made of a contract.
+        is_stored: Whether an asset's file is there to be fetched; None: all are taken to be.
     """
     served = served_features(definitions, service)
     budget = rules.budget_for(profile)
@@ -69,7 +72,9 @@ def resolve_for_device(
         )
     left = budget.total_bytes - overhead_bytes
     for_assets = Budget(left, min(budget.asset_bytes, left), budget.asset_memory_bytes)
-    choice = choose_assets(_assets_asked(served), definitions, profile, for_assets, rules)
+    choice = choose_assets(
+        _assets_asked(served), definitions, profile, for_assets, rules, is_stored
+    )
     left -= sum(each.bytes for each in choice.downloads)
 
     possible = [each for each in served if _needed_assets(each) <= set(choice.taken)]

@@ -60,9 +60,13 @@ class SizedField:
     shape: tuple[int, ...] = ()
 
 
-def event_bytes(fields: Mapping[str, Kind], text_bytes: int) -> Size:
-    """What one event counts as in its store, every field there."""
-    values = [_element(kind, text_bytes) for kind in fields.values()]
+def event_bytes(fields: Mapping[str, tuple[Kind, tuple[int, ...]]], text_bytes: int) -> Size:
+    """What one event counts as in its store, every field there.
+
+    Args:
+        fields: Kind of each, and shape of one value.
+    """
+    values = [_array(shape, _element(kind, text_bytes)) for kind, shape in fields.values()]
     body = _row(list(fields), values)
     return Size(record_bytes(bytes(body.bytes), None), body.is_bound)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from device_runtime.feature_policies import Retention
+from device_runtime.transforms import EmbedLookup
 from feature_catalog.definitions.served import ServedFeature
 from feature_catalog.definitions.sources import DeviceSource
 from feature_catalog.definitions.transforms import RunAt
@@ -39,8 +40,8 @@ def stored_events(
 def _store(features: Sequence[ServedFeature], rules: DeviceRules) -> StoredEvents:
     view = features[0].view
     columns = _columns(features)
-    kinds = {stored_name(each.field, each.ingest): each.kind for each in columns}
-    size = event_bytes(kinds, rules.text_bytes)
+    fields = {stored_name(each.field, each.ingest): (each.kind, each.shape) for each in columns}
+    size = event_bytes(fields, rules.text_bytes)
     return _within_retention(
         StoredEvents(
             view=view.name,
@@ -64,7 +65,10 @@ def _columns(features: Sequence[ServedFeature]) -> tuple[StoredColumn, ...]:
             raise LookupError(f"{each.feature.ref} was not looked for before")
         ingest = chain_at(each, RunAt.DEVICE_INGEST)
         kind = ingest.gives(found.dtype.column_kind)
-        columns[found.name, ingest.to_json()] = StoredColumn(found.name, ingest, kind)
+        # Each look-up of an embedding adds a dimension, at the end.
+        dimensions = len(found.shape) + sum(isinstance(s, EmbedLookup) for s in ingest.steps)
+        shape = each.shape[:dimensions]
+        columns[found.name, ingest.to_json()] = StoredColumn(found.name, ingest, kind, shape)
     return tuple(columns[key] for key in sorted(columns))
 
 

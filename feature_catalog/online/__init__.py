@@ -6,12 +6,11 @@ and DuckDB, which the gateways that serve devices do without.
 
 from feature_catalog.online.errors import TooManyKeys
 from feature_catalog.online.online_view import JoinKey, OnlineView
-from feature_catalog.online.store import MAX_KEY_BYTES, MAX_KEYS, OnlineStore
+from feature_catalog.online.store import MAX_KEYS, OnlineStore
 from feature_catalog.online.view_rows import ValueStatus, ViewRows
 
 __all__ = [
     "MAX_KEYS",
-    "MAX_KEY_BYTES",
     "JoinKey",
     "OnlineStore",
     "OnlineView",

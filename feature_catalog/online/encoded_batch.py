@@ -6,13 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from device_runtime.feature_values import encode_key
+from device_runtime.feature_values import MAX_KEY_BYTES, encode_key
 from feature_catalog.definitions import Dtype, Field
 from feature_catalog.offline.field_values import field_type, field_values
 from feature_catalog.online.errors import UnfitKey
 from feature_catalog.online.online_view import OnlineView
 from feature_catalog.online.row_codec import encode_rows
-from feature_catalog.online.store import MAX_KEY_BYTES
 from feature_catalog.online.value_writer import EncodedRows
 from feature_catalog.online_schema import CREATED_UNKNOWN_US
 
@@ -57,22 +56,26 @@ def check_keys(batch: pa.Table, view: OnlineView, where: str) -> None:
         batch: ``k0``..., none NULL; at least one row.
 
     Raises:
-        UnfitKey: If a key is out of its type's range, or too long.
+        UnfitKey: If a key is out of its type's range, too long, or has the character NUL.
     """
-    longest = 0
+    sizes: Any = _OVERHEAD_BYTES * len(view.join_keys)
     for place, key in enumerate(view.join_keys):
         values, bits = batch[f"k{place}"], _BITS.get(key.dtype)
         if bits is None:
-            longest += pc.max(pc.binary_length(values)).as_py() + _OVERHEAD_BYTES
+            if pc.any(pc.match_substring(values, "\0")).as_py():
+                # Postgres could not keep how far a run has come.
+                raise UnfitKey(
+                    f"{where} has a key {key.name} with the character NUL; clean the text"
+                )
+            sizes = pc.add(pc.binary_length(values), sizes)
             continue
-        longest += _OVERHEAD_BYTES
         bounds = pc.min_max(values).as_py()
         if not -(2**bits) <= bounds["min"] <= bounds["max"] < 2**bits:
             raise UnfitKey(
                 f"{where} has keys {key.name} from {bounds['min']} to {bounds['max']}, which do "
                 f"not all fit {key.dtype}; correct them, or the entity's dtype"
             )
-    if longest > MAX_KEY_BYTES:
+    if pc.max(sizes).as_py() > MAX_KEY_BYTES:
         raise UnfitKey(
             f"{where} has a key of more than {MAX_KEY_BYTES} bytes, all join keys "
             "together; shorten them, e.g. to a digest"

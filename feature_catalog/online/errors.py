@@ -10,7 +10,7 @@ class InvalidInterval(FlintError):
 
 
 class UnfitKey(FlintError):
-    """A source's join key that is out of its type's range, or too long."""
+    """A source's join key that is out of its type's range, too long, or with a NUL."""
 
     code = "FLN-2921"
 

@@ -22,6 +22,7 @@ from feature_catalog.online.errors import InvalidInterval, NotServedOnline
 from feature_catalog.online.materialization_log import (
     OpenRun,
     close_run,
+    first_window_start,
     materialized_until,
     note_chunk,
     note_total,
@@ -199,8 +200,13 @@ def _increments(engine: Engine, view: OnlineView, end_us: int, *, restart: bool)
     if cut_off is not None and cut_off.end_us <= end_us:
         intervals.append(cut_off)
         reached_us = max(cut_off.end_us, reached_us or cut_off.end_us)
-    if reached_us is None and view.ttl_s is not None:
-        intervals.append(Interval(end_us - round(view.ttl_s * 1e6), end_us, with_late=True))
+    oldest_us = None if view.ttl_s is None else end_us - round(view.ttl_s * 1e6)
+    since = None if reached_us is None else first_window_start(engine, view)
+    if since is not None and (oldest_us is None or oldest_us < microseconds(since)):
+        # The ttl is longer than it was: rows count again that were too old for the first run.
+        intervals.append(Interval(oldest_us, microseconds(since), with_late=True))
+    if reached_us is None and oldest_us is not None:
+        intervals.append(Interval(oldest_us, end_us, with_late=True))
     elif reached_us is None or reached_us < end_us:
         intervals.append(Interval(reached_us, end_us, with_late=True))
     return intervals

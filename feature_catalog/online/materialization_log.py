@@ -125,6 +125,25 @@ def unfinished_increment(engine: Engine, view: OnlineView) -> Interval | None:
     return Interval(start_us, microseconds(found.end_at), with_late=True)
 
 
+def first_window_start(engine: Engine, view: OnlineView) -> dt.datetime | None:
+    """From when on runs without a start have read a view's source; None: from its first row.
+
+    None also where the first run was told its start: then what is older is left out on purpose.
+    """
+    record = MaterializationRecord
+    statement = (
+        select(record.start_at, record.is_incremental)
+        .where(record.value_set == view.value_set, record.finished_at.is_not(None))
+        .order_by(record.id)
+    )
+    with engine.connect() as connection:
+        runs = connection.execute(statement).all()
+    if not runs or not runs[0].is_incremental:
+        return None
+    starts = [run.start_at for run in runs if run.is_incremental]
+    return None if None in starts else min(starts)
+
+
 def note_total(engine: Engine, run_id: int, total: int, skipped: Sequence[LeftOut]) -> None:
     """Keep what was found before the first row is written."""
     record = MaterializationRecord

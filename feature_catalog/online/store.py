@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from device_runtime.feature_values import MAX_KEY_BYTES
 from feature_catalog.database import DatabaseUnreachable
 from feature_catalog.online.errors import TooManyKeys
 from feature_catalog.online.moments import microseconds
@@ -16,8 +17,6 @@ from feature_catalog.online.view_rows import ValueStatus, ViewRows
 
 MAX_KEYS = 10_000
 """Of one read, all views together."""
-
-MAX_KEY_BYTES = 1_024
 
 _MAX_CONNECTIONS = 50
 _CONNECT_TIMEOUT_S = 10

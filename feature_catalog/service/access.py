@@ -51,7 +51,9 @@ class DeviceAccess:
         readable = [
             digest for name, digest in (*self._open_services(), *self._pinned) if name == service
         ]
-        if service in self._newest:
+        is_pinned = bool(readable) and (not contract_sha256 or contract_sha256 in readable)
+        if service in self._newest and not is_pinned:
+            # What a job or a pin allows does not depend on what the catalog has by now.
             readable.append(self._contracts.newest(service))
         if not readable:
             # The same words whether there is such a service or not: names tell of others' work.

@@ -72,9 +72,14 @@ class ManifestMaker:
         service = contract.definitions.service(contract.service)
         if service is None:
             raise LookupError(f"the contract of {contract.service} lacks the service")
-        found = resolve_for_device(profile, service, contract.definitions, self.rules)
-        taken, refusals = self._choose_stored(contract.definitions, found)
-        lost = {name for refusal in refusals for name in refusal.features}
+        found = resolve_for_device(
+            profile,
+            service,
+            contract.definitions,
+            self.rules,
+            is_stored=lambda asset: self.is_stored(bytes.fromhex(asset.sha256)),
+        )
+        taken = {name: each.name for each in found.downloaded for name in each.asked}
         digests = asset_digests(contract.definitions, taken)
         cloud_assets = self.cloud_assets(contract)
         features = tuple(
@@ -90,7 +95,7 @@ class ManifestMaker:
                 name: _asset(name, contract.definitions.asset(uses), self.rules)
                 for name, uses in taken.items()
             },
-            refusals=(*_refusals(contract, found, lost), *refusals),
+            refusals=tuple(_refusals(contract, found)),
         )
         size = len(manifest.to_json())
         if size > MAX_MANIFEST_BYTES:
@@ -99,36 +104,6 @@ class ManifestMaker:
                 f"{MAX_MANIFEST_BYTES} a device reads; split the service, or shorten boundaries"
             )
         return manifest
-
-    def _choose_stored(
-        self, definitions: DefinitionSet, found: DeviceResolution
-    ) -> tuple[dict[str, str], tuple[Refusal, ...]]:
-        """Assets by the names in chains; where a file is not there, a fallback whose file is."""
-        taken: dict[str, str] = {}
-        refusals: list[Refusal] = []
-        for download in found.downloaded:
-            uses = self._stored_one(definitions, download.name, found.budget.asset_bytes)
-            if uses is not None:
-                taken.update(dict.fromkeys(download.asked, uses))
-            if uses != download.name:
-                then = f"; the device takes {uses}" if uses is not None else ""
-                refusals.append(
-                    Refusal(
-                        kind="asset",
-                        name=download.name,
-                        reason=f"the file of {download.name} is not on the server{then}",
-                        features=() if uses is not None else tuple(sorted(download.used_by)),
-                    )
-                )
-        return taken, tuple(refusals)
-
-    def _stored_one(self, definitions: DefinitionSet, name: str, most_bytes: int) -> str | None:
-        asset = definitions.asset(name)
-        while asset is not None:
-            if asset.size_bytes <= most_bytes and self.is_stored(bytes.fromhex(asset.sha256)):
-                return asset.name
-            asset = definitions.asset(asset.fallback) if asset.fallback is not None else None
-        return None
 
 
 def _feature(
@@ -219,9 +194,7 @@ def _asset(name: str, asset: Asset | None, rules: DeviceRules) -> ManifestAsset:
     )
 
 
-def _refusals(
-    contract: ServedContract, found: DeviceResolution, told: set[str]
-) -> Iterator[Refusal]:
+def _refusals(contract: ServedContract, found: DeviceResolution) -> Iterator[Refusal]:
     """What was refused, replaced or reduced; every feature the device lacks is in one of them."""
     sentences = {}
     names = {*contract.definitions.names(Asset.kind), *contract.views}
@@ -234,9 +207,8 @@ def _refusals(
             # whole, whose model may be called anything, is told of each feature.
             yield Refusal(_KINDS[kind], name, _short(remark))
     for name in found.refused:
-        if name not in told:
-            why = sentences.get(name) or _first_refusal(found)
-            yield Refusal("feature", name, why, (name,))
+        why = sentences.get(name) or _first_refusal(found)
+        yield Refusal("feature", name, why, (name,))
 
 
 def _first_refusal(found: DeviceResolution) -> str:

@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Sequence
 
 from device_runtime.bounded_cbor import UnfitCbor, decode_cbor
-from device_runtime.feature_values import Value, encode_key, encode_row
+from device_runtime.feature_values import MAX_KEY_BYTES, Value, encode_key, encode_row
 from device_runtime.protocol import features_pb2 as pb
 from device_runtime.transform_assets import Assets
 from feature_catalog.definitions.catalog_set import DefinitionSet
 from feature_catalog.definitions.fields import Dtype
 from feature_catalog.definitions.views import FeatureView
-from feature_catalog.online import MAX_KEY_BYTES, OnlineStore, ValueStatus
+from feature_catalog.online import OnlineStore, ValueStatus
 from feature_catalog.service.columns import sent_columns
 from feature_catalog.service.errors import InvalidFeatureRequest
 from feature_catalog.service.served_contracts import ServedContract

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import grpc
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from device_runtime.errors import FlintError
 from device_runtime.feature_manifest import FORMAT
@@ -217,7 +217,9 @@ class DeviceFeaturesService(features_pb2_grpc.DeviceFeaturesServicer):
             yield
         except SQLAlchemyError as error:
             self._refuse(
-                call, FeaturesUnavailable(f"the database does not answer ({error})"), context
+                call,
+                FeaturesUnavailable(f"the database does not answer ({_cause(error)})"),
+                context,
             )
         except FlintError as error:
             self._refuse(call, error, context)
@@ -277,6 +279,12 @@ def _check_asset(contract: ServedContract, sha256: bytes) -> None:
             f"the feature service {contract.service} needs no asset {sha256.hex()[:16]} on "
             "devices; fetch its manifest again"
         )
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """In a line, without the statement: its parameters are keys that devices asked for."""
+    cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+    return " ".join(str(cause).split())[:300]
 
 
 def _check_name(key: str, name: str) -> None:

@@ -114,8 +114,7 @@ def list_assets(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def note_missing(assets: "Iterable[Asset]") -> None:
     """Warn of assets whose files devices could not fetch."""
+    from feature_catalog.asset_files import said_missing
+
     for asset in assets:
-        note(
-            f"warning: the file of asset {asset.name} is not in the blob store, so devices do "
-            "without it; add it with `flint catalog asset add FILE`"
-        )
+        note(said_missing(asset))

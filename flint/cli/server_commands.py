@@ -79,7 +79,10 @@ def up(
         ),
     ] = None,
     feature_keys_per_day: Annotated[
-        int, typer.Option(min=1, help="Keys a device may ask features of in a day.")
+        int,
+        typer.Option(
+            min=256, help="Keys a device may ask features of in a day; 256 are of one call."
+        ),
     ] = 20_000,
     device_rules: Annotated[
         Path | None,

@@ -1,5 +1,7 @@
 """Labelled events of a device, joined with cloud features to a model's input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_inputs import InputForm, UnsuitableFeatures
 from device_runtime.feature_manifest import (
     FeatureManifest,
+    JoinKey,
     ManifestView,
     Place,
 )
@@ -77,7 +80,7 @@ def test_what_goes_through_a_chain_when_stored_is_in_the_file_in_no_other_form(s
     joined = sources()
     record(joined.events, 4, hour=17.25)
     (event,) = joined.events.newest(10)
-    assert event.columns == {"hour.1": 2, "place": "top"}
+    assert event.columns == {"shown/hour.1": 2, "shown/place": "top"}
     assert event.keys == {"user_id": "u1", "ad_id": 4}
 
 
@@ -151,6 +154,54 @@ def test_an_event_that_is_not_of_its_service_is_refused_and_not_kept(
     with pytest.raises(UnsuitableLabelledEvent, match=sentence):
         events.append(keys, {"shown": values}, 1.0)
     assert events.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("ad", "user", "why"),
+    [
+        (2**63, "u1", "a whole number that fits int64"),
+        (True, "u1", "a whole number"),
+        (4, "a\ud800", "lone surrogate"),
+        (4, 7, "give text"),
+        (None, "u1", "a whole number"),
+    ],
+)
+def test_a_key_that_no_gateway_takes_is_refused_when_it_is_recorded(sources, ad, user, why):
+    joined = sources()
+    with pytest.raises(UnsuitableLabelledEvent, match=why):
+        joined.events.append({"user_id": user, "ad_id": ad}, {}, 1.0)
+    assert joined.events.count() == 0
+
+
+def test_two_device_views_may_have_fields_of_one_name(database, cloud):
+    of = manifest()
+    tapped = replace(of.views["shown"], name="tapped", event="tapped", join_keys=())
+    (hour, *others) = of.features
+    again = replace(hour, name="tap_hour", view="tapped")
+    both = replace(of, features=(hour, *others, again), views={**of.views, "tapped": tapped})
+    view = DeviceView("ad", 1, (ViewField("topic", Kind.STRING),), of.views["ad"].cache)
+    reader = FeatureReader(FeatureCache(database, "app", [view.cached()]), [view], cloud)
+    events = LabelledEvents(database, both)
+    events.append({"ad_id": 4}, {"shown": {"hour": 7.0}, "tapped": {"hour": 20.0}}, 1.0)
+    joined = FeatureSources(both, events, reader, {}, lambda: True)
+    x, _ = JoinedExamples(joined, BAG).load(10)
+    assert x.tolist() == [bag("hour=1", "tap_hour=3", "topic=t1")]
+
+
+def test_a_key_that_only_a_device_view_has_need_not_be_said(sources):
+    joined = sources()
+    assert joined.events.append({"ad_id": 4}, {"shown": {"hour": 7.5}}, 1.0)
+    assert joined.events.newest(1)[0].keys == {"ad_id": 4}
+
+
+def test_a_key_longer_than_any_that_is_stored_is_refused(database):
+    of = manifest()
+    ad = replace(of.views["ad"], join_keys=(JoinKey("ad_id", "string"),))
+    shown = replace(of.views["shown"], join_keys=())
+    events = LabelledEvents(database, replace(of, views={"ad": ad, "shown": shown}))
+    assert events.append({"ad_id": "x" * 1020}, {}, 1.0)
+    with pytest.raises(UnsuitableLabelledEvent, match="ad_id of an event for ads has 1025 bytes"):
+        events.append({"ad_id": "x" * 1021}, {}, 1.0)
 
 
 def test_a_value_that_is_not_given_is_missing(sources):

@@ -161,7 +161,7 @@ def test_a_demos_job_file_is_a_job_that_its_devices_can_finish(strategy, devices
 def test_a_demo_on_joined_features_names_their_service_in_its_job(tmp_path):
     demo = DemoJob("fedbuff", "clicks@1", 20, 100, 1.0, seed=3, feature_service="click_features")
     assert load_job(demo.write(tmp_path)).feature_service == "click_features"
-    example = Path(__file__).parents[2] / "examples" / "features" / "click_job.yaml"
+    example = Path(__file__).parents[2] / "examples" / "joined_features" / "click_job.yaml"
     assert load_job(example).feature_service == "click_features"
 
 

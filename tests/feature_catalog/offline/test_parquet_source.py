@@ -53,6 +53,12 @@ class TestParquetSources(JoinContract):
             pq.write_table(table, folder / "part.parquet")
         assert self.values(VIEW, CloudSource(path="rows/"), rows(["b", "a"], 2, 2)) == [98, 97]
 
+    def test_the_names_of_folders_above_it_are_no_columns(self):
+        folder = self.data / "value=7" / "rows"
+        folder.mkdir(parents=True)
+        pq.write_table(rows(["a"], 1, value=[1]), folder / "part.parquet")
+        assert self.values(VIEW, CloudSource(path="value=7/rows/"), rows(["a"], 2)) == [1]
+
     def test_a_path_is_no_pattern(self):
         pq.write_table(rows(["a"], 1, value=[1]), self.data / "rows[1]*.parquet")
         pq.write_table(rows(["a"], 2, value=[2]), self.data / "rows1x.parquet")

@@ -126,6 +126,19 @@ def test_without_an_asset_and_a_fallback_its_features_are_refused_and_the_rest_s
     ]
 
 
+def test_an_asset_whose_file_is_not_there_leaves_its_room_to_a_fallback_that_is():
+    extra = asset("other", "1500kB").replace(SHA256, "cd" * 32)
+    found = parsed(with_vocabulary("1500kB", more="    fallback: other\n", extra=extra))
+    resolution = resolve_for_device(
+        DeviceProfile(storage_class=StorageClass.SMALL),
+        found.service("ads_ctr_v1"),
+        found,
+        is_stored=lambda each: each.name == "other",
+    )
+    assert [each.name for each in resolution.downloaded] == ["other"]
+    assert reasons(resolution) == [(Effect.REPLACED, Reason.NOT_ON_SERVER, "asset ad_categories")]
+
+
 @pytest.mark.parametrize(
     ("wanted", "locale", "fits"),
     [

@@ -12,6 +12,7 @@ from device_runtime.feature_cache import CacheLimits, EntryKey, FeatureCache, en
 from device_runtime.feature_database import FeatureDatabase
 from device_runtime.feature_reader import DeviceView, FeatureReader, FetchedRow, ViewField
 from device_runtime.feature_values import encode_key, encode_processed, encode_row
+from device_runtime.retained_records import record_bytes
 from device_runtime.transform_assets import EmbeddingTable, Vocabulary
 from feature_catalog.definitions import Asset, Dtype
 from feature_catalog.on_device import DeviceProfile, resolve_for_device
@@ -91,9 +92,22 @@ def test_no_event_of_numbers_counts_as_more_than_is_said(database):
     schema = {"a": Kind.INT, "b": Kind.FLOAT, "c": Kind.INT}
     store = EventStore(database, EventSchema("e", schema), stored_example().stored[0].retention)
     store.append({"a": -(2**63), "b": 0.1, "c": 2**63 - 1})
-    said = event_bytes(schema, text_bytes=1)
+    said = event_bytes({name: (kind, ()) for name, kind in schema.items()}, text_bytes=1)
     assert store.totals() == (1, said.bytes)
     assert said.is_bound
+
+
+def test_events_of_arrays_count_with_all_their_elements():
+    text = with_change(
+        "{name: seen_before, dtype: bool}", "{name: seen_before, dtype: int64, shape: [50]}"
+    )
+    (store,), (plain,) = stored_example(text).stored, stored_example().stored
+    (seen,) = (each for each in store.columns if each.field == "seen_before")
+    assert (seen.kind, seen.shape) == (Kind.INT, (50,))
+    assert store.event_bytes - plain.event_bytes > 49 * 9
+    body = encode_row({"seen_before": [-(2**63)] * 50})
+    said = event_bytes({"seen_before": (seen.kind, seen.shape)}, text_bytes=1)
+    assert said == Size(record_bytes(body, None))
 
 
 def test_without_a_limit_of_bytes_events_of_text_are_an_estimate():
@@ -135,9 +149,10 @@ def test_a_cache_filled_to_its_policy_holds_about_the_keys_said(database):
     cache = FeatureCache(database, "com.example.feed", [view.cached()], CacheLimits())
     assets = {"ad_categories": Vocabulary.of(tuple(words))}
     reader = FeatureReader(cache, [view], fetch, assets)
-    for key in keys:
-        reader.prefetch("ad_stats", [key], unmetered=True)
-        reader.read("ad_stats", [key], unmetered=True)
+    with database.transaction():  # a disk that is slow to sync is not what is tested
+        for key in keys:
+            reader.prefetch("ad_stats", [key], unmetered=True)
+            reader.read("ad_stats", [key], unmetered=True)
     rows, counted = cache.totals("ad_stats")
     assert counted <= expected.counted_bytes
     # Two entries a key: its row, and what the vocabulary made of it.

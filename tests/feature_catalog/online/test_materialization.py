@@ -234,6 +234,27 @@ def test_the_first_run_leaves_out_what_is_older_than_the_ttl(bring):
     assert (done.start, done.keys) == (hours(8), 1)
 
 
+@pytest.mark.parametrize("ttl", [dt.timedelta(hours=6), None])
+def test_after_a_longer_ttl_rows_that_were_too_old_come_online(bring, values, ttl):
+    rows = [row("u", 1, 1, topic="a"), row("v", 1, 6, topic="b"), row("w", 1, 9, topic="c")]
+    short = definitions(ttl=dt.timedelta(hours=2))
+    assert bring(rows, defined=short, end=hours(10)).keys == 1
+    assert bring(None, defined=short, end=hours(11)).keys == 0
+    longer = definitions(ttl=ttl)
+    before = hours(5) if ttl else None
+    done = bring(None, defined=longer, end=hours(11))
+    assert (done.start, done.written) == (before, 1 if ttl else 2)
+    assert values("topic", ("v", 1), ("w", 1)) == ["b", "c"]
+    assert bring(None, defined=longer, end=hours(11)).keys == 0
+
+
+def test_what_a_first_start_left_out_stays_out(bring, values):
+    rows = [row("u", 1, 1, topic="a"), row("v", 1, 9, topic="b")]
+    bring(rows, start=hours(5), end=hours(10))
+    assert bring(None, end=hours(11)).keys == 0
+    assert values("topic", ("u", 1), ("v", 1)) == [None, "b"]
+
+
 def test_an_interval_after_a_gap_does_not_hide_the_gap(bring, values):
     rows = [row("u", 1, 1, topic="a"), row("u", 2, 5, topic="gap"), row("u", 3, 9, topic="c")]
     bring(rows, end=hours(2))
@@ -293,6 +314,7 @@ def test_keys_that_cannot_be_kept_are_refused_before_anything_is_written(
     for bad, said in (
         (row("u", 2**31, 1), "keys ad from 0 to 2147483648"),
         (row("u" * 1020, 1, 1), "a key of more than 1024 bytes"),
+        *([(row("u\0", 1, 1), "a key user with the character NUL")] if table is None else []),
     ):
         if table is None:
             write_parquet(tmp_path, [*rows, bad])

@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from device_runtime.feature_values import encode_key
+from device_runtime.feature_values import MAX_KEY_BYTES, encode_key
 from feature_catalog.blobs import BlobStore
 from feature_catalog.database import DatabaseUnreachable
 from feature_catalog.feature_registry import FeatureRegistry
 from feature_catalog.offline.errors import MissingAsset
 from feature_catalog.online import (
-    MAX_KEY_BYTES,
     MAX_KEYS,
     OnlineStore,
     OnlineView,

@@ -100,6 +100,14 @@ def test_a_deleted_service_is_not_served(contracts, registry, clock):
         everybody.find(NAME, b"")
 
 
+def test_an_open_job_outlives_the_service_it_was_opened_with(contracts, registry, clock):
+    first = contract_of(registry)
+    both = access(contracts, NAME, open_services=[(NAME, first)])
+    registry.apply(DefinitionSet({}), delete=[DefinitionKey("feature_service", NAME)])
+    clock.now_s += NEWEST_FOR_S
+    assert {both.find(NAME, each).sha256 for each in (first, b"")} == {first}
+
+
 def changed() -> DefinitionSet:
     """The example without one feature of the service."""
     given = parsed()

@@ -185,7 +185,7 @@ def test_an_asset_without_a_file_is_replaced_by_its_fallback_or_its_features_are
     [asset] = without.device_assets
     lost = ManifestMaker(lambda _: False, lambda _: {}).make(without, LARGE)
     assert lost.refused_features == {"category"}
-    assert lost.refusals[0].reason == "the file of ad_categories is not on the server"
+    assert lost.refusals[0].reason == "ad_categories has no file on the server"
     assert "category" not in {f.name for view in cloud_views(lost) for f in view.fields}
     spare = """
   - name: few_categories
@@ -203,7 +203,29 @@ def test_an_asset_without_a_file_is_replaced_by_its_fallback_or_its_features_are
     found = ManifestMaker(lambda digest: digest != asset, lambda _: {}).make(with_spare, LARGE)
     assert not found.refused_features
     assert found.assets["ad_categories"].uses == "few_categories"
-    assert found.assets["ad_categories"].is_fallback
+
+
+def test_a_fallback_for_a_file_that_is_not_there_still_has_to_fit_the_device():
+    def spare(name: str, digit: str, keys: str) -> str:
+        return (
+            f"  - {{name: {name}, type: vocabulary, version: 1, sha256: {digit * 64}, "
+            f"size_bytes: 9, {keys}}}\n"
+        )
+
+    text = with_change(
+        "assets:\n",
+        f"assets:\n{spare('brazil', 'a', 'locale: pt-BR, fallback: any_one')}"
+        f"{spare('any_one', 'b', 'entries: 3')}",
+    )
+    text = with_change("name: ad_categories\n", "name: ad_categories\n    fallback: brazil\n", text)
+    contract = example(text)
+    lost = bytes.fromhex(contract.definitions.asset("ad_categories").sha256)
+    make = ManifestMaker(lambda digest: digest != lost, lambda _: {}).make
+    taken = {
+        locale: make(contract, replace(LARGE, locale=locale)).assets["ad_categories"].uses
+        for locale in ("pt-BR", "en")
+    }
+    assert taken == {"pt-BR": "brazil", "en": "any_one"}
 
 
 def test_a_device_view_refused_for_its_size_is_told_with_its_features():

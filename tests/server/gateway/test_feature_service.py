@@ -220,7 +220,7 @@ def test_an_asset_whose_file_nobody_added_is_told_in_the_manifest_and_not_found(
     manifest = device.client.manifest("ads_c")
     assert manifest.refused_features == {"category"}
     [refusal] = [each for each in manifest.refusals if each.kind == "asset"]
-    assert refusal.reason == "the file of lost is not on the server"
+    assert refusal.reason == "lost has no file on the server"
     request = pb.FetchAssetRequest(
         service="ads_c",
         contract_sha256=manifest.contract_sha256,

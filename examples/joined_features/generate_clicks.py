@@ -1,6 +1,6 @@
 """Write clicks in two places, as in life: what devices saw, and what the cloud knows of the ads.
 
-    python examples/features/generate_clicks.py click-data
+    python examples/joined_features/generate_clicks.py click-data
 
 Gives ``clicks.parquet`` (a row an impression), ``ads.parquet`` (a row an ad), ``publishers.txt`` (a
 vocabulary) and ``features.yaml``, which says how they belong together. Values are drawn from a
