@@ -131,7 +131,7 @@ def test_deleting(flint, answer):
         (["apply", "--delete", "entity/nobody"], "there is no entity nobody to delete"),
         (["apply", FOLDER / "features.py", "--expect", "abc"], "64 hexadecimal digits"),
         (["apply", FOLDER / "features.py", "--expect", "0" * 64], r"[FLN-2810]"),
-        (["apply", FOLDER / "features.py", FOLDER / "features.yaml"], "is defined in "),
+        (["apply", FOLDER], "is defined in features.py too"),
         (["list", "views"], "'views' is no kind"),
         (["show", "nothing"], "there are none yet: apply some"),
         (["history", "nothing"], "there is no definition 'nothing'"),
