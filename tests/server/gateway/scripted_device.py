@@ -117,3 +117,11 @@ def status_of(call) -> grpc.StatusCode:
     except grpc.RpcError as error:
         return error.code()
     raise AssertionError("the call succeeded")
+
+
+def wait_until(condition, patience_s: float = 15.0) -> None:
+    """Ask until it is so."""
+    deadline_s = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "not so in time"
+        time.sleep(0.01)

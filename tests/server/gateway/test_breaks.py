@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,7 +29,7 @@ from server.operations.ports import PortInUse
 from server.operations.settings import ServerSettings
 from tests.server.gateway.conftest import Deployment, with_free_ports
 from tests.server.gateway.scripted_coordinator import ScriptedCoordinator
-from tests.server.gateway.scripted_device import ScriptedDevice, status_of
+from tests.server.gateway.scripted_device import ScriptedDevice, status_of, wait_until
 from tests.server.update_examples import make_delta, make_payload
 
 pytestmark = pytest.mark.integration
@@ -77,13 +76,6 @@ def new_device(own) -> Iterator[Callable[[], ScriptedDevice]]:
     yield make
     for device in devices:
         device.close()
-
-
-def wait_until(condition, patience_s: float = 15.0) -> None:
-    deadline_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "not so in time"
-        time.sleep(0.01)
 
 
 def test_while_the_coordinator_is_away_uploads_are_taken_and_told_when_it_is_back(

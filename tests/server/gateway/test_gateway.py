@@ -14,7 +14,7 @@ from device_runtime.protocol.device_pb2_grpc import DeviceGatewayStub
 from device_runtime.update_codec import sha256_of
 from server.fleet_protocol import fleet_pb2 as fleet_pb
 from tests.server.gateway.conftest import ARTIFACT, MANIFEST, PARAMETERS
-from tests.server.gateway.scripted_device import ScriptedDevice, status_of
+from tests.server.gateway.scripted_device import ScriptedDevice, status_of, wait_until
 from tests.server.update_examples import make_delta, make_job, make_payload
 
 pytestmark = pytest.mark.integration
@@ -56,12 +56,6 @@ def test_the_life_of_an_update(device, coordinator):
     coordinator.commit("r-life")
     wait_until(lambda: device.settlement(task, A).state == State.COMMITTED)
     assert device.upload(task, A).verdict == Verdict.COMMITTED
-
-
-def wait_until(condition, patience_s: float = 10.0) -> None:
-    deadline_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "not so in time"
 
 
 def test_leases_and_folds_are_told_to_the_coordinator_at_once(device, coordinator):

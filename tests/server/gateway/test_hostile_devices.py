@@ -17,7 +17,7 @@ from server.gateway.listening import MAX_DEVICE_MESSAGE_BYTES
 from server.update_gate.rejections import RejectionReason
 from tests.server.gateway.conftest import open_new_job
 from tests.server.gateway.scripted_coordinator import ScriptedCoordinator
-from tests.server.gateway.scripted_device import ScriptedDevice, status_of
+from tests.server.gateway.scripted_device import ScriptedDevice, status_of, wait_until
 from tests.server.update_examples import (
     MODEL,
     changed,
@@ -181,6 +181,7 @@ def test_another_digest_for_an_answered_task_is_refused(device, honest, coordina
     assert device.upload(task, ZERO).reason_code == 2004
     coordinator.refused(2004)
     coordinator.send(drop={"base_version": 1, "outcome": "failed", "reason": "test"})
+    wait_until(lambda: device.settlement(task, HONEST).state == pb.Settlement.DROPPED)
     honest(coordinator)
 
 
