@@ -49,7 +49,7 @@ def lives(soak, megabytes_per_hour):
 
 @pytest.mark.parametrize(("per_hour", "flat"), [(0.0, True), (30.0, False)])
 def test_growth_within_lives_is_found_whatever_they_began_with(soak, per_hour, flat):
-    found = soak._growth(lives(soak, per_hour))
+    found = soak._growth(lives(soak, per_hour), settling_s=60.0)
     assert found["rss_mb"]["per_hour"] == pytest.approx(per_hour, abs=2.0)
     assert found["rss_mb"]["flat"] is flat
     assert found["descriptors"] == {"mean": 50.0, "per_hour": 0.0, "plus_minus": 0.0, "flat": True}
