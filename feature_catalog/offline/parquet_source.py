@@ -12,7 +12,6 @@ import duckdb
 import fsspec
 import pyarrow as pa
 from sqlalchemy import BigInteger, ColumnElement, String, case, column, func, table
-from sqlalchemy.dialects import postgresql
 
 from feature_catalog.definitions.errors import did_you_mean, listed
 from feature_catalog.definitions.fields import Dtype, Field
@@ -21,14 +20,13 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.offline.errors import MissingSourceColumn, UnreadableSource
 from feature_catalog.offline.newest_rows import SourceColumns, newest_rows
 from feature_catalog.offline.source_columns import refuse_key, refuse_time
+from feature_catalog.offline.sql_text import to_sql
 
 _TEXT = "VARCHAR"
 _INTEGERS = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
 }
-DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-"""Compiles SQLAlchemy's statements for DuckDB, whose SQL follows that of Postgres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +69,7 @@ class ParquetSources:
                 statement = newest_rows(
                     table("asked", *(column(name) for name in asked.column_names)), columns, places
                 )
-                sql = str(
-                    statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True})
-                )
-                return connection.sql(sql).to_arrow_table()
+                return connection.sql(to_sql(statement)).to_arrow_table()
             except duckdb.OutOfMemoryException as error:
                 raise UnreadableSource(
                     f"{where}: the join needs more memory than it may have, or more room for "

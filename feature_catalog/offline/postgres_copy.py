@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.types as pat
 from sqlalchemy import Connection, SelectBase, Table
-from sqlalchemy.dialects import postgresql
+
+from feature_catalog.offline.sql_text import quoted, to_sql
 
 _BATCH_ROWS = 65_536
 _READ_BYTES = 2**20
-_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 def copy_in(connection: Connection, target: Table, rows: pa.Table) -> None:
@@ -25,10 +25,10 @@ def copy_in(connection: Connection, target: Table, rows: pa.Table) -> None:
     Raises:
         DBAPI's Error: If Postgres refuses them.
     """
-    names = ", ".join(map(_quoted, rows.column_names))
+    names = ", ".join(map(quoted, rows.column_names))
     with _cursor(connection) as cursor:
         cursor.copy_expert(
-            f"COPY {_quoted(target.name)} ({names}) FROM STDIN WITH (FORMAT csv)",
+            f"COPY {quoted(target.name)} ({names}) FROM STDIN WITH (FORMAT csv)",
             _CsvOf(rows),
             _READ_BYTES,
         )
@@ -48,10 +48,9 @@ def copy_out(
     Raises:
         DBAPI's Error: If the query fails.
     """
-    sql = statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
     received = io.BytesIO()
     with _cursor(connection) as cursor:
-        cursor.copy_expert(f"COPY ({sql}) TO STDOUT WITH (FORMAT csv)", received)
+        cursor.copy_expert(f"COPY ({to_sql(statement)}) TO STDOUT WITH (FORMAT csv)", received)
     plain = {
         name: pa.string() if pat.is_list(kind) else kind for name, kind in column_types.items()
     }
@@ -139,7 +138,3 @@ def _cursor(connection: Connection) -> Iterator[Any]:
         yield cursor
     finally:
         cursor.close()
-
-
-def _quoted(name: str) -> str:
-    return str(_DIALECT.identifier_preparer.quote(name))

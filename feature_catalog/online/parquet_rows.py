@@ -17,6 +17,7 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.offline.errors import UnreadableSource
 from feature_catalog.offline.newest_rows import SourceColumns
 from feature_catalog.offline.parquet_source import ParquetSources
+from feature_catalog.offline.sql_text import to_sql
 from feature_catalog.online.newest_by_key import counts, left_out, newest_by_key
 from feature_catalog.online.source_rows import (
     Interval,
@@ -26,7 +27,6 @@ from feature_catalog.online.source_rows import (
     SourceRows,
     in_key_order,
     time_names,
-    to_sql,
 )
 
 _FOUND = "flint_newest"

@@ -6,7 +6,6 @@ from typing import Any, Protocol, cast
 
 import pyarrow as pa
 from sqlalchemy import (
-    ClauseElement,
     ColumnElement,
     Select,
     collate,
@@ -16,16 +15,12 @@ from sqlalchemy import (
     table,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql
 
 from feature_catalog.definitions import CloudSource, Dtype
 from feature_catalog.offline.newest_rows import SourceColumns
 
 Keys = Sequence[tuple[str, Dtype]]
 """Join keys with their types, in the order of `OnlineView.join_keys`."""
-
-# Statements are SQLAlchemy's for Postgres, whose SQL DuckDB's follows.
-_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +131,3 @@ def in_key_order(
 def time_names(source: CloudSource) -> list[str]:
     """A source's columns of time."""
     return [name for name in (source.event_ts, source.created_ts) if name is not None]
-
-
-def to_sql(statement: ClauseElement) -> str:
-    """A statement or a part of one as text, its values in it."""
-    return str(statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))

@@ -23,6 +23,7 @@ from feature_catalog.definitions.views import FeatureView
 from feature_catalog.offline.newest_rows import SourceColumns
 from feature_catalog.offline.postgres_copy import copy_out
 from feature_catalog.offline.postgres_source import postgres_sources
+from feature_catalog.offline.sql_text import to_sql
 from feature_catalog.online.newest_by_key import counts, left_out, newest_by_key
 from feature_catalog.online.source_rows import (
     Interval,
@@ -32,7 +33,6 @@ from feature_catalog.online.source_rows import (
     SourceRows,
     in_key_order,
     time_names,
-    to_sql,
 )
 
 

@@ -150,30 +150,45 @@ def run_compiled(
 
 def set_up(dry_run: DryRun, number: int) -> Timeline:
     """A trial at its beginning: every client's first check-in is scheduled."""
-    job, environment, world = dry_run.job, dry_run.environment, dry_run.world
-    clients = len(dry_run.records)
-    streams = RandomStreams(dry_run.seed, number)
     state = np.zeros(1, STATE)
-    rest_hours = job.participation.user.min_hours_between_participations
     in_one = _set_strategy(state, dry_run)
-    hours = DailyHours.parse(job.participation.state.allowed_hours)
-    pace = PaceSteering(check_ins_per_s=environment.check_in.check_ins_per_s)
-    hazard = environment.dropout.hazard_per_hour if environment.dropout else 0.0
+    buckets_log2 = min(max(10, math.ceil(math.log2(len(dry_run.records))) + 1), _MOST_BUCKETS_LOG2)
+    numbers = _limits(dry_run) | _conditions(dry_run) | _keys(dry_run, number)
+    for name, value in numbers.items():
+        state[name] = value
+    state["buckets_per_s"] = 2.0**buckets_log2 / _SPAN_OF_BUCKETS_S
+    state["bucket"] = -1
+    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one, 2**buckets_log2)
+    open_fleet(state, traces, memory, _asks_for_work(dry_run))
+    return Timeline(state, traces, memory)
+
+
+def _limits(dry_run: DryRun) -> dict[str, Any]:
+    """When the job ends, whom it selects, and what a task is."""
+    job, work = dry_run.job, dry_run.work
     aggregations, updates, max_hours = limits_of(job.stop)
-    is_uniform = job.selection.name == "uniform"
-    buckets_log2 = min(max(10, math.ceil(math.log2(clients)) + 1), _MOST_BUCKETS_LOG2)
-    for name, value in {
+    rest_hours = job.participation.user.min_hours_between_participations
+    return {
         "rest_s": 3600.0 * rest_hours if rest_hours else -math.inf,
-        "is_uniform": is_uniform,
+        "is_uniform": job.selection.name == "uniform",
         "max_aggregations": aggregations,
         "max_updates": updates,
         "max_hours": max_hours,
         "horizon_s": max_hours * 3600.0,
-        "seed": trial_seed(streams, dry_run.seed),
-        "local_epochs": dry_run.work.local_epochs,
-        "max_records": dry_run.work.max_records,
-        "download_bytes": dry_run.work.download_bytes,
-        "upload_bytes": dry_run.work.upload_bytes,
+        "local_epochs": work.local_epochs,
+        "max_records": work.max_records,
+        "download_bytes": work.download_bytes,
+        "upload_bytes": work.upload_bytes,
+    }
+
+
+def _conditions(dry_run: DryRun) -> dict[str, Any]:
+    """Allowed hours, check-ins, drop-out and pace steering."""
+    environment = dry_run.environment
+    hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
+    pace = PaceSteering(check_ins_per_s=environment.check_in.check_ins_per_s)
+    hazard = environment.dropout.hazard_per_hour if environment.dropout else 0.0
+    return {
         "hours_start_s": hours.start_s,
         "hours_length_s": hours.length_s,
         "period_s": environment.check_in.period_s,
@@ -185,26 +200,36 @@ def set_up(dry_run: DryRun, number: int) -> Timeline:
         "pace_longest_s": pace.longest_s,
         "pace_idle_factor": pace.idle_factor,
         "pace_jitter": pace.jitter,
-        "buckets_per_s": 2.0**buckets_log2 / _SPAN_OF_BUCKETS_S,
-        "bucket": -1,
+    }
+
+
+def _keys(dry_run: DryRun, number: int) -> dict[str, Any]:
+    """Of the trial's random streams."""
+    streams = RandomStreams(dry_run.seed, number)
+    return {
+        "seed": trial_seed(streams, dry_run.seed),
         "opening_key": streams["check_in/opening"].key,
         "interval_key": streams["check_in/interval"].key,
         "speed_key": streams["per_example_s"].key,
         "link_key": streams["bandwidth"].key,
         "dropout_key": streams["dropout"].key,
-    }.items():
-        state[name] = value
+    }
+
+
+def _traces(dry_run: DryRun) -> Traces:
+    """What is known of clients and their devices, as plain columns."""
+    world, devices = dry_run.world, dry_run.devices
     trace, profiles, bandwidth = world.trace, world.profiles, world.bandwidth
-    traces = Traces(
+    return Traces(
         _plain(trace.offsets, np.int64),
         _plain(trace.start_s, np.float64),
         _plain(trace.end_s, np.float64),
         _plain(trace.period_s, np.float64),
-        _plain(dry_run.devices.device, np.int64),
+        _plain(devices.device, np.int64),
         _plain(dry_run.records, np.int64),
-        _plain(dry_run.devices.device_model, np.int32),
-        _plain(dry_run.devices.down_link, np.int64),
-        _plain(dry_run.devices.up_link, np.int64),
+        _plain(devices.device_model, np.int32),
+        _plain(devices.down_link, np.int64),
+        _plain(devices.up_link, np.int64),
         _plain(profiles.offsets, np.int64),
         _plain(profiles.samples_s, np.float64),
         _plain(profiles.median_s, np.float64),
@@ -214,12 +239,19 @@ def set_up(dry_run: DryRun, number: int) -> Timeline:
         _plain(bandwidth.up.median_kbps, np.float64),
         _plain(bandwidth.up.log_stdev, np.float64),
     )
-    memory = Memory(
+
+
+def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int, buckets: int) -> Memory:
+    """Room for what the run changes; what a job does not need has none."""
+    clients = len(dry_run.records)
+    rests = bool(dry_run.job.participation.user.min_hours_between_participations)
+    is_uniform = bool(state["is_uniform"][0])
+    return Memory(
         clients=np.zeros(clients, CLIENT),
-        participated_s=np.full(clients if rest_hours else 0, -math.inf),
+        participated_s=np.full(clients if rests else 0, -math.inf),
         taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
-        first_of_bucket=np.full(2**buckets_log2, -1, np.int32),
+        first_of_bucket=np.full(buckets, -1, np.int32),
         due=np.zeros(1024, DUE),
         on_devices=np.zeros(1024, DUE),
         tasks=np.zeros(4096, TASK),
@@ -230,8 +262,6 @@ def set_up(dry_run: DryRun, number: int) -> Timeline:
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
         scratch=np.zeros(64, np.uint32),
     )
-    open_fleet(state, traces, memory, _asks_for_work(dry_run))
-    return Timeline(state, traces, memory)
 
 
 def _set_strategy(state: NDArray[np.void], dry_run: DryRun) -> int:
