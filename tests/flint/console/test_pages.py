@@ -243,7 +243,7 @@ def test_many_rows_come_a_page_at_a_time(console):
         ("/models/ads/99999999999999", 404, "FLN-1301"),
         ("/models/ads@2/3", 404, "FLN-1301"),
         ("/jobs/j-0", 404, "FLN-1204"),
-        ("/runs/s-0", 404, "FLN-1310"),
+        ("/runs/s-nobody", 404, "FLN-1310"),
         ("/datasets/clicks/99", 404, "FLN-1112"),
         ("/definitions/asset/nothing", 404, "FLN-28"),
         ("/services/ads_ctr_v1/contracts/" + "0" * 64, 404, "FLN-3021"),
