@@ -257,6 +257,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int, buckets: int)
         tasks=np.zeros(4096, TASK),
         undecided=np.zeros(4096, np.int32),
         held=np.zeros(in_one + 1, np.int32),
+        diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
         seen=np.zeros(65536, SIGHTING),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
