@@ -21,7 +21,13 @@ from server.coordination.events import (
 )
 from server.coordination.fleet import Fleet, OpenJob, Released
 from server.coordination.ledger import TaskLedger
-from server.coordination.limits import NOT_REACHED, limit_in_words, limit_reached, limits_of
+from server.coordination.limits import (
+    NOT_REACHED,
+    limit_in_words,
+    limit_reached,
+    limits_of,
+    target_reached,
+)
 from server.coordination.next_version import ModelDiverged, next_version, with_optimizer_state
 from server.coordination.progress import Aggregation, JobObserver, JobProgress, JobResult
 from server.coordination.tasks import Grant, Outcome, Release
@@ -234,8 +240,9 @@ class JobRunner:
         if requested is not None:
             return requested
         stop, version = self._job.stop, self._version.number
-        if stop.target is not None and self._metric is not None and self._metric >= stop.target:
-            return f"target {stop.target} reached"
+        reached = target_reached(stop, self._metric)
+        if reached is not None:
+            return reached
         updates = self._ledger.outcomes[Outcome.SUCCEEDED]
         limit = limit_reached(version, updates, self._elapsed_s(), *self._limits)
         return None if limit == NOT_REACHED else limit_in_words(stop, limit)

@@ -80,7 +80,8 @@ class TaskColumns(Sequence[TrainingTask]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> TrainingTask | Self:
         if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+            columns = (getattr(self, each.name)[index] for each in fields(self))
+            return type(self)(*columns)
         return TrainingTask(
             self.task_ids[index],
             int(self.data_client[index]),
@@ -149,7 +150,9 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         whole = cls(
             task_ids,
             np.empty(count, np.int64),
-            *(np.empty(count, np.float64) for _ in range(3)),
+            np.empty(count, np.float64),
+            np.empty(count, np.float64),
+            np.empty(count, np.float64),
             np.empty(count, np.bool_),
             np.empty(count, np.int64),
         )
