@@ -67,7 +67,7 @@ class Reduced:
     """
 
     sums: tuple[PartialSum, ...]
-    statistics: tuple[UpdateStatistics, ...]
+    statistics: Sequence[UpdateStatistics]
 
 
 class Executor(Protocol):

@@ -16,7 +16,8 @@ from device_runtime.update_codec import flatten
 from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
 from simulation.executors.local import LocalExecutor
-from simulation.executors.processes import ExecutorLost, ProcessExecutors
+from simulation.executors.lost_executors import ExecutorLost
+from simulation.executors.processes import ProcessExecutors
 from simulation.executors.records import ClientRecords
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
@@ -58,7 +59,7 @@ def test_any_number_of_processes_gives_the_same_statistics_and_sums(executor, lo
     set_versions(executor, weights)
     tasks = make_tasks(14)
     one, two = local.reduce(tasks), executor.reduce(tasks)
-    assert two.statistics == one.statistics
+    assert list(two.statistics) == list(one.statistics)
     for ours, theirs in zip(two.sums, one.sums, strict=True):
         assert (ours.base_version, ours.weight) == (theirs.base_version, theirs.weight)
         assert ours.task_ids == theirs.task_ids
@@ -76,7 +77,7 @@ def test_clients_in_sample_space_are_summed_alike_by_any_number_of_processes():
         lazy = there.reduce(tasks)
         there.train(tasks[5:])
         for found in (lazy, there.reduce(tasks)):
-            assert found.statistics == here.reduce(tasks).statistics
+            assert list(found.statistics) == list(here.reduce(tasks).statistics)
             np.testing.assert_array_equal(found.sums[0].total, here.reduce(tasks).sums[0].total)
     finally:
         there.close()
