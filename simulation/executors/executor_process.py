@@ -6,6 +6,7 @@ and `simulation.executors.processes` says so to the user.
 """
 
 import contextlib
+import errno
 import signal
 import sys
 import traceback
@@ -100,7 +101,9 @@ def _summed(executor: LocalExecutor, sums: Sums, tasks: TaskColumns) -> Summed:
 
 
 def _is_want_of_memory(error: Exception) -> bool:
-    """Torch has no class of its own for it."""
+    """Python, the kernel and torch each say it in their own way."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
