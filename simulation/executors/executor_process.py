@@ -7,6 +7,7 @@ and `simulation.executors.processes` says so to the user.
 
 import contextlib
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -122,7 +123,8 @@ def main() -> None:
             if not _is_want_of_memory(error):
                 raise
             traceback.print_exc()
-            sys.exit(OUT_OF_MEMORY)
+            sys.stderr.flush()
+            os._exit(OUT_OF_MEMORY)  # without memory there is no orderly end
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from simulation.executors.training import LocalPlan
 
 _LAUNCHER = Path(__file__).parents[2] / "server" / "operations" / "launch.py"
 _TAIL_LINES = 20
+_END_S = 30.0
+"""That a process may take to end once it has let go of its connection."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -164,7 +166,7 @@ class ProcessLink:
 
     def _ending(self) -> Ending:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5.0)
+            self._process.wait(timeout=_END_S)
         code = self._process.poll()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]

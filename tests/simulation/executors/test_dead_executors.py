@@ -72,7 +72,6 @@ def test_tasks_of_processes_that_die_are_trained_again_and_none_counts_twice(map
         executor.train(TASKS)
         (third,) = newest(others | {victim, other})
         third.kill()
-        third.wait(timeout=10)
         assert_same(executor.reduce(TASKS), local.reduce(TASKS))
         assert list(executor.train(TASKS[:6])) == list(statistics)
         assert len(said) == 2

@@ -26,9 +26,7 @@ def shares(counts, processes, in_samples=None, *, ties_clients=False) -> Shares:
     none = np.zeros((0, 1), np.float32)
     records = ClientRecords(none, none, np.cumsum(counts) - counts, counts)
     path = TrainingPath("compiled", "of a test", in_samples)
-    return Shares(
-        processes, path, LocalPlan(1, 20, 400), records, **{"ties_clients": False} | options
-    )
+    return Shares(processes, path, LocalPlan(1, 20, 400), records, ties_clients=ties_clients)
 
 
 def tasks_of(clients, versions=1) -> TaskColumns:
