@@ -1,4 +1,4 @@
-"""Trials that train, on the compiled engine and on the plain event loop: the same run, to the bit."""
+"""Trials that train, on the compiled engine and on the plain event loop: equal to the bit."""
 
 import numpy as np
 import pytest
