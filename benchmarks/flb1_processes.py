@@ -45,6 +45,7 @@ class Side:
         self._pids = [c.pid for c in psutil.Process().children() if c not in others]
 
     def cpu_s(self) -> list[float]:
+        """Of each process, since its start."""
         files = (Path(f"/proc/{pid}/schedstat") for pid in self._pids)
         return [int(file.read_text().split()[0]) / 1e9 for file in files]
 
