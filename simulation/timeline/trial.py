@@ -56,6 +56,7 @@ from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult, trial_seed
 
 _EVENTS_AT_ONCE = 2_000_000
+_CACHE_LINE_BYTES = 64
 _NUMBERS = (1 << NUMBER_BITS) - 1
 
 
@@ -256,7 +257,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
     rests = bool(dry_run.job.participation.user.min_hours_between_participations)
     is_uniform = bool(state["is_uniform"][0])
     return Memory(
-        clients=np.zeros(clients, CLIENT),
+        clients=_in_lines(clients, CLIENT),
         participated_s=np.full(clients if rests else 0, -math.inf),
         taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
@@ -312,6 +313,13 @@ def _asks_for_work(dry_run: DryRun) -> NDArray[np.bool_]:
 def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """As the engine was compiled for: contiguous and writeable, though it only reads."""
     return np.require(array, dtype, ["C", "W"])
+
+
+def _in_lines(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Zeros that begin where a cache line does: no record of 32 bytes is in two of them."""
+    room = np.zeros(count * dtype.itemsize + _CACHE_LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % _CACHE_LINE_BYTES
+    return room[first : first + count * dtype.itemsize].view(dtype)
 
 
 def _grown(column: NDArray[Any]) -> NDArray[Any]:
