@@ -1,7 +1,7 @@
 """What trains the updates of the virtual clock: in this process, in several, or not at all."""
 
 from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
-from simulation.executors.make import make_executor, training_path
+from simulation.executors.make import executor_notes, make_executor, training_path
 from simulation.executors.no_training import NoTraining
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Reduced",
     "TrainingTask",
     "UpdateStatistics",
+    "executor_notes",
     "make_executor",
     "training_path",
 ]

@@ -143,7 +143,8 @@ class PartitionActor:
         coming = iter(weights)
         for name, arguments in instructions:
             if name == "set_weights":
-                self._executor.set_weights(*arguments, next(coming))
+                (version,) = arguments
+                self._executor.set_weights(version, next(coming))
             elif name == "restore_residuals":
                 state, share, of = arguments
                 self._executor.restore_residuals(state, share=share, of=of)

@@ -159,9 +159,9 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
     process.communicate()
     told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--no-training")
     assert "was started without --no-training" in told
-    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--executors", "2")
-    assert "was started with --executors 1, not 2" in told
-    resumed = simulate(home, "--resume", run_id, job=short)
+    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--seed", "8")
+    assert "was started with --seed 7, not 8" in told
+    resumed = simulate(home, "--resume", run_id, "--executors", "2", job=short)
     assert resumed["run_id"] == run_id
     assert resumed["trajectory_sha256"] == run["trajectory_sha256"]
     assert resumed["events_sha256"] == run["events_sha256"]
