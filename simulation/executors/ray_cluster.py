@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from device_runtime.errors import FlintError
 
 ADDRESSES = "auto, local, HOST:PORT or ray://HOST:PORT"
 """What an address may be, in words."""
+
+_LISTENS_S = 10.0
 
 
 class RayMissing(FlintError):
@@ -101,14 +104,15 @@ class ClusterConnection:
             self._folder = Path(tempfile.mkdtemp(prefix="flint-ray-", dir=_short_folder()))
             options |= {"num_cpus": executors, "include_dashboard": False}
             options["_temp_dir"] = str(self._folder)
+        where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         try:
+            _require_listening(where)
             with _handlers_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 self._ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
-            where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
             said = " ".join(str(error).split())
             raise ClusterUnreachable(
                 f"executors.address: no Ray cluster is reached at {where} ({said.rstrip('.')}); "
@@ -120,6 +124,17 @@ class ClusterConnection:
         if asked.startswith("ray://"):
             return asked
         return str(self._ray.get_runtime_context().gcs_address)
+
+
+def _require_listening(address: str) -> None:
+    """Find out in seconds that nobody is there; Ray takes minutes.
+
+    Raises:
+        OSError: If nobody listens at an address of host and port.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_S).close()
 
 
 def _short_folder() -> Path | None:

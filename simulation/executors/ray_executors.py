@@ -376,7 +376,8 @@ class RayExecutors:
         if self._feeds_back:
             why = "what its clients' compressed updates had left out is lost with it"
         else:
-            why = f"the {MOST_DEATHS}rd time on the same clients"
+            times = "time" + "s" * (place.deaths > 1)
+            why = f"{place.deaths} {times} on the same clients without an answer"
         return ClusterExecutorLost(
             f"{self._name(place)} ended, {why}: {_cause(error)}; resume the run, with fewer "
             "executors a node if memory ran out"
