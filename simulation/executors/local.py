@@ -1,6 +1,6 @@
 """The executor of this process: one thread, one task after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import GridSum, GridSums
 from simulation.executors.paths import TrainingPath, choose_path
+from simulation.executors.record_paging import RecordPaging
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
@@ -35,15 +36,22 @@ class LocalExecutor:
         plan: LocalPlan,
         records: ClientRecords,
         path: TrainingPath | None = None,
+        *,
+        new_total: Callable[[], NDArray[np.float64]] | None = None,
+        resident_bytes: int | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             path: How to train; None means `choose_path`'s choice.
+            new_total: Gives zeros to sum in, shape ``(parameters,)``; None: memory of its own.
+            resident_bytes: See `RecordPaging`.
         """
         self._model = model
         self._plan = plan
         self._records = records
+        self._paging = RecordPaging(records, plan.max_records, resident_bytes)
+        self._new_total = new_total or (lambda: np.zeros(model.parameter_count, np.float64))
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
@@ -73,7 +81,7 @@ class LocalExecutor:
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
-        with one_thread():
+        with one_thread(), self._paging.slice_of(tasks):
             for task in tasks:
                 if task.task_id not in self._kept:
                     self._kept[task.task_id] = self._trained(task)
@@ -88,7 +96,7 @@ class LocalExecutor:
         sums: dict[int, GridSum] = {}
         found: dict[str, UpdateStatistics] = {}
         together: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
-        with one_thread():
+        with one_thread(), self._paging.slice_of(tasks):
             for task in tasks:
                 trained = self._kept.pop(task.task_id, None)
                 base = self._summed_with(task) if trained is None else trained.again_from
@@ -141,7 +149,7 @@ class LocalExecutor:
 
     def _sum_of(self, version: int, sums: dict[int, GridSum]) -> GridSum:
         if version not in sums:
-            sums[version] = GridSum.empty(self._model.parameter_count)
+            sums[version] = GridSum(self._new_total())
         return sums[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
@@ -153,15 +161,17 @@ class LocalExecutor:
         update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
+        norm = update.norm if self._plan.outputs.norms else None
         statistics = UpdateStatistics(
             task.task_id,
             update.num_examples,
-            update.norm,
-            update.loss_before,
-            update.loss_after,
+            update.train_loss,
             # Beyond this the gate refuses an update, lest the sum overflow.
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
             update.diverged_step,
+            norm,
+            update.loss_before,
+            update.loss_after,
         )
         return _Trained(task.base_version, statistics, update)
 

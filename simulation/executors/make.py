@@ -6,10 +6,12 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
-from simulation.executors.executor import Executor
+from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
+
+_NOTHING_MORE = ClientOutputs()
 
 
 def make_executor(
@@ -18,6 +20,7 @@ def make_executor(
     model: ModelSpec,
     client: ClientTraining,
     records: ClientRecords,
+    outputs: ClientOutputs = _NOTHING_MORE,
     cluster: ClusterSettings | None = None,
 ) -> Executor:
     """Start what trains a job's updates.
@@ -27,6 +30,7 @@ def make_executor(
             training at all.
         count: One local trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
+        outputs: What is computed of each update besides.
         cluster: Where the actors of ``ray`` run.
 
     Raises:
@@ -40,7 +44,7 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client)
+    plan = LocalPlan.of(client, outputs)
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 

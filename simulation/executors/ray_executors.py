@@ -177,7 +177,7 @@ class RayExecutors:
         """Train now, each actor its clients; see `Executor.train`."""
         columns = TaskColumns.of(tasks)
         answers = self._ask(columns, "train")
-        return tuple(_statistics(columns, answers))
+        return _statistics(columns, answers)
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates, each actor its clients'; see `Executor.reduce`."""
@@ -197,7 +197,7 @@ class RayExecutors:
             weight = float(np.cumsum(columns.weight[summed])[-1])  # one after the other
             ids = tuple(columns.task_ids[index] for index in summed.tolist())
             sums.append(PartialSum(version, totals[version].astype(np.float32), weight, ids))
-        return Reduced(tuple(sums), tuple(statistics))
+        return Reduced(tuple(sums), statistics)
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates, wherever they are."""

@@ -43,7 +43,7 @@ class SharedRecords:
     @classmethod
     def of(cls, records: ClientRecords, path: Path) -> "SharedRecords":
         """Of the records file at ``path``."""
-        return cls(path, path.stat().st_size, records.first_row, records.records)
+        return cls(path, records.file_bytes, records.first_row, records.records)
 
     def open(self, node: str) -> ClientRecords:
         """Map the file on a node.
@@ -70,7 +70,8 @@ class SharedRecords:
                 f"{self.size_bytes}; {mend}"
             )
         x, y = read_records(self.path)
-        return ClientRecords(x, y, self.first_row.copy(), self.records.copy(), self.path)
+        first_row, records = self.first_row.copy(), self.records.copy()
+        return ClientRecords(x, y, first_row, records, self.path, self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
