@@ -45,7 +45,7 @@ class ProcessExecutors:
 
     Weights of versions and sums of updates lie in memory that all map; over sockets go the tasks,
     as columns, and their statistics. Sums and statistics are the same to the bit for any number of
-    processes (`GridSum`).
+    processes (`simulation.executors.grid_sum`).
 
     A process that ends is replaced and its tasks are trained again: training is a pure function,
     and what a dead process had summed is in no result. With error feedback it is not, so the run
