@@ -85,7 +85,8 @@ class RayExecutors:
     of tasks and whatever the actor was to be told since the last one; its answer one sum per base
     version and columns of statistics. Weights are put into the object store once a version. Sums
     and statistics are the same to the bit for any number of actors: terms are on a grid, so that
-    additions are exact (`simulation.executors.grid_sum`), and weights are added here in the order of the tasks.
+    additions are exact (`simulation.executors.grid_sum`), and weights are added here in the order
+    of the tasks.
 
     An actor that ends is replaced, on whatever node has room, and its unanswered share asked for
     again. Only answers are summed, each once, so nothing is counted twice. Nothing is asked of
