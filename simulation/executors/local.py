@@ -86,6 +86,10 @@ class LocalExecutor:
         if not self._weights and not self._bases:
             self._residuals.clear()
 
+    def expect(self, data_clients: NDArray[np.int64]) -> None:
+        """Have records read that are more than memory holds; see `Executor.expect`."""
+        self._paging.expect(data_clients)
+
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
         with one_thread(), self._paging.slice_of(tasks):
