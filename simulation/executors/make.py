@@ -6,11 +6,13 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.environment import TrainingSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.records import ClientRecords
 
 _NOTHING_MORE = ClientOutputs()
+_AS_IS_FASTEST = TrainingSettings()
 
 
 def make_executor(
@@ -20,6 +22,7 @@ def make_executor(
     client: ClientTraining,
     records: ClientRecords,
     outputs: ClientOutputs = _NOTHING_MORE,
+    training: TrainingSettings = _AS_IS_FASTEST,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -28,6 +31,7 @@ def make_executor(
         count: One trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
+        training: On which path, where it is not the fastest.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -39,7 +43,9 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client, outputs)
+    plan = LocalPlan.of(
+        client, outputs, by_module=training.path == "module", device=training.device
+    )
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records)

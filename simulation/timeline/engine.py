@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.coordination import selection
-from server.strategies.strategy import Step
 from simulation import durations
 from simulation.clock import EventKind
 from simulation.patience import PATIENCE_S
 from simulation.timeline.compilation import Signature, compiled, entry_point
-from simulation.timeline.decisions import limit, next_step, tasks_to_start, wakes_s
+from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.devices import (
     bits_per_s,
     earliest_return_s,
@@ -46,26 +45,36 @@ from simulation.timeline.layout import (
 )
 from simulation.timeline.ledger import (
     NUMBER_BITS,
-    abandon_round,
-    aggregate,
     close_task,
     end_on_device,
     forget_ends,
     note_end,
+    take_step,
 )
+from simulation.timeline.look_ahead import AHEAD, look_ahead, look_ahead_in_turn
 from simulation.timeline.queues import (
-    forget_before,
-    forget_eligible_before,
+    NOTHING,
+    check_in_s_of,
+    client_of,
+    drop_first_check_in,
+    first_check_in,
     heap_drop_first,
     heap_push,
-    note_sighting,
-    open_bucket,
+    open_slot,
     schedule,
+    slot_start_s,
+)
+from simulation.timeline.sightings import (
+    _sweep,
+    forget_before,
+    forget_eligible_before,
+    note_eligible,
+    see,
 )
 
-PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM = range(5)
+PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS = range(6)
 """Why `advance` returned: enough events, a limit of the job, nobody left who can check in, nobody
-waits any longer, or a column is full."""
+waits any longer, a column is full, or which of the updates held are finite decides what follows."""
 
 _NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
 _COMPLETES, _EXPIRES, _LEAVES = (
@@ -82,13 +91,9 @@ _even_chance = compiled(selection.even_chance)
 def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
     """See `simulation.check_ins.CheckIns.take`."""
     client = memory.clients[number]
-    if client.seen_times == 0:
-        s.seen[0] += 1
-    client.seen_times += 1
-    client.seen_s = s.now_s
-    note_sighting(s.seen, memory.seen, number, s.now_s)
+    see(s, memory, client)
     remembered_s = max(_LEAST_WINDOW_S, 2 * told_interval_s(s, 0))
-    forget_before(s.seen, memory.seen, memory.clients, s.now_s - remembered_s)
+    forget_before(s, memory, s.now_s - remembered_s)
     check_in = client.check_ins
     client.check_ins += 1
     if s.is_uniform:
@@ -97,7 +102,7 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
         if memory.eligible_s[number] < 0.0:
             s.eligible[0] += 1
         memory.eligible_s[number] = s.now_s
-        note_sighting(s.eligible, memory.eligible, number, s.now_s)
+        note_eligible(s.eligible, memory.eligible, number, s.now_s)
     if slots == 0 or (s.strategy == FEDAVG and memory.taken_round[number] == s.round):
         return False
     if s.is_uniform:
@@ -196,16 +201,20 @@ def _come_back(
         back_s = max(back_s, memory.participated_s[number] + s.rest_s)
     at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
     if at_s < math.inf:
-        schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+        schedule(s, memory, number, at_s)
 
 
-def _happen(s: Record, traces: Traces, memory: Memory, is_check_in: bool) -> int:
-    """The next event happens; returns what the coordinator hears of it."""
+def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
+    """The next event happens: a check-in, or what comes next of tasks if that is `NOTHING`.
+
+    Returns:
+        What the coordinator hears of it.
+    """
     returning, slots, after_task = -1, s.open_slots, 0
-    if is_check_in:
-        number = memory.due[0].sequence
-        heap_drop_first(memory.due, s.due)
-        s.due -= 1
+    if check_in != NOTHING:
+        number = client_of(check_in)
+        if drop_first_check_in(s, memory, check_in):
+            look_ahead(s, traces, memory, s.taken)
         news = _NO_NEWS
         if take_slot(s, memory, number, slots):
             start(s, traces, memory, number)
@@ -240,19 +249,14 @@ def _begin_turn(s: Record) -> None:
     s.in_turn = 1
 
 
-def _end_turn(s: Record, memory: Memory, news: int) -> None:
-    """Hear the news, and aggregate or abandon the round if that is the strategy's next step."""
+def _hear(s: Record, news: int) -> None:
+    """The coordinator hears the news."""
     s.in_turn = 0
     if news == _STARTED:
         s.offered -= 1
         s.running += 1
     elif news != _NO_NEWS:
         s.running -= 1
-    step = next_step(s)
-    if step == Step.AGGREGATE:
-        aggregate(s, memory)
-    elif step == Step.ABANDON:
-        abandon_round(s, memory)
 
 
 def _is_full(s: Record, memory: Memory) -> bool:
@@ -262,7 +266,8 @@ def _is_full(s: Record, memory: Memory) -> bool:
         or s.in_heap + 1 >= len(memory.on_devices)
         or s.due + 1 >= len(memory.due)
         or s.versions >= len(memory.versions)
-        or s.seen[2] >= len(memory.seen)
+        or s.seen[2] - s.seen[1] >= len(memory.seen)
+        or s.seen[2] >= s.sweep_at
         or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
     )
 
@@ -273,7 +278,7 @@ finish = compiled(_finish)
 come_back = compiled(_come_back)
 happen = compiled(_happen)
 begin_turn = compiled(_begin_turn)
-end_turn = compiled(_end_turn)
+hear = compiled(_hear)
 is_full = compiled(_is_full)
 
 
@@ -287,10 +292,13 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
         if s.events >= enough or is_full(s, memory):
             return -1 - (PAUSED if s.events >= enough else NO_ROOM)
         task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
-        while s.due == 0 and s.waiting > 0 and s.bucket + 1 <= task_s * s.buckets_per_s:
-            if not open_bucket(s, memory.clients, memory.first_of_bucket, memory.due):
-                return -1 - NO_ROOM
-        check_in_s = memory.due[0].at_s if s.due > 0 else math.inf
+        check_in = first_check_in(s, memory)
+        while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
+            open_slot(s, memory)
+            for at in range(-3 * AHEAD, 1):
+                look_ahead(s, traces, memory, at)
+            check_in = first_check_in(s, memory)
+        check_in_s = check_in_s_of(s, check_in) if check_in != NOTHING else math.inf
         at_s = min(task_s, check_in_s)
         # With nothing to come, what is held may still make an aggregate at the deadline.
         if at_s == math.inf and not (s.held > 0 and s.waits):
@@ -302,7 +310,7 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
             return -1 - EXHAUSTED
         s.now_s = at_s
         s.events += 1
-        news = happen(s, traces, memory, check_in_s < task_s)
+        news = happen(s, traces, memory, check_in if check_in_s < task_s else NOTHING)
         if news != _NO_NEWS:
             return news
 
@@ -315,14 +323,17 @@ def _advance(state: NDArray[np.void], traces: Traces, memory: Memory, events: in
     s = state[0]
     enough = s.events + events
     while True:
-        if not s.in_turn:
-            if limit(s) > 0:
-                return STOPPED
-            begin_turn(s)
-        news = next_news(s, traces, memory, enough)
-        if news < 0:
-            return -1 - news
-        end_turn(s, memory, news)
+        if not s.asked:
+            if not s.in_turn:
+                if limit(s) > 0:
+                    return STOPPED
+                begin_turn(s)
+            news = next_news(s, traces, memory, enough)
+            if news < 0:
+                return -1 - news
+            hear(s, news)
+        if not take_step(s, memory):
+            return ASKS
 
 
 def _open_fleet(
@@ -331,23 +342,16 @@ def _open_fleet(
     """Schedule the first check-in of each client that asks for work; shape ``(clients,)``."""
     s = state[0]
     for number in range(len(asks)):
+        look_ahead_in_turn(traces, number)
         if asks[number]:
             at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
             if at_s < math.inf:
-                schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+                schedule(s, memory, number, at_s)
 
 
 def _forget_superseded(state: NDArray[np.void], memory: Memory) -> None:
-    """Drop sightings that are not their devices' last, to make room for others."""
+    """Drop sightings of eligible devices that are not their last, to make room for others."""
     s = state[0]
-    kept = 0
-    for at in range(s.seen[1], s.seen[2]):
-        entry = memory.seen[at]
-        client = memory.clients[entry.client]
-        if client.seen_times > 0 and client.seen_s == entry.seen_s:
-            memory.seen[kept].seen_s, memory.seen[kept].client = entry.seen_s, entry.client
-            kept += 1
-    s.seen[1], s.seen[2] = 0, kept
     kept = 0
     for at in range(s.eligible[1], s.eligible[2]):
         entry = memory.eligible[at]
@@ -377,9 +381,10 @@ _TRACES = _types.NamedTuple(
 )
 _MEMORY = _types.NamedTuple(
     [
-        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32)),
-        *map(_array, (DUE, DUE, TASK, np.int32, np.int32, VERSION, SIGHTING, SIGHTING)),
-        _array(np.uint32),
+        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
+        *map(_array, (np.int64, np.int64, np.int32, np.int64)),
+        *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
+        *map(_array, (np.float64, np.uint8, SIGHTING, np.uint32)),
     ],
     Memory,
 )
@@ -388,3 +393,4 @@ _INT, _NONE = _types.int64, _types.void
 advance = entry_point(_advance, _INT(_STATE, _TRACES, _MEMORY, _INT))
 open_fleet = entry_point(_open_fleet, _NONE(_STATE, _TRACES, _MEMORY, _array(np.bool_)))
 forget_superseded = entry_point(_forget_superseded, _NONE(_STATE, _MEMORY))
+sweep = entry_point(_sweep, _NONE(_STATE, _MEMORY))

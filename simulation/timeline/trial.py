@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from simulation.timeline.engine import (
     advance,
     forget_superseded,
     open_fleet,
+    sweep,
 )
 from simulation.timeline.layout import (
     CLIENT,
@@ -48,15 +49,15 @@ from simulation.timeline.layout import (
     Traces,
 )
 from simulation.timeline.ledger import NUMBER_BITS
+from simulation.timeline.queues import CHUNK, MOST_TALLY_BITS, SLOTS
+from simulation.timeline.sightings import SWEEP_EVERY
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult, trial_seed
 
 _EVENTS_AT_ONCE = 2_000_000
+_CACHE_LINE_BYTES = 64
 _NUMBERS = (1 << NUMBER_BITS) - 1
-_SPAN_OF_BUCKETS_S = 2.0**17
-"""A day and a half: most check-ins to come are within it."""
-_MOST_BUCKETS_LOG2 = 23
 
 
 @dataclass(slots=True)
@@ -75,11 +76,11 @@ class Timeline:
         """Seconds of the state."""
         return float(self.state[name][0])
 
-    def go_on(self) -> int:
-        """Let events happen; returns why they stopped: `PAUSED` after some millions, or the end."""
+    def go_on(self, events: int = _EVENTS_AT_ONCE) -> int:
+        """Let events happen; returns why they stopped: after so many, or see `advance`."""
         code = NO_ROOM
         while code == NO_ROOM:
-            code = advance(self.state, self.traces, self.memory, _EVENTS_AT_ONCE)
+            code = advance(self.state, self.traces, self.memory, events)
             if code == NO_ROOM:
                 self._make_room()
         return code
@@ -99,13 +100,17 @@ class Timeline:
                 changed[name] = _grown(column)
         if "tasks" in changed:
             changed["undecided"] = _grown(memory.undecided)
-        seen, eligible = (int(self.state[name][0][2]) for name in ("seen", "eligible"))
-        if seen >= len(memory.seen) or eligible >= len(memory.eligible) > 0:
+        _, first, beyond = self.state["seen"][0].tolist()
+        if beyond - first >= len(memory.seen):
+            # A sighting's place is its number, so it is in the right one of the halves.
+            changed["seen"] = np.tile(memory.seen, 2)
+            changed["superseded"] = np.tile(memory.superseded, 2)
+        if beyond >= size("sweep_at"):
+            sweep(self.state, memory)
+        if self.state["eligible"][0][2] >= len(memory.eligible) > 0:
             forget_superseded(self.state, memory)
-            for name in ("seen", "eligible"):
-                column = getattr(memory, name)
-                if 2 * int(self.state[name][0][2]) >= len(column):
-                    changed[name] = _grown(column)
+            if 2 * self.state["eligible"][0][2] >= len(memory.eligible):
+                changed["eligible"] = _grown(memory.eligible)
         self.memory = memory._replace(**changed)
 
 
@@ -125,21 +130,21 @@ def run_compiled(
     """
     begun_s = time.monotonic()
     engine = set_up(dry_run, number)
-    wall_s: list[float] = []
+    wall_s = [0.0]
     code = PAUSED
     while code == PAUSED:
         code = engine.go_on()
-        wall_s += [time.monotonic() - begun_s] * (engine.number("versions") - len(wall_s))
-        on_progress(_progress(engine), engine.seconds("now_s"))
-    reason = _reason(dry_run, engine, code)
-    _close(dry_run, engine)
+        wall_s += [time.monotonic() - begun_s] * (engine.number("versions") + 1 - len(wall_s))
+        on_progress(progress_of(engine), engine.seconds("now_s"))
+    reason = why_it_ended(dry_run, engine, code)
+    end_tasks(dry_run, engine)
     return TrialResult(
         number,
         reason,
         code != STOPPED,
         engine.seconds("now_s"),
-        _trajectory(dry_run, number, engine, wall_s),
-        _tasks(number, engine),
+        trajectory_table(dry_run, number, engine, wall_s),
+        tasks_table(number, engine),
         dry_run.initial_weights,
         time.monotonic() - begun_s,
     )
@@ -152,13 +157,11 @@ def set_up(dry_run: DryRun, number: int) -> Timeline:
     """A trial at its beginning: every client's first check-in is scheduled."""
     state = np.zeros(1, STATE)
     in_one = _set_strategy(state, dry_run)
-    buckets_log2 = min(max(10, math.ceil(math.log2(len(dry_run.records))) + 1), _MOST_BUCKETS_LOG2)
     numbers = _limits(dry_run) | _conditions(dry_run) | _keys(dry_run, number)
     for name, value in numbers.items():
         state[name] = value
-    state["buckets_per_s"] = 2.0**buckets_log2 / _SPAN_OF_BUCKETS_S
-    state["bucket"] = -1
-    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one, 2**buckets_log2)
+    state["slot"], state["chunks"], state["sweep_at"] = -1, 1, SWEEP_EVERY
+    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one)
     open_fleet(state, traces, memory, _asks_for_work(dry_run))
     return Timeline(state, traces, memory)
 
@@ -224,7 +227,7 @@ def _traces(dry_run: DryRun) -> Traces:
         _plain(trace.offsets, np.int64),
         _plain(trace.start_s, np.float64),
         _plain(trace.end_s, np.float64),
-        _plain(trace.period_s, np.float64),
+        _repeats(trace.period_s),
         _plain(devices.device, np.int64),
         _plain(dry_run.records, np.int64),
         _plain(devices.device_model, np.int32),
@@ -241,24 +244,39 @@ def _traces(dry_run: DryRun) -> Traces:
     )
 
 
-def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int, buckets: int) -> Memory:
+def _repeats(period_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each device, or of one if they are all the same."""
+    if len(period_s) and (period_s == period_s[0]).all():
+        period_s = period_s[:1].copy()
+    return _plain(period_s, np.float64)
+
+
+def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
     """Room for what the run changes; what a job does not need has none."""
     clients = len(dry_run.records)
     rests = bool(dry_run.job.participation.user.min_hours_between_participations)
     is_uniform = bool(state["is_uniform"][0])
     return Memory(
-        clients=np.zeros(clients, CLIENT),
+        clients=_in_lines(clients, CLIENT),
         participated_s=np.full(clients if rests else 0, -math.inf),
         taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
-        first_of_bucket=np.full(buckets, -1, np.int32),
-        due=np.zeros(1024, DUE),
+        slot_end=np.zeros(SLOTS, np.int32),
+        # At most one chunk of each slot is not full; the first is none.
+        chunks=np.zeros(CHUNK * (1 + min(clients, clients // (CHUNK - 1) + SLOTS)), np.int64),
+        far=np.zeros(clients, DUE),
+        ready=np.zeros(clients, np.int64),
+        spare=np.zeros(clients, np.int64),
+        tally=np.zeros((1 << MOST_TALLY_BITS) + 1, np.int32),
+        due=np.zeros(1024, np.int64),
         on_devices=np.zeros(1024, DUE),
         tasks=np.zeros(4096, TASK),
         undecided=np.zeros(4096, np.int32),
         held=np.zeros(in_one + 1, np.int32),
+        diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
-        seen=np.zeros(65536, SIGHTING),
+        seen=np.zeros(65536, np.float64),
+        superseded=np.zeros(65536 // 8, np.uint8),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
         scratch=np.zeros(64, np.uint32),
     )
@@ -297,6 +315,13 @@ def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return np.require(array, dtype, ["C", "W"])
 
 
+def _in_lines(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Zeros that begin where a cache line does: no record of 32 bytes is in two of them."""
+    room = np.zeros(count * dtype.itemsize + _CACHE_LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % _CACHE_LINE_BYTES
+    return room[first : first + count * dtype.itemsize].view(dtype)
+
+
 def _grown(column: NDArray[Any]) -> NDArray[Any]:
     larger = np.zeros(len(column) + max(len(column) // 2, 1024), column.dtype)
     larger[: len(column)] = column
@@ -306,11 +331,12 @@ def _grown(column: NDArray[Any]) -> NDArray[Any]:
 # -- after -------------------------------------------------------------------------------------
 
 
-def _progress(engine: Timeline) -> JobProgress:
+def progress_of(engine: Timeline, metric: float | None = None) -> JobProgress:
+    """How far the engine has come, beside the newest metric."""
     counts = engine.state["outcomes"][0].tolist()
     return JobProgress(
         engine.number("version"),
-        None,
+        metric,
         None,
         JobTotals(
             engine.seconds("now_s"),
@@ -323,7 +349,7 @@ def _progress(engine: Timeline) -> JobProgress:
     )
 
 
-def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
+def why_it_ended(dry_run: DryRun, engine: Timeline, code: int) -> str:
     """Why the trial ended, in the words of coordinator and fleet."""
     if code == TRACE_ENDED:
         hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
@@ -353,7 +379,7 @@ def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
     return limit_in_words(stop, limit)
 
 
-def _close(dry_run: DryRun, engine: Timeline) -> None:
+def end_tasks(dry_run: DryRun, engine: Timeline) -> None:
     """Devices stop where they are; what the coordinator still counted on comes to nothing."""
     memory, now_s = engine.memory, engine.seconds("now_s")
     heap = memory.on_devices[: engine.number("in_heap")]
@@ -372,7 +398,7 @@ def _close(dry_run: DryRun, engine: Timeline) -> None:
     tasks["reason"][unfinished] = JOB_ENDED
 
 
-def _tasks(trial: int, engine: Timeline) -> pa.Table:
+def tasks_table(trial: int, engine: Timeline) -> pa.Table:
     """Columns of `TASK_SCHEMA`."""
     tasks = engine.memory.tasks[: engine.number("started")]
     count = len(tasks)
@@ -393,20 +419,31 @@ def _tasks(trial: int, engine: Timeline) -> pa.Table:
     )
 
 
-def _trajectory(dry_run: DryRun, trial: int, engine: Timeline, wall_s: list[float]) -> pa.Table:
-    """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine."""
-    rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s)]))
+def trajectory_table(
+    dry_run: DryRun,
+    trial: int,
+    engine: Timeline,
+    wall_s: Sequence[float],
+    learnt: Mapping[str, Sequence[float | None]] | None = None,
+) -> pa.Table:
+    """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine.
+
+    Args:
+        wall_s: When each version came about, version 0 too.
+        learnt: Columns ``metric, loss, train_loss`` of the same versions; None: nothing was learnt.
+    """
+    rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s) - 1]))
     count, none = len(rows), rows["version"] == 0
     updates = np.maximum(rows["updates"], 1)
-    absent = pa.nulls(count, pa.float64())
+    absent = dict.fromkeys(("metric", "loss", "train_loss"), [None] * count)
     columns = {
         "trial": np.full(count, trial, np.int32),
-        **dict.fromkeys(("metric", "loss", "train_loss"), absent),
+        **{name: pa.array(each, pa.float64()) for name, each in (learnt or absent).items()},
         "staleness_mean": pa.array(rows["staleness_sum"] / updates, mask=none),
         "staleness_max": pa.array(rows["staleness_max"], mask=none),
         **{outcome: rows["outcomes"][:, at] for at, outcome in enumerate(OUTCOMES)},
         "available": dry_run.population.count_available(rows["virtual_s"]),
-        "wall_s": np.array([0.0, *wall_s]),
+        "wall_s": np.array(wall_s),
     }
     for name in TRAJECTORY_SCHEMA.names:
         if name not in columns:
