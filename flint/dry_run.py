@@ -93,7 +93,7 @@ def simulate(
     with runs.driving(row.run_id):
         executor: Executor | None = None
         try:
-            executor = _executor(prepared, executors)
+            executor = _executor(prepared, executors, note)
             path = training_path(executor)
             for sentence in (*executor_notes(executor), *filter(None, [path])):
                 note(sentence)
@@ -175,14 +175,22 @@ def _memory_mb(catalog: CatalogSession, job: Job) -> dict[str, float]:
     return measured_memory_mb(catalog.measurements, job.model)
 
 
-def _executor(prepared: Preparation, executors: int) -> Executor:
+def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]) -> Executor:
     """What trains the updates: so many processes or actors, none at all if 0."""
     model, client, records = prepared.dry_run.model, prepared.dry_run.job.client, prepared.records
     if executors == 0 or records is None:
         examples = np.minimum(prepared.record_counts, client.max_records)
         return NoTraining(model.parameter_count, examples)
     asked = prepared.dry_run.environment.executors
-    return make_executor(asked.kind, executors, model, client, records, cluster=asked.cluster)
+    return make_executor(
+        asked.kind,
+        executors,
+        model,
+        client,
+        records,
+        cluster=asked.cluster,
+        on_replaced=note,
+    )
 
 
 def _training(prepared: Preparation, executor: Executor, *, trains: bool) -> Training:

@@ -96,9 +96,8 @@ def serve(connection: Connection) -> None:
 
 def _summed(executor: LocalExecutor, sums: Sums, tasks: TaskColumns) -> Summed:
     sums.begin()
-    found = executor.sum_on_grid(tasks)
-    rows = {version: sums.row_of(each.total) for version, each in found.by_version.items()}
-    return Summed(rows, StatisticsColumns.of(found.statistics))
+    totals, statistics = executor.sum_on_grid(tasks)
+    return Summed({v: sums.row_of(total) for v, total in totals.items()}, statistics)
 
 
 def _is_want_of_memory(error: Exception) -> bool:

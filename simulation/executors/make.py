@@ -1,5 +1,6 @@
 """The executor that an environment's ``executors`` block asks for."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ def make_executor(
     records: ClientRecords,
     outputs: ClientOutputs = _NOTHING_MORE,
     cluster: ClusterSettings | None = None,
+    on_replaced: Callable[[str], None] = lambda _: None,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -32,6 +34,7 @@ def make_executor(
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
         cluster: Where the actors of ``ray`` run.
+        on_replaced: Told a sentence when a local process has ended and another took its place.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -51,7 +54,7 @@ def make_executor(
         return RayExecutors(count, model, plan, records, cluster)
     if count == 1:
         return LocalExecutor(model, plan, records)
-    return ProcessExecutors(count, model, plan, records)
+    return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
 
 
 def training_path(executor: Executor) -> str | None:

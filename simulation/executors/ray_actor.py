@@ -123,12 +123,8 @@ class PartitionActor:
         *weights: NDArray[np.float32],
     ) -> "tuple[dict[int, NDArray[np.float64]], StatisticsColumns]":
         """Follow the instructions, then sum; a sum per base version, shape ``(parameters,)``."""
-        from simulation.executors.task_columns import StatisticsColumns
-
         self._follow(instructions, weights)
-        summed = self._executor.sum_on_grid(tasks)
-        totals = {version: each.total for version, each in summed.by_version.items()}
-        return totals, StatisticsColumns.of(summed.statistics)
+        return self._executor.sum_on_grid(tasks)
 
     def residuals(
         self, instructions: Sequence[Instruction], *weights: NDArray[np.float32]

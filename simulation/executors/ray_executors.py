@@ -86,7 +86,8 @@ class RayExecutors:
     of tasks and whatever the actor was to be told since the last one; its answer one sum per base
     version and columns of statistics. Weights are put into the object store once a version. Sums
     and statistics are the same to the bit for any number of actors: terms are on a grid, so that
-    additions are exact (`GridSum`), and weights are added here in the order of the tasks.
+    additions are exact (`simulation.executors.grid_sum`), and weights are added here in the order
+    of the tasks.
 
     An actor that ends is replaced, on whatever node has room, and its unanswered share asked for
     again. Only answers are summed, each once, so nothing is counted twice. Nothing is asked of
@@ -173,6 +174,9 @@ class RayExecutors:
                 if not (name == "set_weights" and arguments[0] < before)
             ]
         self._tell_all("forget_weights", before)
+
+    def expect(self, data_clients: NDArray[np.int64]) -> None:
+        """Actors read ahead of what they are asked for, no further."""
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now, each actor its clients; see `Executor.train`."""
