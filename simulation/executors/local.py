@@ -1,5 +1,6 @@
 """The executor of this process: one thread, one task after the other."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +51,7 @@ class LocalExecutor:
             resident_bytes: See `RecordPaging`.
         """
         self._model = model
+        self._parameters = model.parameter_count
         self._plan = plan
         self._records = records
         self._paging = RecordPaging(records, plan.max_records, resident_bytes)
@@ -61,24 +63,27 @@ class LocalExecutor:
             self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
         self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
+        self._spare: list[NDArray[np.float64]] = []
         self._residuals = ClientResiduals()
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
-        if weights.shape != (self._model.parameter_count,):
+        if weights.shape != (self._parameters,):
             raise ValueError(
-                f"weights of shape {weights.shape}; {self._model.name} has "
-                f"{self._model.parameter_count} parameters"
+                f"weights of shape {weights.shape}; {self._model.name} has {self._parameters} "
+                "parameters"
             )
-        self._weights[version] = torch.tensor(weights)
-        self._bases.pop(version, None)
+        if self._compiled is None:
+            self._weights[version] = torch.tensor(weights)
+        else:
+            self._bases[version] = self._compiled.base(weights)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
         self._bases = {v: base for v, base in self._bases.items() if v >= before}
         self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
-        if not self._weights:
+        if not self._weights and not self._bases:
             self._residuals.clear()
 
     def expect(self, data_clients: NDArray[np.int64]) -> None:
@@ -97,7 +102,9 @@ class LocalExecutor:
         """Sum the tasks' updates; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
         totals, statistics = self.sum_on_grid(columns)
-        return reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
+        summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
+        self._spare = list(totals.values())
+        return summed
 
     def sum_on_grid(
         self, tasks: TaskColumns
@@ -110,14 +117,18 @@ class LocalExecutor:
         """
         totals: dict[int, NDArray[np.float64]] = {}
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
-        together: list[tuple[BaseVersion, NDArray[np.int64]]] = []
-        with one_thread(), self._paging.slice_of(tasks):
-            if self._compiled is None or self._plan.codec is not None or self._kept:
+        in_groups = self._compiled is not None and self._plan.codec is None
+        with (
+            contextlib.nullcontext() if in_groups else one_thread(),
+            self._paging.slice_of(tasks),
+        ):
+            if not in_groups or self._kept:
                 together = self._sum_alone(tasks, totals, parts)
             else:
-                for version in np.unique(tasks.base_version).tolist():
-                    at = np.flatnonzero(tasks.base_version == version)
-                    together.append((self._base(version), at))
+                together = [
+                    (self._bases[version], np.flatnonzero(tasks.base_version == version))
+                    for version in np.unique(tasks.base_version).tolist()
+                ]
             for base, at in together:
                 version = int(tasks.base_version[at[0]])
                 group = tasks if len(at) == len(tasks) else tasks.take(at)
@@ -144,9 +155,13 @@ class LocalExecutor:
         found: list[UpdateStatistics] = []
         places: list[int] = []
         together: dict[int, tuple[BaseVersion, list[int]]] = {}
+        in_groups = self._compiled is not None and self._plan.codec is None
         for place, task in enumerate(tasks):
             trained = self._kept.pop(task.task_id, None)
-            base = self._summed_with(task) if trained is None else trained.again_from
+            if trained is None and in_groups:
+                base: BaseVersion | None = self._bases[task.base_version]
+            else:
+                base = None if trained is None else trained.again_from
             if base is not None:
                 together.setdefault(id(base), (base, []))[1].append(place)
                 continue
@@ -188,17 +203,22 @@ class LocalExecutor:
         self._weights.clear()
         self._bases.clear()
         self._kept.clear()
+        self._spare.clear()
         self._residuals.clear()
 
     def _total(self, version: int, totals: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
         if version not in totals:
-            totals[version] = self._new_total()
+            if self._spare:  # memory that is mapped already
+                self._spare[-1].fill(0.0)
+                totals[version] = self._spare.pop()
+            else:
+                totals[version] = self._new_total()
         return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
         if self._compiled is not None and self.path.in_samples[task.data_client]:
             # Its update is rounded as part of its group's, so the group is trained again.
-            base = self._base(task.base_version)
+            base = self._bases[task.base_version]
             (statistics,) = self._compiled.sum(base, TaskColumns.of([task]), None)
             return _Trained(task.base_version, statistics, None, base)
         update = self.learned(task)
@@ -221,7 +241,7 @@ class LocalExecutor:
     def learned(self, task: TrainingTask) -> LocalUpdate:
         """What one task changes, before its update is compressed."""
         if self._compiled is not None:
-            return self._compiled.learned(self._base(task.base_version), task)
+            return self._compiled.learned(self._bases[task.base_version], task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ValueError(f"data client {task.data_client} has no records to train on")
@@ -235,21 +255,10 @@ class LocalExecutor:
             shuffle_seed=task.shuffle_seed,
         )
 
-    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
-        """The version that a task is trained from together with others; None: by itself."""
-        if self._compiled is None or self._plan.codec is not None:
-            return None
-        return self._base(task.base_version)
-
     def _kernel(self) -> CompiledTraining:
         if self._compiled is None:
             raise ValueError(f"{self._model.name} is not trained by the compiled kernel")
         return self._compiled
-
-    def _base(self, version: int) -> BaseVersion:
-        if version not in self._bases:
-            self._bases[version] = self._kernel().base(self._weights[version].numpy())
-        return self._bases[version]
 
     def _compressed(
         self, task: TrainingTask, update: LocalUpdate, codec: UpdateCodec

@@ -99,13 +99,17 @@ class TaskColumns(Sequence[TrainingTask]):
             int(self.client[index]),
         )
 
+    def ids_of(self, indices: NDArray[np.int64]) -> Sequence[str]:
+        """Ids of some of the tasks, by position."""
+        ids = self.task_ids
+        if isinstance(ids, TaskIds):
+            return ids.take(indices)
+        return tuple(ids[index] for index in indices.tolist())
+
     def take(self, indices: NDArray[np.int64]) -> Self:
         """Some of the tasks, in the order of their positions here, shape ``(taken,)``."""
-        ids = self.task_ids
         return type(self)(
-            ids.take(indices)
-            if isinstance(ids, TaskIds)
-            else tuple(ids[index] for index in indices.tolist()),
+            self.ids_of(indices),
             self.data_client[indices],
             self.base_version[indices],
             self.weight[indices],

@@ -232,7 +232,7 @@ class TimelineTrial:
         client = tasks["client"][numbers].astype(np.int64)
         return TaskColumns(
             TaskIds(numbers + 1),
-            self._dry_run.mapping.data_client[client],
+            self._dry_run.mapping.data_client[client].astype(np.int64),
             base_version,
             _of_each(job.strategy.weight, tasks["examples"][numbers]),
             _of_each(job.client.optimizer.learning_rate_at, base_version),

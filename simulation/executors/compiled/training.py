@@ -34,11 +34,14 @@ class BaseVersion:
         packed: Padded dense parameters.
         table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
         norms: See `Layout.norms`.
+        network: A kernel's network with these as its base.
     """
+
+    network: Network
 
     def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
         self.packed = layout.pack(weights)
-        table = weights[: layout.table_rows * layout.table_width]
+        table = weights[: layout.table_rows * layout.table_width].copy()
         self.table = table.reshape(layout.table_rows, layout.table_width)
         self.norms = layout.norms(weights)
 
@@ -112,8 +115,14 @@ class CompiledTraining:
         )
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
-        """A version to train from; the weights must not change afterwards."""
-        return BaseVersion(self._layout, weights)
+        """A version to train from; the weights are copied."""
+        base = BaseVersion(self._layout, weights)
+        base.network = self._network._replace(
+            base=base.packed.ctypes.data,
+            base_table=base.table.ctypes.data,
+            base_norms=base.norms.ctypes.data,
+        )
+        return base
 
     def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
@@ -204,7 +213,7 @@ class CompiledTraining:
         found: Outcomes,
     ) -> None:
         address = 0 if total is None else total.ctypes.data
-        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, address, found)
+        sum_clients(base.network, self._plan, clients, SUMMABLE_NORM, address, found)
 
     def _sum_samples(
         self,
@@ -219,7 +228,7 @@ class CompiledTraining:
             self._samples = SampleBuffers(self._layout, most * self._plan.epochs, most)
         address = 0 if total is None else total.ctypes.data
         sum_samples(
-            self._on(base)._replace(labels=self._samples.step_labels), self._samples.addresses,
+            base.network._replace(labels=self._samples.step_labels), self._samples.addresses,
             self._plan, clients, lanes, SUMMABLE_NORM, address, found,
         )  # fmt: skip
 
@@ -229,13 +238,6 @@ class CompiledTraining:
             raise ValueError(
                 f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
             )
-
-    def _on(self, base: BaseVersion) -> Network:
-        return self._network._replace(
-            base=base.packed.ctypes.data,
-            base_table=base.table.ctypes.data,
-            base_norms=base.norms.ctypes.data,
-        )
 
     def _columns(self, tasks: TaskColumns) -> Clients:
         records, data_client = self._records, tasks.data_client
