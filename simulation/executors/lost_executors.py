@@ -29,9 +29,9 @@ def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> Ex
         executors: How many processes there are.
         feeds_back: Whether clients' error feedback was in it.
     """
-    said = (
-        ending.sentence if deaths == 1 else f"{ending.sentence}, the {deaths}rd on the same tasks"
-    )
+    said = ending.sentence
+    if deaths > 1:
+        said += f", {deaths} times on the same tasks"
     several = executors > 1
     fewer = (
         f"go on with fewer executors (there are {executors})"
