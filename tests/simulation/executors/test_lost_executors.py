@@ -8,7 +8,6 @@ from multiprocessing.connection import Connection
 import pytest
 
 from simulation.executors import executor_process
-
 from simulation.executors.lost_executors import ExecutorLost, ExecutorOutOfMemory, lost
 from simulation.executors.messages import OUT_OF_MEMORY, Begin
 from simulation.executors.process_link import Ending
