@@ -13,6 +13,7 @@ from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
 from server.aggregation.aggregator import PartialSum
 from simulation.executors.client_residuals import merged
+from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.paths import choose_path
 from simulation.executors.ray_actor import Assignment, Instruction, PartitionActor, Software
@@ -401,6 +402,12 @@ class RayExecutors:
         nodes = sorted({place.node for place in self._places})
         placed = f"executors: {self._count} on {len(nodes)} node" + "s" * (len(nodes) > 1)
         notes = [f"{placed} of the Ray cluster at {self._connection.address}"]
+        share = float(self.path.in_samples.mean()) if len(self.path.in_samples) else 0.0
+        if share and self._count > LANES:
+            notes.append(
+                f"{share:.0%} of the clients are trained in sample space, which {LANES} executors "
+                f"at most share; the other {self._count - LANES} have only the rest"
+            )
         kinds = sorted({*processors, self._software.processor})
         if len(kinds) > 1:
             notes.append(

@@ -28,6 +28,7 @@ from simulation.executors.ray_executors import (
 )
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
+from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract, assert_same
 
@@ -207,6 +208,25 @@ def test_partitions_that_are_sent_hold_each_client_once_and_unchanged(mapped):
                 )
                 for ours, theirs in zip(part.of(client), wanted, strict=True):
                     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_partitions_that_are_sent_sum_up_to_the_bits_of_the_whole_in_sample_space():
+    records, tasks = records_of(WIDE), make_tasks(14, base_version=1)
+    weights = flatten(WIDE.initial_parameters(1))
+    whole = LocalExecutor(WIDE, PLAN, records)
+    assert whole.path.in_samples.any()
+    whole.set_weights(1, weights)
+    wanted = whole.sum_on_grid(tasks).by_version[1].total
+    owner = whole.path.executor_of(3)
+    found = np.zeros_like(wanted)
+    for number in range(3):
+        part = SentRecords.of(records, owner == number).open("")
+        executor = LocalExecutor(WIDE, PLAN, part, whole.path)
+        executor.set_weights(1, weights)
+        mine = [task for task in tasks if owner[task.data_client] == number]
+        if mine:
+            found += executor.sum_on_grid(mine).by_version[1].total
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_node_with_other_software_is_told_apart():
