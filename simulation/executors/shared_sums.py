@@ -29,7 +29,8 @@ def reduced(
     for version in sorted(totals):
         counted = np.flatnonzero(statistics.is_finite & (tasks.base_version == version))
         weight = float(np.add.accumulate(tasks.weight[counted])[-1])  # one after the other
-        task_ids = tuple(tasks.take(counted).task_ids)
+        whole = len(counted) == len(tasks)
+        task_ids = tuple(tasks.task_ids if whole else tasks.take(counted).task_ids)
         sums.append(PartialSum(version, _added(totals[version]), weight, task_ids))
     return Reduced(tuple(sums), statistics)
 
