@@ -17,9 +17,10 @@ name says `cpu_s`, so that other work on the machine counts less.
 
 The limit is memory: an event draws two or three numbers (13 to 20 ns each), but looks in five
 places of arrays that do not fit the caches: client, device, offset, start and end of its window.
-On a busy machine one such look took 240 ns when the next waits for it, and 6 ns (huge pages; 11 without) when many are
-under way: 5 x 240 ns = 1.2 us an event without fetching ahead (1.29 measured), 30 to 60 ns with it. The rest is
-arithmetic: draws, SHA-256 of each client's key of pace (250 ns, once), sorting, the ledger.
+On a busy machine one such look took 240 ns when the next waits for it, and 6 ns (huge pages; 11
+without) when many are under way: 5 x 240 ns = 1.2 us an event without fetching ahead (1.29
+measured), 30 to 60 ns with it. The rest is arithmetic: draws, SHA-256 of each client's key of pace
+(250 ns, once), sorting, the ledger.
 
     python benchmarks/system_only.py [--case events|million|week] [--clients N]
 """
