@@ -43,7 +43,8 @@ from simulation.durations import TaskWork
 from simulation.environment import Environment
 from simulation.executors.no_training import NoTraining
 from simulation.timeline.engine import PAUSED
-from simulation.timeline.trial import Timeline, run_compiled, set_up
+from simulation.timeline.timeline import Timeline, set_up
+from simulation.timeline.trial import run_compiled
 from simulation.traces.bandwidth import Bandwidth, LinkSpeeds
 from simulation.traces.device_profiles import DevicePopulation, DeviceProfiles
 from simulation.traces.sessions import AvailabilityTrace
