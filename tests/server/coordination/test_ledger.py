@@ -2,9 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
-from server.coordination.ledger import TaskLedger
+from server.coordination.ledger import RecentTasks, TaskLedger
 from server.coordination.tasks import Outcome, UpdateReference
 
+MOST = 100
 TASKS = ["t1", "t2", "t3", "t4"]
 
 
@@ -99,3 +100,28 @@ def test_counts_go_on_from_a_stored_version():
     ledger.complete(completed("t9"))
     ledger.succeed("t9", 3)
     assert ledger.outcomes["succeeded"] == 41
+
+
+@given(st.lists(st.sampled_from([f"t{i}" for i in range(9)])))
+def test_recent_tasks_are_the_last_new_ones(tasks):
+    recent, plain = RecentTasks(4), []
+    for task_id in tasks:
+        recent.add(task_id)
+        plain = plain if task_id in plain else [*plain, task_id][-4:]
+        assert {task for task in set(tasks) if task in recent} == set(plain)
+        assert len(recent) == len(plain)
+
+
+def test_a_ledger_of_many_tasks_holds_no_more_than_its_running_ones_and_the_last_ends(monkeypatch):
+    monkeypatch.setattr("server.coordination.ledger._REMEMBERED_ENDS", MOST)
+    ledger = TaskLedger({}, {}, [f"before-{i}" for i in range(2 * MOST)])
+    for number in range(20 * MOST):
+        task_id = f"t{number}"
+        ledger.start(started(task_id, base_version=number))
+        ledger.complete(completed(task_id, base_version=number))
+        ledger.succeed(task_id, number + 1)
+        ledger.take_unsaved()
+    assert len(ledger._ended) == MOST
+    assert not any((ledger.running, ledger.held, ledger.lost, ledger.take_unsaved()))
+    assert not ledger.complete(completed(f"t{19 * MOST}"))
+    assert ledger.outcomes == {"succeeded": 20 * MOST}
