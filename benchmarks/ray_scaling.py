@@ -8,13 +8,13 @@ What is fitted to that, by least squares without negative terms: a message, a by
 round at the leader; a message and a byte in Ray; a message, a byte and a task of each model at an
 executor. ``fit_error`` is the median relative error of the fit over what was measured.
 
-What is projected, **and was not run**: a round on ``--nodes`` nodes, one executor each. Leader, Ray
-on the leader's node, slowest executor and network follow one another, nothing overlaps. Shares are
-those that the executors would have of drawn cohorts. Network: ``--gbit_s`` at the leader and a
-millisecond there and back, both assumed. FLINT (section 4.3) trained 60,000 tasks an hour on 20
-executors, on other models and machines: beside it stands what our executors would be given.
+What is projected, **and was not run**: a round on ``--nodes`` nodes, one executor each. Leader, all
+of Ray, slowest executor and network follow one another, nothing overlaps: the cautious side. Shares
+are those that the executors would have of drawn cohorts. Network: ``--gbit_s`` at the leader and a
+millisecond there and back, both assumed. Beside it stands how often FLINT's own figure that is,
+60,000 tasks an hour on 20 executors, on other models and machines: an order of magnitude, no more.
 
-The limit is the leader's link: 12 bytes a parameter, executor and round.
+The limit is at the leader: a message and 12 bytes a parameter for each executor and round.
 
     python benchmarks/ray_scaling.py
 """
@@ -25,6 +25,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -224,6 +225,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         )
     return {
         "figure": "ray_scaling",
+        "ray": version("ray"),
         "measured": [
             {
                 "model": p.model,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
-from server.aggregation.aggregator import PartialSum
 from simulation.executors.client_residuals import merged
 from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
@@ -20,6 +19,7 @@ from simulation.executors.ray_actor import Assignment, Instruction, PartitionAct
 from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings
 from simulation.executors.ray_records import SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
+from simulation.executors.shared_sums import reduced
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan
 
@@ -86,8 +86,7 @@ class RayExecutors:
     of tasks and whatever the actor was to be told since the last one; its answer one sum per base
     version and columns of statistics. Weights are put into the object store once a version. Sums
     and statistics are the same to the bit for any number of actors: terms are on a grid, so that
-    additions are exact (`simulation.executors.grid_sum`), and weights are added here in the order
-    of the tasks.
+    additions are exact (`simulation.executors.grid_sum`).
 
     An actor that ends is replaced, on whatever node has room, and its unanswered share asked for
     again. Only answers are summed, each once, so nothing is counted twice. Nothing is asked of
@@ -99,7 +98,6 @@ class RayExecutors:
     Attributes:
         path: How clients are trained.
         notes: What the user should know of the cluster.
-        replaced: Actors that took another's place.
     """
 
     def __init__(
@@ -109,12 +107,15 @@ class RayExecutors:
         plan: LocalPlan,
         records: ClientRecords,
         settings: ClusterSettings | None = None,
+        *,
+        on_replaced: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Connect, start the actors, and wait until all are ready.
 
         Args:
             count: Number of actors, at least 1.
             settings: None: the defaults.
+            on_replaced: Told a sentence when an actor has ended and another took its place.
 
         Raises:
             RayMissing: If Ray is not installed.
@@ -132,7 +133,7 @@ class RayExecutors:
         self._records = records
         self.path = choose_path(model, plan, records)
         self._executor_of = self.path.executor_of(count)
-        self.replaced = 0
+        self._on_replaced = on_replaced
         self._weights: dict[int, Any] = {}
         self._places = [_Place(number) for number in range(count)]
         self._software = Software.here()
@@ -188,21 +189,11 @@ class RayExecutors:
         """Sum the tasks' updates, each actor its clients'; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
         answers = self._ask(columns, "reduce")
-        statistics = _statistics(columns, answers)
-        totals: dict[int, NDArray[np.float64]] = {}
+        totals: dict[int, list[NDArray[np.float64]]] = {}
         for _, (found, _) in answers:
             for version, total in found.items():
-                if version in totals:
-                    totals[version] += total
-                else:
-                    totals[version] = total.copy()  # what Ray hands out is read-only
-        sums = []
-        for version in sorted(totals):
-            summed = np.flatnonzero(statistics.is_finite & (columns.base_version == version))
-            weight = float(np.cumsum(columns.weight[summed])[-1])  # one after the other
-            ids = tuple(columns.task_ids[index] for index in summed.tolist())
-            sums.append(PartialSum(version, totals[version].astype(np.float32), weight, ids))
-        return Reduced(tuple(sums), statistics)
+                totals.setdefault(version, []).append(total)
+        return reduced(columns, totals, _statistics(columns, answers))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates, wherever they are."""
@@ -373,9 +364,10 @@ class RayExecutors:
         place.deaths += 1
         if self._feeds_back or place.deaths >= MOST_DEATHS:
             raise self._lost(place, error) from error
+        ended = f"{self._name(place)} ended ({_cause(error)})"
         self._end(place)
         self._start([place])
-        self.replaced += 1
+        self._on_replaced(f"{ended}; another on node {place.node} does its tasks again")
 
     def _lost(self, place: _Place, error: Exception) -> ClusterExecutorLost:
         if self._feeds_back:

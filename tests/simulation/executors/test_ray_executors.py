@@ -28,6 +28,7 @@ from simulation.executors.ray_executors import (
 )
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
+from simulation.executors.task_columns import TaskColumns
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract, assert_same
@@ -52,8 +53,14 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def shared(cluster, spec, records):
-    started = RayExecutors(2, spec, PLAN, records)
+def told() -> list[str]:
+    """What the user is told of actors that were replaced."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def shared(cluster, spec, records, told):
+    started = RayExecutors(2, spec, PLAN, records, on_replaced=told.append)
     yield started
     started.close()
 
@@ -100,20 +107,20 @@ def local(spec, records, weights) -> LocalExecutor:
 
 @integration
 def test_a_killed_actor_is_replaced_and_its_share_is_done_again_and_counted_once(
-    executor, local, weights
+    executor, local, weights, told
 ):
     for version in (1, 2, 3):
         executor.set_weights(version, weights(version))
     tasks = make_tasks(14)
     assert_same(executor.reduce(tasks), local.reduce(tasks))
-    before = executor.replaced
     victim = actors(2)[0]
     victim.suspend()  # it cannot have answered before it is killed
     killer = threading.Timer(0.5, victim.kill)
     killer.start()
     assert_same(executor.reduce(tasks), local.reduce(tasks))
     killer.join()
-    assert executor.replaced == before + 1
+    (sentence,) = told
+    assert re.match(r"executor \d of 2 on node .* ended \(.*\); another on node .* does", sentence)
     assert victim.pid not in [process.pid for process in actors(2)]
 
 
@@ -211,21 +218,20 @@ def test_partitions_that_are_sent_hold_each_client_once_and_unchanged(mapped):
 
 
 def test_partitions_that_are_sent_sum_up_to_the_bits_of_the_whole_in_sample_space():
-    records, tasks = records_of(WIDE), make_tasks(14, base_version=1)
+    records, tasks = records_of(WIDE), TaskColumns.of(make_tasks(14, base_version=1))
     weights = flatten(WIDE.initial_parameters(1))
     whole = LocalExecutor(WIDE, PLAN, records)
     assert whole.path.in_samples.any()
     whole.set_weights(1, weights)
-    wanted = whole.sum_on_grid(tasks).by_version[1].total
+    wanted = whole.sum_on_grid(tasks)[0][1]
     owner = whole.path.executor_of(3)
     found = np.zeros_like(wanted)
     for number in range(3):
         part = SentRecords.of(records, owner == number).open("")
         executor = LocalExecutor(WIDE, PLAN, part, whole.path)
         executor.set_weights(1, weights)
-        mine = [task for task in tasks if owner[task.data_client] == number]
-        if mine:
-            found += executor.sum_on_grid(mine).by_version[1].total
+        mine = np.flatnonzero(owner[tasks.data_client] == number)
+        found += sum(executor.sum_on_grid(tasks.take(mine))[0].values())
     np.testing.assert_array_equal(found, wanted)
 
 
