@@ -1,7 +1,7 @@
 """The executor that an environment's ``executors`` block asks for."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
+
+if TYPE_CHECKING:  # an environment names what executors are made of
+    from simulation.environment import TrainingSettings
 
 _NOTHING_MORE = ClientOutputs()
 
@@ -22,6 +25,7 @@ def make_executor(
     client: ClientTraining,
     records: ClientRecords,
     outputs: ClientOutputs = _NOTHING_MORE,
+    training: "TrainingSettings | None" = None,
     cluster: ClusterSettings | None = None,
     on_replaced: Callable[[str], None] = lambda _: None,
 ) -> Executor:
@@ -33,8 +37,9 @@ def make_executor(
         count: One local trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
+        training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
-        on_replaced: Told a sentence when a process or actor has ended and another took its place.
+        on_replaced: Told a sentence when a local process has ended and another took its place.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -47,11 +52,16 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client, outputs)
+    plan = LocalPlan.of(
+        client,
+        outputs,
+        by_module=training is not None and training.path == "module",
+        device="cpu" if training is None else training.device,
+    )
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
+        return RayExecutors(count, model, plan, records, cluster)
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
