@@ -1,0 +1,67 @@
+"""The loop over clients that one writes first: FLB-1's measure of speed, and of what is right.
+
+One torch module, parameters copied in for each client, autograd and `torch.optim.SGD`, whole deltas
+summed, no losses kept. It sees the records of a client in our order. As a script it is a driver of
+`flb1.py` like those in ``peers/``, in an environment that has our packages.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from device_runtime.training_plan import epoch_order
+from device_runtime.update_codec import flatten, unflatten
+from modeling.spec import ModelSpec
+from modeling.torch_models import build_torch, dump_parameters, load_parameters, weighted_loss
+from simulation.executors import TrainingTask
+from simulation.executors.records import ClientRecords
+from simulation.executors.training import LocalPlan
+
+
+def naive_round(
+    spec: ModelSpec,
+    plan: LocalPlan,
+    records: ClientRecords,
+    tasks: Sequence[TrainingTask],
+    weights: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """FedAvg's next weights, shape ``(parameters,)``."""
+    model = build_torch(spec)
+    start = unflatten(spec.parameters, weights)
+    total, weight = np.zeros_like(weights), 0.0
+    for task in tasks:
+        x, y = map(torch.from_numpy, records.of(task.data_client, newest=plan.max_records))
+        load_parameters(model, start)
+        optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
+        for epoch in range(plan.local_epochs):
+            order = torch.from_numpy(epoch_order(len(x), task.shuffle_seed, epoch))
+            for chosen in torch.split(order, plan.batch_size):
+                optimizer.zero_grad()
+                weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen))).backward()
+                optimizer.step()
+        total += np.float32(task.weight) * (flatten(dump_parameters(model)) - weights)
+        weight += task.weight
+    return weights + total / np.float32(weight)
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    sys.path += [str(here.parent), str(here / "peers")]
+    from flb1_rounds import Rounds
+    from flb1_workload import read_workload, tasks_of
+
+    torch.set_num_threads(1)
+    work, plan = read_workload(Path(sys.argv[1]))
+    weights, number = flatten(work.start), 0
+    rounds = Rounds("torch")
+    while rounds.go_on():
+        weights = naive_round(work.spec, plan, work.records, tasks_of(work, number), weights)
+        number += 1
+
+
+if __name__ == "__main__":
+    main()
