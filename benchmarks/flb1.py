@@ -111,10 +111,9 @@ def in_turn(
     """Seconds a round, theirs and ours, of so many turns; both do as many as fill `TURN_S`."""
     counts = []
     for rounds in (theirs, ours):
-        warm = rounds(WARM_ROUNDS)
-        tried = rounds(1) if warm.wall_s > TURN_S else rounds(4)
-        a_round_s = tried.wall_s / (1 if warm.wall_s > TURN_S else 4)
-        counts.append(max(2 if a_round_s < TURN_S else 1, round(TURN_S / a_round_s)))
+        rounds(WARM_ROUNDS)
+        tried = 1 if rounds(1).wall_s > TURN_S else 4
+        counts.append(max(1, round(TURN_S * tried / rounds(tried).wall_s)))
     found = []
     for _ in range(turns):
         spent = [rounds(count) for rounds, count in zip((theirs, ours), counts, strict=True)]

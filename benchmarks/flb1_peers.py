@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from peer_environment import PeerNotInstalled, peer_python
 
 HERE = Path(__file__).parent
@@ -72,12 +72,13 @@ class Drivers:
             raise
 
     def rounds(self, count: int) -> Spent:
-        """Do so many, shared by the copies; seconds are until the last copy is done."""
+        """Seconds of so many; of copies each does them, and a round's seconds are shared."""
         copies = len(self._drivers)
-        for number, driver in enumerate(self._drivers):
-            driver.ask((count + number) // copies)
+        for driver in self._drivers:
+            driver.ask(count)
         found = [driver.answer() for driver in self._drivers]
-        return Spent(sum(f["cpu_s"] for f in found), max(f["wall_s"] for f in found))
+        cpu_s, wall_s = sum(f["cpu_s"] for f in found), max(f["wall_s"] for f in found)
+        return Spent(cpu_s / copies, wall_s / copies)
 
     def close(self) -> None:
         while self._drivers:
@@ -114,30 +115,38 @@ class _Driver:
 
     def answer(self) -> Any:  # noqa: ANN401 - JSON
         assert self._process.stdout is not None
-        timer = threading.Timer(START_S, self._end_session)
+        timer = threading.Timer(START_S, lambda: self._kill(self._tree()))
         timer.start()
         line = self._process.stdout.readline()
         timer.cancel()
         if line:
             return json.loads(line)
-        self._end_session()
+        self._kill(self._tree())
         self._log.seek(0)
         said = [each.strip() for each in self._log if each.strip()]
         raise PeerFailed(f"{self._name} does not run: {said[-1] if said else 'it says nothing'}")
 
     def end(self) -> None:
-        """Ask it to, and end what is left of its session."""
+        """Ask it to end, and kill what is left of it."""
         assert self._process.stdin is not None
+        started = self._tree()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=20.0)
-        self._end_session()
+        self._kill(started)
         self._log.close()
 
-    def _end_session(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def _tree(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self._process.pid)
+            return [root, *root.children(recursive=True)]
+        return []
+
+    def _kill(self, started: list[psutil.Process]) -> None:
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
 

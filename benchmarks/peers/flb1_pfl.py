@@ -56,7 +56,7 @@ class BetweenRounds(TrainingProcessCallback):
 
     def after_central_iteration(self, *_: object, **__: object) -> tuple[bool, Metrics]:
         if not self._rounds.go_on():
-            os._exit(0)  # with the others of a torchrun, which it then ends
+            os._exit(1)  # so that torchrun ends the others, which wait for this one
         return False, Metrics()
 
 
