@@ -96,7 +96,7 @@ class TrajectoryRecorder:
 
     def on_reduced(self, statistics: Sequence[UpdateStatistics]) -> None:
         """Note how the updates of the coming version were trained."""
-        losses = [s.loss_after for s in statistics if np.isfinite(s.loss_after)]
+        losses = [s.train_loss for s in statistics if np.isfinite(s.train_loss)]
         self._train_loss = float(np.mean(losses)) if losses else None
 
     def measured(self, version: int, metrics: Mapping[str, float]) -> None:

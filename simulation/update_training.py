@@ -12,7 +12,13 @@ from server.coordination.tasks import Outcome, UpdateReference
 from server.job import FedAvgSettings, Job
 from server.update_gate.content import ContentGate
 from server.update_gate.rejections import RejectionReason
-from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.executor import (
+    ClientOutputs,
+    Executor,
+    Reduced,
+    TrainingTask,
+    UpdateStatistics,
+)
 from simulation.virtual_task import VirtualTask
 
 Refusal = tuple[Outcome, str, int]
@@ -22,6 +28,11 @@ Refusal = tuple[Outcome, str, int]
 def decides_on_results(job: Job) -> bool:
     """Whether the job's gate can decide on an update only when it is trained."""
     return job.privacy.robustness.max_update_norm is not None
+
+
+def outputs_needed(job: Job) -> ClientOutputs:
+    """What the job's gate and strategy must know of each update to decide."""
+    return ClientOutputs(norms=decides_on_results(job))
 
 
 class UpdateTraining:
@@ -53,6 +64,7 @@ class UpdateTraining:
     def use(self, job: Job, gate: ContentGate) -> None:
         """Train for this job."""
         self._job, self._gate = job, gate
+        self._limits_norms = decides_on_results(job)
         strategy = job.strategy
         self._in_one = (
             strategy.cohort_size if isinstance(strategy, FedAvgSettings) else strategy.buffer_size
@@ -79,7 +91,7 @@ class UpdateTraining:
         trained = self._trained[task.number]
         if not trained.is_finite:
             return Outcome.FAILED, "not_finite", 0
-        if trained.update_norm > self._gate.max_norm:
+        if self._limits_norms and _known(trained.update_norm) > self._gate.max_norm:
             self._executor.forget_residuals([task.client])  # as its device does
             reason = RejectionReason.NORM_EXCEEDED
             return Outcome.REJECTED, reason.name.lower(), int(reason)
@@ -123,9 +135,9 @@ class UpdateTraining:
             base_version=task.base_version,
             num_examples=task.examples,
             weight=self._job.strategy.weight(task.examples),
-            update_norm=trained.update_norm if trained else math.nan,
-            loss_before=trained.loss_before if trained else math.nan,
-            loss_after=trained.loss_after if trained else math.nan,
+            update_norm=_or_nan(trained and trained.update_norm),
+            loss_before=_or_nan(trained and trained.loss_before),
+            loss_after=_or_nan(trained and trained.loss_after),
             train_s=task.end_s - task.started_s,
             bytes_down=task.bytes_down,
             bytes_up=task.bytes_up,
@@ -141,3 +153,18 @@ class UpdateTraining:
             shuffle_seed=shuffle_seed(self._seed, task.task_id),
             client=task.client,
         )
+
+
+def _known(number: float | None) -> float:
+    """A number of an update that decides on it.
+
+    Raises:
+        ValueError: If the executor was not asked for it; see `outputs_needed`.
+    """
+    if number is None:
+        raise ValueError("the job decides on norms of updates, which its executor does not compute")
+    return number
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number

@@ -1,10 +1,17 @@
 """What trains the updates of the virtual clock: in this process, in several, or not at all."""
 
-from simulation.executors.executor import Executor, Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.executor import (
+    ClientOutputs,
+    Executor,
+    Reduced,
+    TrainingTask,
+    UpdateStatistics,
+)
 from simulation.executors.make import make_executor, training_path
 from simulation.executors.no_training import NoTraining
 
 __all__ = [
+    "ClientOutputs",
     "Executor",
     "NoTraining",
     "Reduced",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,26 +34,51 @@ class TrainingTask:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateStatistics:
-    """What a strategy or a gate may want to know of one update, which stays where it is.
+class ClientOutputs:
+    """What is computed of each update beyond what its training gives by itself.
+
+    Attributes:
+        losses: Mean loss over the task's records, before and after: two more forward passes.
+        norms: L2 norm of the update: for clients that have no weights of their own, products of
+            their records with each other.
+    """
+
+    losses: bool = False
+    norms: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for."""
+        return self.losses or self.norms
+
+    def __or__(self, other: "ClientOutputs") -> "ClientOutputs":
+        """What either asks for."""
+        return ClientOutputs(self.losses or other.losses, self.norms or other.norms)
+
+
+class UpdateStatistics(NamedTuple):
+    """What is known of one update, which stays where it is.
 
     Attributes:
         num_examples: Records the task trained on.
-        update_norm: L2 norm of the delta over all parameters, as the job's codec leaves it.
-        loss_before: Mean loss over these records at the base version; NaN if nothing was trained.
-        loss_after: The same after the local training.
+        train_loss: Mean loss over the records of all steps, each at the weights its step started
+            from; NaN if nothing was trained.
         is_finite: Whether training stayed in numbers; only finite updates are ever summed.
-        diverged_step: First step, from 1, that met logits which are no numbers; 0 for none, or
-            where clients are trained layer by layer.
+        diverged_step: First step, from 1, that met logits which are no numbers; 0 for none.
+        update_norm: L2 norm of the delta over all parameters, as the job's codec leaves it; None
+            unless `ClientOutputs` asks for it, as for what follows.
+        loss_before: Mean loss over these records at the base version.
+        loss_after: The same after the local training.
     """
 
     task_id: str
     num_examples: int
-    update_norm: float
-    loss_before: float
-    loss_after: float
+    train_loss: float
     is_finite: bool
     diverged_step: int = 0
+    update_norm: float | None = None
+    loss_before: float | None = None
+    loss_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,15 +173,21 @@ class TextConvolutionLayer:
             layer.windows, self._kernels, self._biases, self._positions, by_window, strict=True
         ):
             columns = _windows(words, window)
-            scores = torch.zeros(len(words), columns.shape[1], layer.filters)
-            scores.scatter_(1, positions.unsqueeze(1), of_best.unsqueeze(1))
-            by_position = scores.view(-1, layer.filters)
             if below is not None:
-                of_columns = torch.mm(by_position, kernel.t()).view(columns.shape)
+                scores = torch.zeros(len(words), columns.shape[1], layer.filters)
+                scores.scatter_(1, positions.unsqueeze(1), of_best.unsqueeze(1))
+                of_columns = torch.mm(scores.view(-1, layer.filters), kernel.t())
+                of_columns = of_columns.view(columns.shape)
                 for i, of_words in enumerate(torch.split(of_columns, layer.width, dim=2)):
                     below[:, i : i + columns.shape[1]] += of_words
-            flat = columns.reshape(-1, columns.shape[2])
-            kernel.addmm_(flat.t(), by_position, alpha=-rate)
+            # One window a record and filter has a gradient: their weighted sum is a bag.
+            first = torch.arange(0, columns.shape[0] * columns.shape[1], columns.shape[1])
+            bags = Bags(
+                (positions + first.unsqueeze(1)).t().reshape(-1),
+                torch.arange(0, positions.numel(), len(words)),
+                of_best.t().reshape(-1),
+            )
+            kernel.t().sub_(_sums(columns.view(-1, columns.shape[2]), bags), alpha=rate)
             bias.sub_(of_best.sum(0), alpha=rate)
         return None if below is None else below.flatten(1)
 
@@ -247,12 +253,17 @@ def forward(layers: Sequence[TrainableLayer], inputs: Batch) -> Tensor:
 
 def descend(
     layers: Sequence[TrainableLayer], inputs: Batch, labels: Tensor, learning_rate: float
-) -> None:
+) -> Tensor:
     """One step of SGD on the mean binary cross-entropy of a batch, parameters changed in place.
 
     A record's cross-entropy is the sum over its tasks.
+
+    Returns:
+        Sum of the records' cross-entropies before the step.
     """
-    gradient = forward(layers, inputs).sigmoid_().sub_(labels)
+    logits = forward(layers, inputs)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+    gradient = logits.sigmoid_().sub_(labels)
     rate = learning_rate / len(labels)
     first = layers[0]
     lowest = 1 if isinstance(first, EmbeddingLayer) and first.is_frozen else 0
@@ -260,6 +271,7 @@ def descend(
         below = layers[position].step(gradient, rate, need_input=position > lowest)
         if below is not None:
             gradient = below
+    return loss
 
 
 def _refuse_gradient_of_ids(wanted: bool) -> None:

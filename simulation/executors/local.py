@@ -153,15 +153,17 @@ class LocalExecutor:
         update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
+        norm = update.norm if self._plan.outputs.norms else None
         statistics = UpdateStatistics(
             task.task_id,
             update.num_examples,
-            update.norm,
-            update.loss_before,
-            update.loss_after,
+            update.train_loss,
             # Beyond this the gate refuses an update, lest the sum overflow.
             update.is_finite and task.weight * update.norm <= SUMMABLE_NORM,
             update.diverged_step,
+            norm,
+            update.loss_before,
+            update.loss_after,
         )
         return _Trained(task.base_version, statistics, update)
 

@@ -6,9 +6,11 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
-from simulation.executors.executor import Executor
+from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.records import ClientRecords
+
+_NOTHING_MORE = ClientOutputs()
 
 
 def make_executor(
@@ -17,6 +19,7 @@ def make_executor(
     model: ModelSpec,
     client: ClientTraining,
     records: ClientRecords,
+    outputs: ClientOutputs = _NOTHING_MORE,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -24,6 +27,7 @@ def make_executor(
         kind: ``local``: processes of this machine; ``none``: no training at all.
         count: One trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
+        outputs: What is computed of each update besides.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -35,7 +39,7 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client)
+    plan = LocalPlan.of(client, outputs)
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records)

@@ -33,9 +33,9 @@ class NoTraining:
         """There are none."""
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
-        """Statistics of zero updates; their losses are not known, so NaN."""
+        """Statistics of zero updates; their losses are not known."""
         return tuple(
-            UpdateStatistics(t.task_id, self._examples_of(t), 0.0, math.nan, math.nan, True)
+            UpdateStatistics(t.task_id, self._examples_of(t), math.nan, True, update_norm=0.0)
             for t in tasks
         )
 

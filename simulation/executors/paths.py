@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 
 from modeling.spec import Dense, ModelSpec
 from simulation.executors.compiled.layout import why_not_compiled
-from simulation.executors.compiled.training import (
-    GROUP_ROWS,
-    LANES,
-    why_records_do_not_fit,
-)
+from simulation.executors.compiled.training import LANES, why_records_do_not_fit
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 
@@ -102,6 +98,6 @@ def _is_faster_in_samples(
         rows * (3 * kernels - 2 * first)
         + count * (first + 2 * (kernels - first))
         + _PAIRS * rows**2 * widths
-        + passes * rows / GROUP_ROWS
+        + passes * rows / 128
     )
     return np.less(in_samples, with_weights)

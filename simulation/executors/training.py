@@ -16,8 +16,15 @@ from device_runtime.training_plan import epoch_order
 from modeling.spec import HashedBag, ModelSpec
 from server.job import ClientTraining
 from server.update_gate.content import sum_of_squares
+from simulation.executors.executor import ClientOutputs
 from simulation.executors.layers import TrainableLayer, build_layers, descend, forward
 from simulation.executors.prepared import BagRecords, Batch, DenseRecords, Prepared
+
+_NOTHING_MORE = ClientOutputs()
+_FAR_FROM_OVERFLOW = 1e30
+"""Of float32, whose largest number is 3.4e38."""
+_LARGEST_FROZEN = 1e4
+"""Above any number of a frozen table, for `_is_far_from_overflow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,10 @@ class LocalPlan:
     max_records: int
     proximal_mu: float = 0.0
     codec: UpdateCodec | None = None
+    outputs: ClientOutputs = _NOTHING_MORE
 
     @classmethod
-    def of(cls, client: ClientTraining) -> Self:
+    def of(cls, client: ClientTraining, outputs: ClientOutputs = _NOTHING_MORE) -> Self:
         """The part of a job's ``client`` block that all tasks have in common."""
         return cls(
             client.local_epochs,
@@ -39,6 +47,7 @@ class LocalPlan:
             client.max_records,
             client.proximal_mu,
             client.compression.codec,
+            outputs,
         )
 
 
@@ -51,9 +60,10 @@ class LocalUpdate:
         rows: Rows of the first layer's table, ascending, or None for a model without a table.
         row_width: Columns of that table; 0 without.
         norm: L2 norm of the delta; NaN or infinite when some value is.
+        train_loss: See `UpdateStatistics`, as for what follows.
         loss_before: Mean loss over the task's records at the base parameters.
         loss_after: The same at the local parameters.
-        diverged_step: See `UpdateStatistics`.
+        is_finite: Whether training stayed in numbers, as a device decides it.
     """
 
     delta: NDArray[np.float32]
@@ -61,14 +71,11 @@ class LocalUpdate:
     row_width: int
     num_examples: int
     norm: float
-    loss_before: float
-    loss_after: float
+    train_loss: float
+    loss_before: float | None
+    loss_after: float | None
+    is_finite: bool
     diverged_step: int = 0
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether training stayed in numbers, as a device decides it."""
-        return all(map(math.isfinite, (self.norm, self.loss_before, self.loss_after)))
 
     def dense(self, parameters: int) -> NDArray[np.float32]:
         """The whole delta, shape ``(parameters,)``."""
@@ -109,9 +116,10 @@ def train_locally(
     layers = build_layers(model, _views(local, shapes))
     labels = torch.tensor(y)
     count = len(labels)
-    loss_before = total_loss(layers, prepared, y) / count
+    loss_before = total_loss(layers, prepared, y) / count if plan.outputs.losses else None
     pull = learning_rate * plan.proximal_mu
     away = torch.empty_like(local)
+    of_steps: list[Tensor] = []
     for epoch in range(plan.local_epochs):
         order = epoch_order(count, shuffle_seed, epoch)
         batch_labels = torch.split(labels[torch.from_numpy(order)], plan.batch_size)
@@ -119,21 +127,52 @@ def train_locally(
         for inputs, wanted in zip(batches, batch_labels, strict=True):
             if pull:
                 torch.sub(local, start, out=away)
-            descend(layers, inputs, wanted, learning_rate)
+            of_steps.append(descend(layers, inputs, wanted, learning_rate))
             if pull:
                 local.sub_(away, alpha=pull)
-    loss_after = total_loss(layers, prepared, y) / count
+    largest = float(max(start.abs().max(), local.abs().max(), torch.ones(())))
+    loss_after = total_loss(layers, prepared, y) / count if plan.outputs.losses else None
+    if loss_after is None and not _is_far_from_overflow(model, largest, x):
+        # As its device, which looks at the loss after.
+        losses_are_finite = math.isfinite(total_loss(layers, prepared, y))
+    else:
+        losses_are_finite = loss_after is None or math.isfinite(loss_after)
     delta = local.sub_(start).numpy()
-    has_table = isinstance(prepared, BagRecords)
+    norm = math.sqrt(sum_of_squares([delta]))
+    steps = torch.stack(of_steps).numpy().astype(np.float64)
+    wrong_steps = np.flatnonzero(~np.isfinite(steps))
     return LocalUpdate(
         delta=delta,
         rows=prepared.used_buckets if isinstance(prepared, BagRecords) else None,
-        row_width=shapes[0][1] if has_table else 0,
+        row_width=shapes[0][1] if isinstance(prepared, BagRecords) else 0,
         num_examples=count,
-        norm=math.sqrt(sum_of_squares([delta])),
+        norm=norm,
+        train_loss=float(steps.sum()) / (count * plan.local_epochs),
         loss_before=loss_before,
         loss_after=loss_after,
+        is_finite=math.isfinite(norm) and losses_are_finite,
+        diverged_step=int(wrong_steps[0]) + 1 if len(wrong_steps) else 0,
     )
+
+
+def _is_far_from_overflow(model: ModelSpec, largest: float, x: NDArray[Any]) -> bool:
+    """Whether no value of a forward pass can leave float32, whatever the records.
+
+    A layer's output is at most the number of its inputs times the largest of them and the largest
+    parameter.
+
+    Args:
+        largest: Of the parameters' absolute values, at least 1.
+        x: Records, shape ``(records, *input shape)``.
+    """
+    if model.ids is None:
+        reach = float(np.abs(x).max(initial=1.0))
+    else:
+        reach = float(model.input.shape[0]) * max(largest, _LARGEST_FROZEN)
+    for parameter in model.parameters:
+        if len(parameter.shape) > 1:
+            reach *= largest * (parameter.shape[0] + 1)
+    return reach <= _FAR_FROM_OVERFLOW
 
 
 def prepare(model: ModelSpec, x: NDArray[Any]) -> Prepared:

@@ -150,6 +150,16 @@ class Layout:
             packed[self.bag_bias : self.bag_bias + self.table_width] = bias_of_bag
         return packed
 
+    def norms(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """L2 norms of a version's table, a bag's bias with it, and of each dense layer.
+
+        Args:
+            weights: In wire order, shape ``(parameters,)``.
+        """
+        begins = [0, *(layer.wire for layer in self.layers), len(weights)]
+        parts = [weights[begin:end].astype(np.float64) for begin, end in pairwise(begins)]
+        return np.array([np.sqrt(part @ part) for part in parts])
+
     def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
         """The parameters after the table, in wire order; a copy."""
         parts = []

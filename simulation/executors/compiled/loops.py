@@ -21,6 +21,8 @@ from simulation.executors.grid_sum import TO_GRID
 
 _ZERO = np.float32(0.0)
 _GRID = np.float64(TO_GRID)
+_MOST_FACTORS = 1000
+"""Of numbers up to 2, whose product is then a finite float64."""
 
 
 @compiled
@@ -127,16 +129,48 @@ def loss(logits: int, columns: int, labels: int, tasks: int, count: int) -> floa
 @compiled
 def logit_gradient(
     gradient: int, logits: int, columns: int, labels: int, tasks: int, count: int, rate: float
-) -> bool:
-    """Write ``rate * (y - sigmoid(z))``; returns whether every logit is a finite number."""
-    is_finite = True
+) -> float:
+    """Write ``rate * (y - sigmoid(z))``; returns `loss`, not finite if any logit is not.
+
+    The logarithms are of products, so the loss costs no more than the gradient.
+    """
+    total, product, factors = 0.0, 1.0, 0
     for i in range(count):
         for task in range(tasks):
             z = np.float64(get(logits, i * columns + task))
-            is_finite = is_finite and math.isfinite(z)
-            error = np.float64(get(labels, i * tasks + task)) - 1.0 / (1.0 + math.exp(-z))
-            put(gradient, i * columns + task, np.float32(rate * error))
-    return is_finite
+            y = np.float64(get(labels, i * tasks + task))
+            small = math.exp(-abs(z))
+            inverse = 1.0 / (1.0 + small)
+            put(
+                gradient,
+                i * columns + task,
+                np.float32(rate * (y - (inverse if z >= 0.0 else small * inverse))),
+            )
+            total += max(z, 0.0) - y * z
+            product *= 1.0 + small
+            factors += 1
+            if factors == _MOST_FACTORS:
+                total += math.log(product)
+                product, factors = 1.0, 0
+    return total + math.log(product)
+
+
+@compiled_reordered
+def squares(values: int, count: int) -> float:
+    """``(values ** 2).sum()`` in float32; not finite if a value is not."""
+    total = _ZERO
+    for i in range(count):
+        value = get(values, i)
+        total += value * value
+    return np.float64(total)
+
+
+@compiled_exactly
+def add_change_on_grid(total: int, local: int, base: int, weight: float, count: int) -> None:
+    """``total += weight * (local - base)``, as `subtract` and `add_on_grid` do."""
+    for i in range(count):
+        term = np.float64(get(local, i) - get(base, i)) * weight
+        put_double(total, i, get_double(total, i) + ((term + _GRID) - _GRID))
 
 
 @compiled

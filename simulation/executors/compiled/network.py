@@ -21,6 +21,9 @@ class Network(NamedTuple):
         levels: `Level`, one a row.
         size: Floats of ``base`` and of ``local``.
         base: Padded dense parameters of the base version.
+        base_norms: L2 norms of its table and of each dense layer, float64.
+        moved: At most how far the client's parameters are from there, so far: an L2 norm each of
+            its table and of each dense layer; then the largest norm of its inputs; float64.
         local: Padded dense parameters of the client.
         values: Of all levels.
         gradients: Of all levels: of the loss times ``-learning_rate / batch``, so that a step is
@@ -46,6 +49,8 @@ class Network(NamedTuple):
     levels: NDArray[np.int64]
     size: int
     base: int
+    base_norms: int
+    moved: int
     local: int
     values: int
     gradients: int

@@ -6,6 +6,7 @@ next multiple of `ROWS`, written or read without effect: no product has a remain
 """
 
 from simulation.executors.compiled.compiling import compiled
+from simulation.executors.compiled.loops import add_on_grid
 from simulation.executors.compiled.tiles import (
     LANES,
     ROWS,
@@ -38,22 +39,26 @@ def _product(
                 begin, begin_row = into, out_row
                 if k == 0:
                     begin, begin_row = start + i * start_row + 4 * j, start_row
-                if width == TILE:
-                    fma_tile_4(
-                        into, out_row, begin, begin_row, left, a_row, a_column, right, b_row, terms
-                    )
-                elif width == 3 * LANES:
-                    fma_tile_3(
-                        into, out_row, begin, begin_row, left, a_row, a_column, right, b_row, terms
-                    )
-                elif width == 2 * LANES:
-                    fma_tile_2(
-                        into, out_row, begin, begin_row, left, a_row, a_column, right, b_row, terms
-                    )
-                else:
-                    fma_tile_1(
-                        into, out_row, begin, begin_row, left, a_row, a_column, right, b_row, terms
-                    )
+                _tile(
+                    width, into, out_row, begin, begin_row, left, a_row, a_column, right, b_row,
+                    terms,
+                )  # fmt: skip
+
+
+@compiled
+def _tile(
+    width: int, out: int, out_row: int, start: int, start_row: int, a: int, a_row: int,
+    a_column: int, b: int, b_row: int, terms: int,
+) -> None:  # fmt: skip
+    """`fma_tile` of ``width`` columns."""
+    if width == TILE:
+        fma_tile_4(out, out_row, start, start_row, a, a_row, a_column, b, b_row, terms)
+    elif width == 3 * LANES:
+        fma_tile_3(out, out_row, start, start_row, a, a_row, a_column, b, b_row, terms)
+    elif width == 2 * LANES:
+        fma_tile_2(out, out_row, start, start_row, a, a_row, a_column, b, b_row, terms)
+    else:
+        fma_tile_1(out, out_row, start, start_row, a, a_row, a_column, b, b_row, terms)
 
 
 @compiled
@@ -115,6 +120,33 @@ def add_outer(
         rows,
         columns,
     )
+
+
+@compiled
+def add_outer_on_grid(
+    total: int, outputs: int, x: int, x_columns: int, inputs: int, gradient: int, columns: int,
+    rows: int, j: int, tile: int,
+) -> None:  # fmt: skip
+    """``total += x[:, :inputs].T @ gradient`` on the grid, of a tile's columns from ``j``.
+
+    The product goes through a tile in the nearest cache, and nowhere else.
+
+    Args:
+        total: Shape ``(inputs, outputs)``, float64.
+        x: Shape ``(rows, x_columns)``.
+        gradient: Shape ``(rows, columns)``.
+        tile: Room for ``(ROWS, TILE)``, then a row of zeros.
+    """
+    width, used = min(TILE, columns - j), min(TILE, outputs - j)
+    zeros = tile + 4 * ROWS * TILE
+    for i in range(0, inputs, ROWS):
+        _tile(
+            width, tile, 4 * TILE, zeros, 0, x + 4 * i, 4, 4 * x_columns, gradient + 4 * j,
+            4 * columns, rows,
+        )  # fmt: skip
+        for row in range(min(ROWS, inputs - i)):
+            wire = total + 8 * ((i + row) * outputs + j)
+            add_on_grid(wire, tile + 4 * TILE * row, 1.0, used)
 
 
 @compiled

@@ -9,6 +9,7 @@ and the updates of many clients are summed by one product, ``A.T @ (c D)`` over 
 A client of one step is the case without history: many of those are one large batch.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +19,15 @@ from simulation.executors.compiled.clients import (
     Clients,
     Outcomes,
     Plan,
-    add_update,
     is_summable,
+    is_surely_summable,
+    note_moves,
     order_of,
 )
 from simulation.executors.compiled.compiling import compiled, entry
 from simulation.executors.compiled.loops import (
     add_number,
+    add_on_grid,
     add_rows,
     cut_off_negative,
     dot,
@@ -35,14 +38,16 @@ from simulation.executors.compiled.loops import (
     mask,
     multiply,
 )
-from simulation.executors.compiled.memory import move
+from simulation.executors.compiled.memory import get_index, move, put_double, put_index
 from simulation.executors.compiled.network import Network
 from simulation.executors.compiled.products import (
     add_outer,
+    add_outer_on_grid,
     add_product,
     affine,
     multiply_transposed,
 )
+from simulation.executors.compiled.tiles import TILE
 
 
 class Samples(NamedTuple):
@@ -56,7 +61,11 @@ class Samples(NamedTuple):
         square: Columns of the two that follow.
         alike: Products of inputs with inputs, one a pair of rows.
         alike_gradients: Products of gradients with gradients.
-        labels: Of a client's records.
+        labels: Of the records of a client, or of clients of one step.
+        ends: Of the segments that rows are summed by, int64.
+        tile: See `products.add_outer_on_grid`.
+        capacity: Rows after which those so far are summed.
+        segment: Rows of one lane after which they are a segment.
     """
 
     inputs: NDArray[np.int64]
@@ -67,6 +76,10 @@ class Samples(NamedTuple):
     alike: int
     alike_gradients: int
     labels: int
+    ends: int
+    tile: int
+    capacity: int
+    segment: int
 
 
 @entry
@@ -75,38 +88,157 @@ def sum_samples(
     space: Samples,
     plan: Plan,
     clients: Clients,
-    group_rows: int,
+    lanes: NDArray[np.int64],
     limit: float,
     total: int,
     found: Outcomes,
 ) -> None:
     """Train all tasks and add their updates up, but for those that are not finite.
 
+    The rows of a lane are cut into segments, wherever they are trained in the same way, and each
+    segment's sum is rounded to the grid by itself.
+
     Args:
-        group_rows: After so many rows, those of all clients so far are summed.
+        lanes: Of each task, those of a lane next to each other; of a lane, tasks of one step first.
         limit: See `clients.sum_clients`.
         total: See `clients.sum_clients`.
     """
-    filled = 0
-    for n in range(len(clients.records)):
-        rows = _train_in_samples(net, space, plan, clients, n, filled, found)
+    tasks = len(clients.records)
+    filled, begin, segments, n = 0, 0, 0, 0
+    while n < tasks:
+        end = n
+        if plan.losses == 0 and plan.norms == 0:
+            end = _end_of_block(plan, clients, lanes, n, space.segment - (filled - begin))
+        rows = _train_block(net, space, clients, n, end, filled, limit, found)
+        if rows == 0:
+            end = max(end, n + 1)
+            rows = _train_each(net, space, plan, clients, n, end, filled, limit, total, found)
+        if total == 0:
+            n = end
+            continue
+        filled, n = filled + rows, end
+        if filled - begin >= space.segment or n == tasks or lanes[n] != lanes[n - 1]:
+            if filled > begin:
+                put_index(space.ends, segments, filled)
+                segments += 1
+            if filled >= space.capacity or n == tasks:
+                _add_rows_on_grid(net, space, segments, total)
+                filled, segments = 0, 0
+            begin = filled
+
+
+@compiled
+def _end_of_block(plan: Plan, clients: Clients, lanes: NDArray[np.int64], n: int, room: int) -> int:
+    """End of the clients from ``n`` that take one step each and are of one lane and segment."""
+    end, rows = n, 0
+    while (
+        end < len(clients.records)
+        and lanes[end] == lanes[n]
+        and plan.epochs == 1
+        and clients.records[end] <= plan.batch
+        and rows < room
+    ):
+        rows += clients.records[end]
+        end += 1
+    return end
+
+
+@compiled
+def _train_block(
+    net: Network, space: Samples, clients: Clients, n: int, end: int, begin: int, limit: float,
+    found: Outcomes,
+) -> int:  # fmt: skip
+    """Train clients of one step as one batch, into the rows from ``begin``.
+
+    Returns:
+        How many rows they have; 0 if there are none, or one of them may have left the numbers.
+    """
+    top, rows = net.top, 0
+    lightest = 0.0
+    for client in range(n, end):
+        count, row = clients.records[client], begin + rows
+        row_bytes = 4 * net.levels[0, 3]
+        for i in range(count):
+            into = space.inputs[0] + 4 * (row + i) * net.levels[0, 1]
+            move(into, clients.x[client] + row_bytes * i, row_bytes)
+        move(space.labels + 4 * rows * net.tasks, clients.y[client], 4 * count * net.tasks)
+        rows += count
+        weight = clients.weight[client]
+        lightest = weight if client == n else min(lightest, weight)
+    if rows == 0 or not lightest > 0.0:
+        return 0
+    for at in range(top):
+        _at_base_parameters(
+            net, at, _row(net, space.inputs, at + 1, begin), _row(net, space.inputs, at, begin),
+            rows,
+        )  # fmt: skip
+        if net.layers[at, 6]:
+            cut_off_negative(_row(net, space.inputs, at + 1, begin), rows * net.levels[at + 1, 1])
+    row = 0
+    for client in range(n, end):
+        count = clients.records[client]
+        of_client = logit_gradient(
+            _row(net, space.gradients, top, begin + row),
+            _row(net, space.inputs, top, begin + row), net.levels[top, 1],
+            space.labels + 4 * row * net.tasks, net.tasks, count,
+            clients.weight[client] * clients.rate[client] / count,
+        )  # fmt: skip
+        found.train_loss[client] = of_client / count
+        found.diverged[client], found.used[client], found.summable[client] = 0, 0, 1
+        row += count
+    for at in range(top - 1, 0, -1):
+        _gradient_at_base(net, space, at, begin, rows)
+        if net.levels[at, 2]:
+            mask(
+                _row(net, space.gradients, at, begin), _row(net, space.inputs, at, begin),
+                rows * net.levels[at, 1],
+            )  # fmt: skip
+    for at in range(top + 2):
+        put_double(net.moved, at, 0.0)
+    _note_moves(net, space, begin, rows)
+    if is_surely_summable(net, 0.0, 1.0, lightest, limit):
+        return rows
+    _clear(net, space, begin, rows)
+    return 0
+
+
+@compiled
+def _train_each(
+    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, end: int, begin: int,
+    limit: float, total: int, found: Outcomes,
+) -> int:  # fmt: skip
+    """Train clients one by one, into the rows from ``begin``; returns how many are to be summed."""
+    filled = begin
+    for client in range(n, end):
+        rows = _train_in_samples(net, space, plan, clients, client, filled, plan.losses, found)
+        pull = clients.rate[client] * plan.proximal_mu
+        is_surely = is_surely_summable(net, pull, clients.weight[client], 1.0, limit)
+        if not is_surely and plan.losses == 0:
+            # As its device, which looks at losses before and after.
+            _train_in_samples(net, space, plan, clients, client, filled, 1, found)
+        if plan.norms or not is_surely or total == 0:
+            found.squared_norm[client] = _squared_norm(net, space, filled, rows)
+        is_in = is_surely or is_summable(clients, found, client, limit)
+        found.summable[client] = 1 if is_in else 0
         if total == 0:
             _write_update(net, space, rows)
-        if total != 0 and is_summable(clients, found, n, limit):
-            _scale(net, space, filled, rows, clients.weight[n])
+        if total != 0 and is_in:
+            for at in range(1, net.top + 1):
+                multiply(
+                    _row(net, space.gradients, at, filled), clients.weight[client],
+                    rows * net.levels[at, 1],
+                )  # fmt: skip
             filled += rows
         else:
             _clear(net, space, filled, rows)
-        if filled > 0 and (filled >= group_rows or n == len(clients.records) - 1):
-            _write_update(net, space, filled)
-            add_update(net, 0, 1.0, total)
-            filled = 0
+    return filled - begin
 
 
 @compiled
 def _train_in_samples(
-    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, begin: int, found: Outcomes
-) -> int:
+    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, begin: int, losses: int,
+    found: Outcomes,
+) -> int:  # fmt: skip
     """Train task ``n`` into the rows from ``begin``; returns how many it has.
 
     Its update is then ``inputs.T @ gradients`` of these rows.
@@ -114,43 +246,67 @@ def _train_in_samples(
     count, rate = clients.records[n], clients.rate[n]
     keep = 1.0 - rate * plan.proximal_mu if plan.proximal_mu > 0.0 else 1.0
     found.diverged[n], found.used[n] = 0, 0
-    found.loss_before[n] = _values_at_base(net, space, clients, n) / count
-    past, step = 0, 0
+    for at in range(net.top + 2):
+        put_double(net.moved, at, 0.0)
+    before = _values_at_base(net, space, clients, n, losses)
+    past, step, training = 0, 0, 0.0
     for epoch in range(plan.epochs):
         order_of(net, plan, clients, n, epoch)
         for first in range(0, count, plan.batch):
             size = min(plan.batch, count - first)
             step += 1
             order = net.order + 8 * first
-            is_finite = _step(net, space, order, begin, past, size, rate / size)
-            if not is_finite and found.diverged[n] == 0:
+            of_step = _step(net, space, order, begin, past, size, rate / size)
+            training += of_step
+            if not math.isfinite(of_step) and found.diverged[n] == 0:
                 found.diverged[n] = step
+            _note_moves(net, space, begin + past, size)
             if keep != 1.0:
-                _scale(net, space, begin, past, keep)
+                for at in range(1, net.top + 1):
+                    multiply(_row(net, space.gradients, at, begin), keep, past * net.levels[at, 1])
             past += size
-    # The rows of the last epoch are all records once; what is alike in them serves both.
-    found.loss_after[n] = _loss_after(net, space, begin, past, count, found, n) / count
+    found.train_loss[n] = training / past
+    found.loss_before[n] = before / count if losses else math.nan
+    found.loss_after[n] = math.nan
+    if losses:
+        found.loss_after[n] = _loss_after(net, space, begin, past, count) / count
     return past
 
 
 @compiled
-def _values_at_base(net: Network, space: Samples, clients: Clients, n: int) -> float:
-    """Values of a client's records at the base version; returns the sum of their losses."""
+def _row(net: Network, levels: NDArray[np.int64], at: int, row: int) -> int:
+    """Address of a level's row."""
+    return int(levels[at] + 4 * row * net.levels[at, 1])
+
+
+@compiled
+def _note_moves(net: Network, space: Samples, begin: int, rows: int) -> None:
+    """See `clients.note_moves`."""
+    for at in range(net.top + 1):
+        note_moves(
+            net, at, _row(net, space.inputs, max(at - 1, 0), begin),
+            _row(net, space.gradients, at, begin), rows,
+        )  # fmt: skip
+
+
+@compiled
+def _values_at_base(net: Network, space: Samples, clients: Clients, n: int, losses: int) -> float:
+    """First sums of a client's records at the base version; if asked, the sum of their losses."""
     count, width = clients.records[n], net.levels[0, 3]
     for i in range(count):
         into = space.at_base[0] + 4 * i * net.levels[0, 1]
         move(into, clients.x[n] + 4 * width * i, 4 * width)
     move(space.labels, clients.y[n], 4 * count * net.tasks)
+    _at_base_parameters(net, 0, space.base_sums, space.at_base[0], count)
+    if losses == 0:
+        return math.nan
     for at in range(net.top):
-        layer, columns = net.layers[at], net.levels[at + 1, 1]
-        outputs = space.at_base[at + 1]
-        affine(
-            outputs, columns, space.at_base[at], net.levels[at, 1],
-            net.base + 4 * layer[0], layer[4], net.base + 4 * layer[1], count,
-        )  # fmt: skip
+        columns, outputs = net.levels[at + 1, 1], space.at_base[at + 1]
         if at == 0:
-            move(space.base_sums, outputs, 4 * count * columns)
-        if layer[6]:
+            move(outputs, space.base_sums, 4 * count * columns)
+        else:
+            _at_base_parameters(net, at, outputs, space.at_base[at], count)
+        if net.layers[at, 6]:
             cut_off_negative(outputs, count * columns)
     columns = net.levels[net.top, 1]
     return loss(space.at_base[net.top], columns, space.labels, net.tasks, count)
@@ -159,47 +315,54 @@ def _values_at_base(net: Network, space: Samples, clients: Clients, n: int) -> f
 @compiled
 def _step(
     net: Network, space: Samples, order: int, begin: int, past: int, size: int, rate: float
-) -> bool:
+) -> float:
     """One step on ``size`` records of the order, into the rows after ``past``.
 
     Returns:
-        Whether all its logits are finite.
+        Sum of its losses, not finite if a logit is not.
     """
     top, row = net.top, begin + past
     gather(net.labels, space.labels, 4 * net.tasks, order, size)
-    for at in range(top + 1 if past == 0 else 1):
-        row_bytes = 4 * net.levels[at, 1]
-        gather(space.inputs[at] + row * row_bytes, space.at_base[at], row_bytes, order, size)
-    if past > 0:
-        for at in range(top):
-            columns = net.levels[at + 1, 1]
-            outputs = space.inputs[at + 1] + 4 * row * columns
-            inputs = space.inputs[at] + 4 * row * net.levels[at, 1]
-            if at == 0:
-                gather(outputs, space.base_sums, 4 * columns, order, size)
-            else:
-                _at_base_parameters(net, at, outputs, inputs, size)
+    inputs = _row(net, space.inputs, 0, row)
+    gather(inputs, space.at_base[0], 4 * net.levels[0, 1], order, size)
+    for at in range(top):
+        columns = net.levels[at + 1, 1]
+        inputs, outputs = _row(net, space.inputs, at, row), _row(net, space.inputs, at + 1, row)
+        if at == 0:
+            gather(outputs, space.base_sums, 4 * columns, order, size)
+        else:
+            _at_base_parameters(net, at, outputs, inputs, size)
+        if past > 0:
             _add_moved(net, space, at, outputs, inputs, begin, past, size)
-            if net.layers[at, 6]:
-                cut_off_negative(outputs, size * columns)
-    columns = net.levels[top, 1]
-    logits = space.inputs[top] + 4 * row * columns
-    gradient = space.gradients[top] + 4 * row * columns
-    is_finite = logit_gradient(gradient, logits, columns, net.labels, net.tasks, size, rate)
+        if net.layers[at, 6]:
+            cut_off_negative(outputs, size * columns)
+    of_step = logit_gradient(
+        _row(net, space.gradients, top, row), _row(net, space.inputs, top, row),
+        net.levels[top, 1], net.labels, net.tasks, size, rate,
+    )  # fmt: skip
     for at in range(top - 1, 0, -1):
         columns, below_columns = net.levels[at + 1, 1], net.levels[at, 1]
-        gradient = space.gradients[at + 1] + 4 * row * columns
-        below = space.gradients[at] + 4 * row * below_columns
-        kernel, inputs = net.base + 4 * net.layers[at, 0], net.layers[at, 4]
-        multiply_transposed(below, below_columns, gradient, columns, kernel, inputs, size)
+        _gradient_at_base(net, space, at, row, size)
+        below = _row(net, space.gradients, at, row)
         if past > 0:
-            moved = space.gradients[at + 1] + 4 * begin * columns
+            gradient = _row(net, space.gradients, at + 1, row)
+            moved = _row(net, space.gradients, at + 1, begin)
             multiply_transposed(space.alike, space.square, gradient, columns, moved, past, size)
-            history = space.inputs[at] + 4 * begin * below_columns
+            history = _row(net, space.inputs, at, begin)
             add_product(below, below_columns, space.alike, space.square, history, past, size)
         if net.levels[at, 2]:
-            mask(below, space.inputs[at] + 4 * row * below_columns, size * below_columns)
-    return is_finite
+            mask(below, _row(net, space.inputs, at, row), size * below_columns)
+    return of_step
+
+
+@compiled
+def _gradient_at_base(net: Network, space: Samples, at: int, row: int, count: int) -> None:
+    """Gradients of a level from those of the one above, by the base version's kernel."""
+    multiply_transposed(
+        _row(net, space.gradients, at, row), net.levels[at, 1],
+        _row(net, space.gradients, at + 1, row), net.levels[at + 1, 1],
+        net.base + 4 * net.layers[at, 0], net.layers[at, 4], count,
+    )  # fmt: skip
 
 
 @compiled
@@ -229,47 +392,42 @@ def _add_moved(
 
 
 @compiled
-def _loss_after(
-    net: Network, space: Samples, begin: int, rows: int, count: int, found: Outcomes, n: int
-) -> float:
-    """Sum of the records' losses at the local parameters; notes the update's squared norm too."""
-    square = space.square
-    squared = 0.0
+def _loss_after(net: Network, space: Samples, begin: int, rows: int, count: int) -> float:
+    """Sum of the records' losses at the local parameters."""
     for at in range(net.top):
-        columns, below = net.levels[at + 1, 1], net.levels[at, 1]
-        history = space.inputs[at] + 4 * begin * below
-        moved = space.gradients[at + 1] + 4 * begin * columns
-        multiply_transposed(space.alike, square, history, below, history, rows, rows)
-        add_number(space.alike, 1.0, rows * square)
-        multiply_transposed(space.alike_gradients, square, moved, columns, moved, rows, rows)
-        for i in range(rows):
-            squared += dot(
-                space.alike + 4 * i * square, space.alike_gradients + 4 * i * square, rows
-            )
-        outputs = space.at_base[at + 1]
+        columns, outputs = net.levels[at + 1, 1], space.at_base[at + 1]
         if at == 0:
-            # In the order of the last epoch, as the rows are.
+            # In the order of the last epoch, as the rows are that then are their inputs.
             gather(outputs, space.base_sums, 4 * columns, net.order, count)
-            alike = space.alike + 4 * (rows - count) * square
-            add_product(outputs, columns, alike, square, moved, rows, count)
+            inputs = _row(net, space.inputs, 0, begin + rows - count)
         else:
             inputs = space.at_base[at]
             _at_base_parameters(net, at, outputs, inputs, count)
-            _add_moved(net, space, at, outputs, inputs, begin, rows, count)
+        _add_moved(net, space, at, outputs, inputs, begin, rows, count)
         if net.layers[at, 6]:
             cut_off_negative(outputs, count * columns)
-    found.squared_norm[n] = 0.0 if squared < 0.0 else squared  # NaN stays
     gather(net.labels, space.labels, 4 * net.tasks, net.order, count)
     columns = net.levels[net.top, 1]
     return loss(space.at_base[net.top], columns, net.labels, net.tasks, count)
 
 
 @compiled
-def _scale(net: Network, space: Samples, begin: int, rows: int, factor: float) -> None:
-    """Multiply the update that some rows make."""
-    for at in range(1, net.top + 1):
-        columns = net.levels[at, 1]
-        multiply(space.gradients[at] + 4 * begin * columns, factor, rows * columns)
+def _squared_norm(net: Network, space: Samples, begin: int, rows: int) -> float:
+    """Of the update that some rows make: ``|A.T @ D|**2`` is the sum of ``(A @ A.T) (D @ D.T)``."""
+    square, squared = space.square, 0.0
+    for at in range(net.top):
+        inputs = _row(net, space.inputs, at, begin)
+        gradients = _row(net, space.gradients, at + 1, begin)
+        columns, below = net.levels[at + 1, 1], net.levels[at, 1]
+        multiply_transposed(space.alike, square, inputs, below, inputs, rows, rows)
+        add_number(space.alike, 1.0, rows * square)
+        multiply_transposed(
+            space.alike_gradients, square, gradients, columns, gradients, rows, rows
+        )
+        for i in range(rows):
+            row = 4 * i * square
+            squared += dot(space.alike + row, space.alike_gradients + row, rows)
+    return 0.0 if squared < 0.0 else squared  # NaN stays
 
 
 @compiled
@@ -278,6 +436,34 @@ def _clear(net: Network, space: Samples, begin: int, rows: int) -> None:
     for at in range(1, net.top + 1):
         columns = net.levels[at, 1]
         fill(space.gradients[at] + 4 * begin * columns, 0.0, (rows + 4) * columns)
+
+
+@compiled
+def _add_rows_on_grid(net: Network, space: Samples, segments: int, total: int) -> None:
+    """Add the sums of all segments to a sum, in wire order.
+
+    A tile's columns of all segments are summed one after the other: so much of the sum stays in
+    cache.
+    """
+    for at in range(net.top):
+        layer, columns = net.layers[at], net.levels[at + 1, 1]
+        wire, outputs, inputs = total + 8 * layer[7], layer[5], layer[4]
+        for j in range(0, outputs, TILE):
+            row = 0
+            for segment in range(segments):
+                end = get_index(space.ends, segment)
+                add_outer_on_grid(
+                    wire, outputs, _row(net, space.inputs, at, row), net.levels[at, 1], inputs,
+                    _row(net, space.gradients, at + 1, row), columns, end - row, j, space.tile,
+                )  # fmt: skip
+                row = end
+        row, bias = 0, net.local + 4 * layer[1]
+        for segment in range(segments):
+            end = get_index(space.ends, segment)
+            fill(bias, 0.0, columns)
+            add_rows(bias, _row(net, space.gradients, at + 1, row), columns, end - row)
+            add_on_grid(wire + 8 * inputs * outputs, bias, 1.0, outputs)
+            row = end
 
 
 @compiled

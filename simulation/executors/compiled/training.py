@@ -1,5 +1,6 @@
 """The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +26,6 @@ from simulation.executors.training import LocalPlan, LocalUpdate
 LANES = 8
 """Clients trained in sample space are summed by the lane they are in, whatever executor has it."""
 
-GROUP_ROWS = 128
-"""Steps times records that are summed by one product; more do not make it faster."""
-
 
 class BaseVersion:
     """A version's parameters as the kernel reads them.
@@ -35,12 +33,14 @@ class BaseVersion:
     Attributes:
         packed: Padded dense parameters.
         table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
+        norms: See `Layout.norms`.
     """
 
     def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
         self.packed = layout.pack(weights)
         table = weights[: layout.table_rows * layout.table_width]
         self.table = table.reshape(layout.table_rows, layout.table_width)
+        self.norms = layout.norms(weights)
 
 
 class CompiledTraining:
@@ -64,10 +64,18 @@ class CompiledTraining:
         self._samples: SampleBuffers | None = None
         _require_rows(records)
         counts = np.minimum(records.records, plan.max_records)
+        self._takes_steps = (counts > plan.batch_size) | (plan.local_epochs > 1)
         self._most_in_samples = int(counts[in_samples].max(initial=0))
         self._max_records = plan.max_records
         self._parameters = model.parameter_count
-        self._plan = Plan(plan.local_epochs, plan.batch_size, plan.proximal_mu)
+        self._outputs = plan.outputs
+        self._plan = Plan(
+            plan.local_epochs,
+            plan.batch_size,
+            plan.proximal_mu,
+            int(plan.outputs.losses),
+            int(plan.outputs.norms),
+        )
         most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
         self._layout = layout = Layout.of(model, min(plan.batch_size, most))
         rows = min(layout.table_rows, most * layout.slots)
@@ -75,6 +83,7 @@ class CompiledTraining:
             "local": np.zeros(layout.padded, np.float32),
             "values": np.zeros(layout.values, np.float32),
             "gradients": np.zeros(layout.values, np.float32),
+            "moved": np.zeros(len(layout.levels) + 1, np.float64),
             "labels": np.empty(layout.capacity * model.label_shape[0], np.float32),
             "order": np.empty(most, np.int64),
             "drawn": np.empty(4, np.uint64),
@@ -93,6 +102,7 @@ class CompiledTraining:
             size=layout.padded,
             base=0,
             base_table=0,
+            base_norms=0,
             tasks=model.label_shape[0],
             slots=layout.slots,
             bag_bias=layout.bag_bias,
@@ -109,7 +119,7 @@ class CompiledTraining:
         """Train one task and copy its update."""
         clients, found = self._columns([task]), _outcomes(1)
         if self._in_samples[task.data_client]:
-            self._sum_samples(base, clients, None, found)
+            self._sum_samples(base, clients, np.zeros(1, np.int64), None, found)
         else:
             self._sum_clients(base, clients, None, found)
         self._check_ids([task], found)
@@ -120,14 +130,17 @@ class CompiledTraining:
             ids = self._buffers["used"][:used].astype(np.int64)
             ascending = np.argsort(ids)
             rows, table = ids[ascending], table.reshape(used, width)[ascending].ravel()
+        delta = np.concatenate([table, self._layout.unpack(self._buffers["local"])])
         return LocalUpdate(
-            delta=np.concatenate([table, self._layout.unpack(self._buffers["local"])]),
+            delta=delta,
             rows=rows,
             row_width=width,
             num_examples=int(clients.records[0]),
-            norm=float(np.sqrt(found.squared_norm[0])),
-            loss_before=float(found.loss_before[0]),
-            loss_after=float(found.loss_after[0]),
+            norm=math.sqrt(found.squared_norm[0]),
+            train_loss=float(found.train_loss[0]),
+            loss_before=float(found.loss_before[0]) if self._outputs.losses else None,
+            loss_after=float(found.loss_after[0]) if self._outputs.losses else None,
+            is_finite=bool(found.summable[0]),
             diverged_step=int(found.diverged[0]),
         )
 
@@ -142,20 +155,26 @@ class CompiledTraining:
         Args:
             total: In wire order, shape ``(parameters,)``; changed in place. None for none.
         """
-        statistics: list[UpdateStatistics] = []
-        groups: dict[int, list[TrainingTask]] = {}
-        for task in tasks:
-            lane = task.data_client % LANES if self._in_samples[task.data_client] else -1
-            groups.setdefault(lane, []).append(task)
-        for lane, group in groups.items():
-            if lane >= 0:
-                group.sort(key=lambda task: (task.data_client, task.task_id))
-            clients, found = self._columns(group), _outcomes(len(group))
-            train = self._sum_clients if lane < 0 else self._sum_samples
-            train(base, clients, total, found)
-            self._check_ids(group, found)
-            statistics += _statistics(group, clients, found)
+        by_itself = [task for task in tasks if not self._in_samples[task.data_client]]
+        statistics = []
+        if by_itself:
+            clients, found = self._columns(by_itself), _outcomes(len(by_itself))
+            self._sum_clients(base, clients, total, found)
+            self._check_ids(by_itself, found)
+            statistics += self._statistics(by_itself, clients, found)
+        if len(by_itself) < len(tasks):
+            together = [task for task in tasks if self._in_samples[task.data_client]]
+            together.sort(key=self._place)
+            clients, found = self._columns(together), _outcomes(len(together))
+            lanes = np.array([task.data_client % LANES for task in together], np.int64)
+            self._sum_samples(base, clients, lanes, total, found)
+            statistics += self._statistics(together, clients, found)
         return statistics
+
+    def _place(self, task: TrainingTask) -> tuple[int, bool, int, str]:
+        """Where a task is among those of all lanes."""
+        client = task.data_client
+        return client % LANES, bool(self._takes_steps[client]), client, task.task_id
 
     def _sum_clients(
         self,
@@ -171,17 +190,17 @@ class CompiledTraining:
         self,
         base: BaseVersion,
         clients: Clients,
+        lanes: NDArray[np.int64],
         total: NDArray[np.float64] | None,
         found: Outcomes,
     ) -> None:
         if self._samples is None:
             most = self._most_in_samples
-            rows = most * self._plan.epochs
-            self._samples = SampleBuffers(self._layout, rows, most, GROUP_ROWS)
+            self._samples = SampleBuffers(self._layout, most * self._plan.epochs, most)
         address = 0 if total is None else total.ctypes.data
         sum_samples(
             self._on(base)._replace(labels=self._samples.step_labels), self._samples.addresses,
-            self._plan, clients, GROUP_ROWS, SUMMABLE_NORM, address, found,
+            self._plan, clients, lanes, SUMMABLE_NORM, address, found,
         )  # fmt: skip
 
     def _check_ids(self, tasks: Sequence[TrainingTask], found: Outcomes) -> None:
@@ -193,7 +212,9 @@ class CompiledTraining:
 
     def _on(self, base: BaseVersion) -> Network:
         return self._network._replace(
-            base=base.packed.ctypes.data, base_table=base.table.ctypes.data
+            base=base.packed.ctypes.data,
+            base_table=base.table.ctypes.data,
+            base_norms=base.norms.ctypes.data,
         )
 
     def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
@@ -213,6 +234,23 @@ class CompiledTraining:
             seed=np.array([task.shuffle_seed for task in tasks], np.uint64),
             weight=np.array([task.weight for task in tasks], np.float64),
         )
+
+    def _statistics(
+        self, tasks: Sequence[TrainingTask], clients: Clients, found: Outcomes
+    ) -> list[UpdateStatistics]:
+        nothing = [None] * len(tasks)
+        losses, norms = self._outputs.losses, self._outputs.norms
+        columns = (
+            [task.task_id for task in tasks],
+            clients.records.tolist(),
+            found.train_loss.tolist(),
+            (found.summable > 0).tolist(),
+            found.diverged.tolist(),
+            np.sqrt(found.squared_norm).tolist() if norms else nothing,
+            found.loss_before.tolist() if losses else nothing,
+            found.loss_after.tolist() if losses else nothing,
+        )
+        return list(map(UpdateStatistics._make, zip(*columns, strict=True)))
 
 
 def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:
@@ -242,28 +280,11 @@ def _require_rows(records: ClientRecords) -> None:
 
 def _outcomes(tasks: int) -> Outcomes:
     return Outcomes(
+        train_loss=np.empty(tasks, np.float64),
         loss_before=np.empty(tasks, np.float64),
         loss_after=np.empty(tasks, np.float64),
         squared_norm=np.empty(tasks, np.float64),
+        summable=np.zeros(tasks, np.int64),
         diverged=np.zeros(tasks, np.int64),
         used=np.zeros(tasks, np.int64),
     )
-
-
-def _statistics(
-    tasks: Sequence[TrainingTask], clients: Clients, found: Outcomes
-) -> list[UpdateStatistics]:
-    norms = np.sqrt(found.squared_norm)
-    is_finite = np.isfinite(found.loss_before) & np.isfinite(found.loss_after)
-    is_finite &= clients.weight * norms <= SUMMABLE_NORM
-    columns: list[list[Any]] = [
-        column.tolist()
-        for column in (
-            *(clients.records, norms, found.loss_before, found.loss_after, is_finite),
-            found.diverged,
-        )
-    ]
-    return [
-        UpdateStatistics(task.task_id, *values)
-        for task, *values in zip(tasks, *columns, strict=True)
-    ]

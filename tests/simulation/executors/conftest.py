@@ -3,7 +3,7 @@ import pytest
 
 from device_runtime.update_codec import flatten
 from modeling.zoo import get_model
-from simulation.executors import TrainingTask
+from simulation.executors import ClientOutputs, TrainingTask
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 from tests.device_runtime.records import draw_records
@@ -12,7 +12,9 @@ BATCH_SIZE = 20
 RECORDS = (7, 20, 53, 1, 64, 33)
 """Records of each client: short and whole batches, and more than `PLAN` lets a task use."""
 
-PLAN = LocalPlan(local_epochs=2, batch_size=BATCH_SIZE, max_records=40)
+EVERYTHING = ClientOutputs(losses=True, norms=True)
+
+PLAN = LocalPlan(local_epochs=2, batch_size=BATCH_SIZE, max_records=40, outputs=EVERYTHING)
 
 
 @pytest.fixture(scope="session", params=["tiny_mlp", "sparse_mlp"])

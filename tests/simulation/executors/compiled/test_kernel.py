@@ -16,7 +16,7 @@ from simulation.executors.local import LocalExecutor
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
-from tests.simulation.executors.conftest import make_tasks
+from tests.simulation.executors.conftest import EVERYTHING, PLAN, make_tasks
 from tests.simulation.executors.contract import ExecutorContract
 
 LINEAR = replace(WIDE, name="linear", layers=(Dense("logits", 70, 2, "none"),))
@@ -26,6 +26,7 @@ PLANS = {
     "several batches": LocalPlan(1, 20, 64),
     "three epochs in odd batches": LocalPlan(3, 7, 30),
     "pulled back": LocalPlan(2, 20, 40, proximal_mu=0.5),
+    "with all outputs": LocalPlan(1, 30, 40, outputs=EVERYTHING),
 }
 
 
@@ -34,26 +35,42 @@ class TestExecutorInSampleSpace(ExecutorContract):
 
     @pytest.fixture
     def executor(self, spec, records) -> LocalExecutor:
-        plan = LocalPlan(local_epochs=2, batch_size=20, max_records=40)
-        executor = LocalExecutor(spec, plan, records)
+        executor = LocalExecutor(spec, PLAN, records)
         assert executor.path.in_samples.any()
         return executor
 
 
+class TestExecutorOfOneStep(ExecutorContract):
+    """Clients that all take one step, as one batch, with nothing asked for besides."""
+
+    @pytest.fixture
+    def executor(self, spec, records) -> LocalExecutor:
+        executor = LocalExecutor(spec, LocalPlan(1, 64, 40), records)
+        assert executor.path.in_samples.all()
+        return executor
+
+    def test_statistics_are_those_of_the_update(self, executor):
+        for statistics in executor.reduce(make_tasks()).statistics:
+            assert statistics.is_finite
+            assert statistics[5:] == (None, None, None)
+
+
 def naive_sum(spec: ModelSpec, plan: LocalPlan, records: ClientRecords, tasks, start):
-    """Weighted sum of the updates, float64, and the losses after, client by client."""
+    """Weighted sum of the updates, float64, and the losses during and after, client by client."""
     total = np.zeros(spec.parameter_count)
-    after = []
+    during, after = [], []
     for task in tasks:
         x, y = map(torch.tensor, records.of(task.data_client, plan.max_records))
         model, base = build_torch(spec), build_torch(spec)
         for each in (model, base):
             load_parameters(each, start)
         optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
+        during.append(0.0)
         for epoch in range(plan.local_epochs):
             order = torch.from_numpy(epoch_order(len(x), task.shuffle_seed, epoch))
             for chosen in torch.split(order, plan.batch_size):
                 loss = weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen)))
+                during[-1] += loss.item() * len(chosen) / (len(x) * plan.local_epochs)
                 for parameter, anchor in zip(model.parameters(), base.parameters(), strict=True):
                     away = (parameter - anchor.detach()).square().sum()
                     loss = loss + 0.5 * plan.proximal_mu * away
@@ -65,7 +82,7 @@ def naive_sum(spec: ModelSpec, plan: LocalPlan, records: ClientRecords, tasks, s
         pairs = zip(model.parameters(), base.parameters(), strict=True)
         delta = [(end - begin).detach().numpy() for end, begin in pairs]
         total += task.weight * flatten(delta).astype(np.float64)
-    return total, after
+    return total, during, after
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -78,10 +95,12 @@ def test_sums_are_the_naive_loops_to_a_ten_thousandth_of_the_way(spec, plan):
     assert executor.path.name == "compiled"
     executor.set_weights(1, flatten(start))
     reduced = executor.reduce(tasks)
-    total, after = naive_sum(spec, plan, records, tasks, start)
+    total, during, after = naive_sum(spec, plan, records, tasks, start)
     (found,) = reduced.sums
     assert np.linalg.norm(found.total - total) <= 1e-4 * np.linalg.norm(total)
-    assert [s.loss_after for s in reduced.statistics] == pytest.approx(after, abs=1e-5)
+    assert [s.train_loss for s in reduced.statistics] == pytest.approx(during, abs=1e-5)
+    if plan.outputs.losses:
+        assert [s.loss_after for s in reduced.statistics] == pytest.approx(after, abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 500, 1025])
