@@ -17,13 +17,13 @@ from server.job_file import load_job
 from simulation.catalog_inputs import CatalogInputs
 from simulation.environment import Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
+from simulation.event_path import choose_event_path
 from simulation.executors.executor import Executor
 from simulation.executors.make import make_executor, training_path
 from simulation.executors.no_training import NoTraining
 from simulation.experiment import (
     OnProgress,
     Training,
-    has_compiled_decisions,
     new_run,
     require_same,
     run_trials,
@@ -89,8 +89,7 @@ def simulate(
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
     for sentence in prepared.notes:
         note(sentence)
-    if not options.trains:
-        _tell_of_engine(job, note)
+    _tell_of_events(job, note, trains=options.trains)
     with runs.driving(row.run_id):
         executor = _executor(prepared, executors)
         try:
@@ -115,13 +114,11 @@ def simulate(
             executor.close()
 
 
-def _tell_of_engine(job: Job, note: Callable[[str], None]) -> None:
-    """What the user should know of how a run without training is computed."""
-    if not has_compiled_decisions(job.strategy):
-        note(
-            f"the decisions of {job.strategy.name} are not compiled, so the plain event loop runs "
-            "it: slower, with the same result"
-        )
+def _tell_of_events(job: Job, note: Callable[[str], None], *, trains: bool) -> None:
+    """What the user should know of how a run's events are computed."""
+    path = choose_event_path(job, trains=trains)
+    if not path.is_compiled:
+        note(path.sentence)
         return
     from simulation.timeline.compilation import is_compiled
 

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,9 @@ from feature_catalog.code_version import code_version, package_versions
 from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
-from server.job import FedAvgSettings, FedBuffSettings
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.enclave_load import enclave_load
+from simulation.event_path import choose_event_path
 from simulation.executors.executor import Executor
 from simulation.patience import FleetExhausted
 from simulation.preparation import Preparation
@@ -30,6 +30,9 @@ from simulation.run_summary import (
 )
 from simulation.trial import DryRun, Trial, TrialResult
 from simulation.update_bytes import enclave_bytes
+
+if TYPE_CHECKING:
+    from simulation.timeline.training import TimelineTrial
 
 _COMPUTES = ("numpy", "torch", "pyarrow")
 _EVERY_VERSION = 2**62
@@ -148,8 +151,14 @@ def run_trials(
         runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
 
     for number in range(len(done), row.trials):
-        result = _run_trial(
-            prepared.dry_run, training, number, state, save, checkpoint_every, on_progress
+        result = run_trial(
+            prepared.dry_run,
+            training,
+            number,
+            state=state,
+            save=save,
+            checkpoint_every=checkpoint_every,
+            on_progress=on_progress,
         )
         state = None
         if result.is_exhausted and len(result.trajectory) == 1:
@@ -161,26 +170,45 @@ def run_trials(
     return runs.finish(row.run_id, _summary(prepared, training, done), _files(prepared, done))
 
 
-def _run_trial(
+def run_trial(
     dry_run: DryRun,
     training: Training,
     number: int,
-    state: Mapping[str, Any] | None,
-    save: Callable[[Mapping[str, Any]], None],
-    checkpoint_every: int,
-    on_progress: OnProgress,
+    *,
+    state: Mapping[str, Any] | None = None,
+    save: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    checkpoint_every: int = 0,
+    on_progress: OnProgress = lambda *_: None,
 ) -> TrialResult:
-    """One trial: on the compiled engine if that can run it, else on the plain event loop."""
+    """One trial: on the compiled engine if that can run it, else on the plain event loop.
+
+    Args:
+        number: Of the trial, from 0.
+        state: To go on from, of a checkpoint.
+        save: Given a state to go on from, every ``checkpoint_every`` aggregations; 0 for never. A
+            trial that trains nothing keeps none on the engine: it is soon there again.
+
+    Raises:
+        ModelDiverged: If an aggregation gives a model that is not finite.
+    """
 
     def progressed(progress: JobProgress, virtual_s: float) -> None:
         on_progress(number, progress, virtual_s)
 
-    if not training.trains and state is None and has_compiled_decisions(dry_run.job.strategy):
+    is_compiled = choose_event_path(dry_run.job, trains=training.trains).is_compiled
+    if state is not None:
+        is_compiled = "timeline" in state
+    if not is_compiled:
+        kind: type[Trial | TimelineTrial] = Trial
+    else:
         # Compiled only where it is used: Numba takes its time to load.
+        from simulation.timeline import training as timeline
         from simulation.timeline.trial import run_compiled
 
-        return run_compiled(dry_run, number, progressed)
-    trial = Trial(
+        if not training.trains:
+            return run_compiled(dry_run, number, progressed)
+        kind = timeline.TimelineTrial
+    trial = kind(
         dry_run,
         number,
         training.executor,
@@ -189,11 +217,6 @@ def _run_trial(
         state=state,
     )
     return trial.run(save, checkpoint_every)
-
-
-def has_compiled_decisions(settings: object) -> bool:
-    """Whether the compiled engine knows what a strategy decides (`simulation.timeline`)."""
-    return isinstance(settings, FedAvgSettings | FedBuffSettings)
 
 
 def _taken_up(
@@ -219,6 +242,7 @@ def _summary(
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
         "clients": len(population),
         "training_path": training.path,
+        "event_path": choose_event_path(prepared.dry_run.job, trains=training.trains).sentence,
         "trials": trials,
         "over_trials": over_trials(trials),
         "criteria": [

@@ -39,7 +39,6 @@ from simulation.record_counts import draw_record_counts, read_record_counts
 from simulation.traces.spans import repairs_in_words
 from simulation.trial import DryRun
 from simulation.update_bytes import update_bytes
-from simulation.update_training import decides_on_results
 from simulation.world import load_world, populate
 
 
@@ -237,11 +236,6 @@ def _work(job: Job, model: ModelSpec, initial: Sequence[NDArray[np.float32]]) ->
 
 def _notes(job: Job) -> list[str]:
     notes = []
-    if decides_on_results(job):
-        notes.append(
-            "privacy.robustness.max_update_norm decides on trained updates, so every update is "
-            "trained when it arrives (lock-step), not only those that are aggregated"
-        )
     state = job.participation.state.model_dump(exclude_none=True, exclude={"allowed_hours"})
     user = job.participation.user.model_dump(
         exclude_none=True, exclude={"min_hours_between_participations"}

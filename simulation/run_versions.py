@@ -1,6 +1,5 @@
 """A dry-run's model versions: in memory, as long as tasks may still train from them."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,63 +13,36 @@ from simulation.executors.executor import Executor
 from simulation.task_log import TaskLog
 
 
-class RunVersions:
-    """The `VersionStore` of one trial.
+class LiveVersions:
+    """The newest version of one trial, and the weights of all that tasks may still train from.
 
     Args:
         initial: The newest version; version 0 of a new trial.
         live_from: Oldest version whose updates may count, given the newest.
-        executor: Trains from the versions stored here.
-        log: Told what became of tasks.
-        on_measured: Told a version's metrics.
+        executor: Trains from the versions held here.
     """
 
     def __init__(
-        self,
-        initial: StoredVersion,
-        live_from: Callable[[int], int],
-        executor: Executor,
-        log: TaskLog,
-        on_measured: Callable[[int, Mapping[str, float]], None],
+        self, initial: StoredVersion, live_from: Callable[[int], int], executor: Executor
     ) -> None:
         self._newest = initial
         self._live_from = live_from
         self._executor = executor
-        self._log = log
-        self._on_measured = on_measured
         self._weights: dict[int, NDArray[np.float32]] = {}
         self._know(initial.number, initial.weights)
 
     def newest(self) -> StoredVersion:
-        """See `VersionStore.newest`."""
+        """The newest version."""
         return self._newest
 
-    def releases_after(self, number: int) -> tuple[str, ...]:  # noqa: ARG002
-        """None: a virtual fleet holds no release that is not committed at once."""
-        return ()
-
-    def ended_tasks(self) -> tuple[str, ...]:
-        """None: a virtual fleet says nothing twice."""
-        return ()
-
-    def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
-        """See `VersionStore.store`."""
-        digest = hashlib.sha256(version.weights.tobytes()).digest()
-        self._newest = replace(version, parameters_sha256=digest)
+    def add(self, version: StoredVersion) -> None:
+        """A version is the newest from now on."""
+        self._newest = version
         self._know(version.number, version.weights)
-        self.store_results(results)
-        return digest
 
-    def record_metrics(self, number: int, metrics: Mapping[str, float]) -> None:
-        """See `VersionStore.record_metrics`."""
+    def note_metrics(self, metrics: Mapping[str, float]) -> None:
+        """The newest version has been measured."""
         self._newest = replace(self._newest, metrics=metrics)
-        self._on_measured(number, metrics)
-
-    def store_results(self, results: Sequence[TaskResult]) -> None:
-        """See `VersionStore.store_results`."""
-        for result in results:
-            number = int(result.task_id.removeprefix("t"))
-            self._log.decide(number, result.outcome, result.reason, result.version)
 
     # -- checkpoints ---------------------------------------------------------------------------
 
@@ -80,7 +52,6 @@ class RunVersions:
         return {
             "number": newest.number,
             "optimizer_state": dict(newest.optimizer_state),
-            "parameters_sha256": newest.parameters_sha256.hex(),
             "totals": asdict(newest.totals),
             "metrics": dict(newest.metrics),
             "weights": {str(number): weights for number, weights in self._weights.items()},
@@ -95,7 +66,6 @@ class RunVersions:
             number,
             weights[number],
             state["optimizer_state"],
-            bytes.fromhex(state["parameters_sha256"]),
             totals=JobTotals(**state["totals"]),
             metrics=state["metrics"],
         )
@@ -108,3 +78,50 @@ class RunVersions:
         live_from = self._live_from(number)
         for old in [known for known in self._weights if known < live_from]:
             del self._weights[old]
+
+
+class RunVersions(LiveVersions):
+    """The `VersionStore` of one trial.
+
+    Args:
+        initial: See `LiveVersions`; so too ``live_from`` and ``executor``.
+        log: Told what became of tasks.
+        on_measured: Told a version's metrics.
+    """
+
+    def __init__(
+        self,
+        initial: StoredVersion,
+        live_from: Callable[[int], int],
+        executor: Executor,
+        log: TaskLog,
+        on_measured: Callable[[int, Mapping[str, float]], None],
+    ) -> None:
+        super().__init__(initial, live_from, executor)
+        self._log = log
+        self._on_measured = on_measured
+
+    def releases_after(self, number: int) -> tuple[str, ...]:  # noqa: ARG002
+        """None: a virtual fleet holds no release that is not committed at once."""
+        return ()
+
+    def ended_tasks(self) -> tuple[str, ...]:
+        """None: a virtual fleet says nothing twice."""
+        return ()
+
+    def store(self, version: StoredVersion, results: Sequence[TaskResult]) -> bytes:
+        """See `VersionStore.store`; no digest, for weights reach the executors directly."""
+        self.add(version)
+        self.store_results(results)
+        return b""
+
+    def record_metrics(self, number: int, metrics: Mapping[str, float]) -> None:
+        """See `VersionStore.record_metrics`."""
+        self.note_metrics(metrics)
+        self._on_measured(number, metrics)
+
+    def store_results(self, results: Sequence[TaskResult]) -> None:
+        """See `VersionStore.store_results`."""
+        for result in results:
+            number = int(result.task_id.removeprefix("t"))
+            self._log.decide(number, result.outcome, result.reason, result.version)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.errors import FlintError
-from server.aggregation.rule import mean_delta
 from server.coordination.events import (
     Event,
     TaskCompleted,
@@ -23,7 +21,14 @@ from server.coordination.events import (
 )
 from server.coordination.fleet import Fleet, OpenJob, Released
 from server.coordination.ledger import TaskLedger
-from server.coordination.limits import NOT_REACHED, limit_in_words, limit_reached, limits_of
+from server.coordination.limits import (
+    NOT_REACHED,
+    limit_in_words,
+    limit_reached,
+    limits_of,
+    target_reached,
+)
+from server.coordination.next_version import ModelDiverged, next_version, with_optimizer_state
 from server.coordination.progress import Aggregation, JobObserver, JobProgress, JobResult
 from server.coordination.tasks import Grant, Outcome, Release
 from server.coordination.versions import JobTotals, StoredVersion, VersionStore
@@ -50,12 +55,6 @@ _ROUND_STATE = (
     "_metric",
     "_metric_version",
 )
-
-
-class ModelDiverged(FlintError):
-    """An aggregation gave a model with NaN or infinite parameters."""
-
-    code = "FLN-1006"
 
 
 Evaluate = Callable[[NDArray[np.float32]], Mapping[str, float]]
@@ -224,9 +223,7 @@ class JobRunner:
         if newest is None:
             message = f"job {self._opened.job_id} has no initial version stored"
             raise ValueError(message)
-        if newest.optimizer_state:
-            return newest
-        return replace(newest, optimizer_state=self._optimizer.initial_state(newest.weights.size))
+        return with_optimizer_state(newest, self._optimizer)
 
     def _announce(self, parameters_sha256: bytes) -> None:
         number = self._version.number
@@ -243,8 +240,9 @@ class JobRunner:
         if requested is not None:
             return requested
         stop, version = self._job.stop, self._version.number
-        if stop.target is not None and self._metric is not None and self._metric >= stop.target:
-            return f"target {stop.target} reached"
+        reached = target_reached(stop, self._metric)
+        if reached is not None:
+            return reached
         updates = self._ledger.outcomes[Outcome.SUCCEEDED]
         limit = limit_reached(version, updates, self._elapsed_s(), *self._limits)
         return None if limit == NOT_REACHED else limit_in_words(stop, limit)
@@ -476,20 +474,13 @@ class JobRunner:
             unheard -= self._ledger.held.keys()
 
     def _next_version(self, released: Released) -> StoredVersion:
-        sums = [partial for partial in released.sums if partial.weight > 0]
-        delta = mean_delta(sums, self._version.number, self._strategy.base_weight)
-        weights, optimizer_state = self._optimizer.step(
-            self._version.weights, delta, self._version.optimizer_state
-        )
-        if not np.isfinite(weights).all():
-            raise ModelDiverged(
-                f"version {self._version.number + 1} of job {self._job.name} is not finite: the "
-                "server step overflowed; lower client.optimizer.learning_rate or "
-                "strategy.server_optimizer.learning_rate, or set "
-                "privacy.robustness.max_update_norm"
-            )
-        return StoredVersion(
-            self._version.number + 1, weights, optimizer_state, release_ids=released.release_ids
+        return next_version(
+            self._version,
+            released.sums,
+            self._strategy,
+            self._optimizer,
+            job_name=self._job.name,
+            release_ids=released.release_ids,
         )
 
     def _abandon_round(self) -> None:

@@ -1,4 +1,4 @@
-"""Which of a job's limits has been reached: `stop` of the job file, but for its target."""
+"""Which of a job's limits has been reached: `stop` of the job file."""
 
 import math
 
@@ -50,3 +50,14 @@ def limit_in_words(stop: Stop, limit: int) -> str:
     """Why a job ended that reached a limit."""
     name = {AGGREGATIONS: "max_aggregations", UPDATES: "max_updates", HOURS: "max_hours"}[limit]
     return f"{name} {getattr(stop, name)} reached"
+
+
+def target_reached(stop: Stop, metric: float | None) -> str | None:
+    """Why a job ends whose newest metric is good enough; None if it is not, or nothing is asked.
+
+    Args:
+        metric: Of the newest version that was measured; None if none was.
+    """
+    if stop.target is not None and metric is not None and metric >= stop.target:
+        return f"target {stop.target} reached"
+    return None

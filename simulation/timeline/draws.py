@@ -102,7 +102,15 @@ def _device_key(client: int, purpose: int, w: NDArray[np.uint32]) -> np.uint64:
     for at in range(length + digits - 1, length - 1, -1):
         w[at >> 2] |= np.uint32(48 + rest % 10) << np.uint32(24 - 8 * (at & 3))
         rest //= 10
-    length += digits
+    return digest_word(w, length + digits)
+
+
+def _digest_word(w: NDArray[np.uint32], length: int) -> np.uint64:
+    """First 8 bytes of SHA-256 over a message of at most 55 bytes.
+
+    Args:
+        w: The message, zeros after it, in its first 16 words; room for its schedule, ``(64,)``.
+    """
     w[length >> 2] |= np.uint32(0x80) << np.uint32(24 - 8 * (length & 3))
     w[15] = np.uint32(8 * length)
     for t in range(16, 64):
@@ -140,6 +148,7 @@ def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float
 
 uniform = compiled(_uniform)
 _turned = compiled(_turned_right)
+digest_word = compiled(_digest_word)
 device_key = compiled(_device_key)
 device_draw = compiled(_device_draw)
 

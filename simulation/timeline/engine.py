@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.coordination import selection
-from server.strategies.strategy import Step
 from simulation import durations
 from simulation.clock import EventKind
 from simulation.patience import PATIENCE_S
 from simulation.timeline.compilation import Signature, compiled, entry_point
-from simulation.timeline.decisions import limit, next_step, tasks_to_start, wakes_s
+from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.devices import (
     bits_per_s,
     earliest_return_s,
@@ -46,12 +45,11 @@ from simulation.timeline.layout import (
 )
 from simulation.timeline.ledger import (
     NUMBER_BITS,
-    abandon_round,
-    aggregate,
     close_task,
     end_on_device,
     forget_ends,
     note_end,
+    take_step,
 )
 from simulation.timeline.queues import (
     forget_before,
@@ -63,9 +61,9 @@ from simulation.timeline.queues import (
     schedule,
 )
 
-PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM = range(5)
+PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS = range(6)
 """Why `advance` returned: enough events, a limit of the job, nobody left who can check in, nobody
-waits any longer, or a column is full."""
+waits any longer, a column is full, or which of the updates held are finite decides what follows."""
 
 _NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
 _COMPLETES, _EXPIRES, _LEAVES = (
@@ -240,19 +238,14 @@ def _begin_turn(s: Record) -> None:
     s.in_turn = 1
 
 
-def _end_turn(s: Record, memory: Memory, news: int) -> None:
-    """Hear the news, and aggregate or abandon the round if that is the strategy's next step."""
+def _hear(s: Record, news: int) -> None:
+    """The coordinator hears the news."""
     s.in_turn = 0
     if news == _STARTED:
         s.offered -= 1
         s.running += 1
     elif news != _NO_NEWS:
         s.running -= 1
-    step = next_step(s)
-    if step == Step.AGGREGATE:
-        aggregate(s, memory)
-    elif step == Step.ABANDON:
-        abandon_round(s, memory)
 
 
 def _is_full(s: Record, memory: Memory) -> bool:
@@ -273,7 +266,7 @@ finish = compiled(_finish)
 come_back = compiled(_come_back)
 happen = compiled(_happen)
 begin_turn = compiled(_begin_turn)
-end_turn = compiled(_end_turn)
+hear = compiled(_hear)
 is_full = compiled(_is_full)
 
 
@@ -315,14 +308,17 @@ def _advance(state: NDArray[np.void], traces: Traces, memory: Memory, events: in
     s = state[0]
     enough = s.events + events
     while True:
-        if not s.in_turn:
-            if limit(s) > 0:
-                return STOPPED
-            begin_turn(s)
-        news = next_news(s, traces, memory, enough)
-        if news < 0:
-            return -1 - news
-        end_turn(s, memory, news)
+        if not s.asked:
+            if not s.in_turn:
+                if limit(s) > 0:
+                    return STOPPED
+                begin_turn(s)
+            news = next_news(s, traces, memory, enough)
+            if news < 0:
+                return -1 - news
+            hear(s, news)
+        if not take_step(s, memory):
+            return ASKS
 
 
 def _open_fleet(
@@ -378,7 +374,8 @@ _TRACES = _types.NamedTuple(
 _MEMORY = _types.NamedTuple(
     [
         *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32)),
-        *map(_array, (DUE, DUE, TASK, np.int32, np.int32, VERSION, SIGHTING, SIGHTING)),
+        *map(_array, (DUE, DUE, TASK, np.int32, np.int32, np.int64)),
+        *map(_array, (VERSION, SIGHTING, SIGHTING)),
         _array(np.uint32),
     ],
     Memory,

@@ -74,9 +74,10 @@ OUTCOMES = ("succeeded", "interrupted", "stale", "over_committed", "failed", "re
 SUCCEEDED, INTERRUPTED, STALE, OVER_COMMITTED, FAILED, REJECTED = range(6)
 REASONS = (
     *("aggregated", "window", "dropout", "deadline"),  # the last three as ENDINGS numbers them
-    *("base_version", "round_closed", "round_abandoned", "job_ended"),
+    *("base_version", "round_closed", "round_abandoned", "job_ended", "not_finite"),
 )
 AGGREGATED, _, DROPOUT, DEADLINE, BASE_VERSION, ROUND_CLOSED, ROUND_ABANDONED, JOB_ENDED = range(8)
+NOT_FINITE = 8
 
 FEDBUFF, FEDAVG = 0, 1
 
@@ -103,7 +104,7 @@ _SETTINGS = [
 ]
 _PROGRESS = [
     *(("now_s", np.float64), ("until_s", np.float64), ("in_turn", np.int64)),
-    ("waits", np.int64),
+    *(("waits", np.int64), ("asks", np.int64), ("asked", np.int64)),
     *(("events", np.int64), ("version", np.int64), ("oldest_live", np.int64)),
     # The round, or the filling of a buffer.
     *(("round_started_s", np.float64), ("round", np.int64), ("granted", np.int64)),
@@ -116,7 +117,7 @@ _PROGRESS = [
     *(("bytes_down", np.int64), ("bytes_up", np.int64), ("versions", np.int64)),
     # Patience: see `simulation.patience`.
     *(("update_s", np.float64), ("release_s", np.float64), ("dropped", np.int64)),
-    *(("ends", np.int64, (8,)), ("ends_order", np.int64, (8,)), ("kinds_of_ends", np.int64)),
+    *(("ends", np.int64, (9,)), ("ends_order", np.int64, (9,)), ("kinds_of_ends", np.int64)),
     # Check-ins to come: those of the bucket that is open are in a heap.
     *(("buckets_per_s", np.float64), ("bucket", np.int64), ("waiting", np.int64)),
     ("due", np.int64),
@@ -165,6 +166,7 @@ class Memory(NamedTuple):
         first_of_bucket: First client of each bucket of check-ins, -1 for none.
         undecided: Numbers of the tasks that ended since the last version, in order.
         held: Numbers of the tasks whose updates are held, in order of arrival.
+        diverged: Numbers of tasks, ascending, whose updates training has shown not to be finite.
         seen: Sightings of devices, and ``eligible`` of those that could take a task.
         scratch: Room for a hash.
     """
@@ -179,6 +181,7 @@ class Memory(NamedTuple):
     tasks: NDArray[np.void]
     undecided: NDArray[np.int32]
     held: NDArray[np.int32]
+    diverged: NDArray[np.int64]
     versions: NDArray[np.void]
     seen: NDArray[np.void]
     eligible: NDArray[np.void]

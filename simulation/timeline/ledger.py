@@ -2,11 +2,13 @@
 
 import math
 
+from server.strategies.strategy import Step
 from simulation.timeline.compilation import compiled
-from simulation.timeline.decisions import oldest_live_version
+from simulation.timeline.decisions import limit, next_step, oldest_live_version
 from simulation.timeline.layout import (
     FAILED,
     FEDAVG,
+    NOT_FINITE,
     OVER_COMMITTED,
     ROUND_ABANDONED,
     ROUND_CLOSED,
@@ -115,16 +117,97 @@ def _aggregate(s: Record, memory: Memory) -> None:
     version.bytes_down, version.bytes_up = s.bytes_down, s.bytes_up
 
 
-def _abandon_round(s: Record, memory: Memory) -> None:
-    """Too few updates came: the round's tasks are cancelled, and what is held is dropped."""
+def _abandon_round(s: Record, memory: Memory, unheard: int) -> None:
+    """Too few updates came: the round's tasks are cancelled, and what is held is dropped.
+
+    Args:
+        unheard: Of those held, how many the fleet has given up already.
+    """
     close_round(s, memory)
     for at in range(s.held):
         close_task(s, memory, memory.held[at], FAILED, ROUND_ABANDONED)
-    if s.held > 0:
-        s.dropped += s.held
+    if s.held > unheard:
+        s.dropped += s.held - unheard
         s.update_s = s.release_s
     s.held = 0
     begin_collecting(s)
+
+
+def _is_diverged(memory: Memory, number: int) -> bool:
+    low, high = 0, len(memory.diverged)
+    while low < high:
+        middle = (low + high) >> 1
+        if memory.diverged[middle] < number:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(memory.diverged) and memory.diverged[low] == number
+
+
+def _give_up_diverged(s: Record, memory: Memory) -> int:
+    """Note at the fleet that updates held are not finite; returns how many.
+
+    See `simulation.fleet.VirtualFleet.release`.
+    """
+    if len(memory.diverged) == 0:
+        return 0
+    given_up, update_s = 0, -math.inf
+    for at in range(s.held):
+        number = memory.held[at]
+        if is_diverged(memory, number):
+            given_up += 1
+            note_end(s, NOT_FINITE)
+        else:
+            update_s = max(update_s, memory.tasks[number].ended_s)
+    if given_up > 0:
+        s.update_s = s.release_s if given_up == s.held else update_s
+    return given_up
+
+
+def _hear_of_diverged(s: Record, memory: Memory) -> None:
+    """The coordinator hears of the first update held that is not finite: its task has failed."""
+    place = 0
+    while not is_diverged(memory, memory.held[place]):
+        place += 1
+    close_task(s, memory, memory.held[place], FAILED, NOT_FINITE)
+    s.held -= 1
+    for at in range(place, s.held):
+        memory.held[at] = memory.held[at + 1]
+
+
+def _take_step(s: Record, memory: Memory) -> bool:
+    """Aggregate or abandon the round if that is the strategy's next step.
+
+    The coordinator hears of updates that are not finite one after the other, each in a turn of its
+    own, and decides anew after each.
+
+    Returns:
+        False if whoever trains is to be asked first which updates held are finite (`asks`); then to
+        be called again.
+    """
+    step = next_step(s)
+    if step == Step.AGGREGATE and s.held > 0 and s.asks and not s.asked:
+        s.asked = 1
+        return False
+    s.asked = 0
+    unheard = give_up_diverged(s, memory) if step == Step.AGGREGATE else 0
+    if unheard > 0:
+        while unheard > 0:
+            if limit(s) > 0:
+                return True
+            hear_of_diverged(s, memory)
+            unheard -= 1
+            step = next_step(s)
+            if step == Step.ABANDON:
+                break
+        if step == Step.AGGREGATE and s.asks and s.held > 0:
+            s.asked = 1
+            return False
+    if step == Step.AGGREGATE:
+        aggregate(s, memory)
+    elif step == Step.ABANDON:
+        abandon_round(s, memory, unheard)
+    return True
 
 
 end_on_device = compiled(_end_on_device)
@@ -146,4 +229,14 @@ abandon_round = compiled(
     close_task=close_task,
     close_round=close_round,
     begin_collecting=begin_collecting,
+)
+is_diverged = compiled(_is_diverged)
+give_up_diverged = compiled(_give_up_diverged, is_diverged=is_diverged, note_end=note_end)
+hear_of_diverged = compiled(_hear_of_diverged, is_diverged=is_diverged, close_task=close_task)
+take_step = compiled(
+    _take_step,
+    aggregate=aggregate,
+    abandon_round=abandon_round,
+    give_up_diverged=give_up_diverged,
+    hear_of_diverged=hear_of_diverged,
 )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +75,11 @@ class Timeline:
         """Seconds of the state."""
         return float(self.state[name][0])
 
-    def go_on(self) -> int:
-        """Let events happen; returns why they stopped: `PAUSED` after some millions, or the end."""
+    def go_on(self, events: int = _EVENTS_AT_ONCE) -> int:
+        """Let events happen; returns why they stopped: after so many, or see `advance`."""
         code = NO_ROOM
         while code == NO_ROOM:
-            code = advance(self.state, self.traces, self.memory, _EVENTS_AT_ONCE)
+            code = advance(self.state, self.traces, self.memory, events)
             if code == NO_ROOM:
                 self._make_room()
         return code
@@ -125,21 +125,21 @@ def run_compiled(
     """
     begun_s = time.monotonic()
     engine = set_up(dry_run, number)
-    wall_s: list[float] = []
+    wall_s = [0.0]
     code = PAUSED
     while code == PAUSED:
         code = engine.go_on()
-        wall_s += [time.monotonic() - begun_s] * (engine.number("versions") - len(wall_s))
-        on_progress(_progress(engine), engine.seconds("now_s"))
-    reason = _reason(dry_run, engine, code)
-    _close(dry_run, engine)
+        wall_s += [time.monotonic() - begun_s] * (engine.number("versions") + 1 - len(wall_s))
+        on_progress(progress_of(engine), engine.seconds("now_s"))
+    reason = why_it_ended(dry_run, engine, code)
+    end_tasks(dry_run, engine)
     return TrialResult(
         number,
         reason,
         code != STOPPED,
         engine.seconds("now_s"),
-        _trajectory(dry_run, number, engine, wall_s),
-        _tasks(number, engine),
+        trajectory_table(dry_run, number, engine, wall_s),
+        tasks_table(number, engine),
         dry_run.initial_weights,
         time.monotonic() - begun_s,
     )
@@ -257,6 +257,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int, buckets: int)
         tasks=np.zeros(4096, TASK),
         undecided=np.zeros(4096, np.int32),
         held=np.zeros(in_one + 1, np.int32),
+        diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
         seen=np.zeros(65536, SIGHTING),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
@@ -306,11 +307,12 @@ def _grown(column: NDArray[Any]) -> NDArray[Any]:
 # -- after -------------------------------------------------------------------------------------
 
 
-def _progress(engine: Timeline) -> JobProgress:
+def progress_of(engine: Timeline, metric: float | None = None) -> JobProgress:
+    """How far the engine has come, beside the newest metric."""
     counts = engine.state["outcomes"][0].tolist()
     return JobProgress(
         engine.number("version"),
-        None,
+        metric,
         None,
         JobTotals(
             engine.seconds("now_s"),
@@ -323,7 +325,7 @@ def _progress(engine: Timeline) -> JobProgress:
     )
 
 
-def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
+def why_it_ended(dry_run: DryRun, engine: Timeline, code: int) -> str:
     """Why the trial ended, in the words of coordinator and fleet."""
     if code == TRACE_ENDED:
         hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
@@ -353,7 +355,7 @@ def _reason(dry_run: DryRun, engine: Timeline, code: int) -> str:
     return limit_in_words(stop, limit)
 
 
-def _close(dry_run: DryRun, engine: Timeline) -> None:
+def end_tasks(dry_run: DryRun, engine: Timeline) -> None:
     """Devices stop where they are; what the coordinator still counted on comes to nothing."""
     memory, now_s = engine.memory, engine.seconds("now_s")
     heap = memory.on_devices[: engine.number("in_heap")]
@@ -372,7 +374,7 @@ def _close(dry_run: DryRun, engine: Timeline) -> None:
     tasks["reason"][unfinished] = JOB_ENDED
 
 
-def _tasks(trial: int, engine: Timeline) -> pa.Table:
+def tasks_table(trial: int, engine: Timeline) -> pa.Table:
     """Columns of `TASK_SCHEMA`."""
     tasks = engine.memory.tasks[: engine.number("started")]
     count = len(tasks)
@@ -393,20 +395,31 @@ def _tasks(trial: int, engine: Timeline) -> pa.Table:
     )
 
 
-def _trajectory(dry_run: DryRun, trial: int, engine: Timeline, wall_s: list[float]) -> pa.Table:
-    """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine."""
-    rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s)]))
+def trajectory_table(
+    dry_run: DryRun,
+    trial: int,
+    engine: Timeline,
+    wall_s: Sequence[float],
+    learnt: Mapping[str, Sequence[float | None]] | None = None,
+) -> pa.Table:
+    """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine.
+
+    Args:
+        wall_s: When each version came about, version 0 too.
+        learnt: Columns ``metric, loss, train_loss`` of the same versions; None: nothing was learnt.
+    """
+    rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s) - 1]))
     count, none = len(rows), rows["version"] == 0
     updates = np.maximum(rows["updates"], 1)
-    absent = pa.nulls(count, pa.float64())
+    absent = dict.fromkeys(("metric", "loss", "train_loss"), [None] * count)
     columns = {
         "trial": np.full(count, trial, np.int32),
-        **dict.fromkeys(("metric", "loss", "train_loss"), absent),
+        **{name: pa.array(each, pa.float64()) for name, each in (learnt or absent).items()},
         "staleness_mean": pa.array(rows["staleness_sum"] / updates, mask=none),
         "staleness_max": pa.array(rows["staleness_max"], mask=none),
         **{outcome: rows["outcomes"][:, at] for at, outcome in enumerate(OUTCOMES)},
         "available": dry_run.population.count_available(rows["virtual_s"]),
-        "wall_s": np.array([0.0, *wall_s]),
+        "wall_s": np.array(wall_s),
     }
     for name in TRAJECTORY_SCHEMA.names:
         if name not in columns:

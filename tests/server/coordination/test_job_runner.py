@@ -5,7 +5,8 @@ import pytest
 
 from server.coordination.events import TaskCompleted, TasksLost
 from server.coordination.fleet import OpenJob
-from server.coordination.job_runner import JobRunner, ModelDiverged
+from server.coordination.job_runner import JobRunner
+from server.coordination.next_version import ModelDiverged
 from server.coordination.tasks import UpdateReference
 from server.coordination.versions import StoredVersion
 from tests.server.coordination.local_fleet import (

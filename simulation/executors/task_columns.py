@@ -1,0 +1,184 @@
+"""Tasks and their statistics as columns: sequences like any other, without an object a task.
+
+An executor is asked for some tasks and answers with their statistics; both are sequences. These two
+hold columns and make the object of a task only when somebody reads it: at a hundred thousand tasks
+a second, making two objects for each would take a third of the time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.executors.executor import TrainingTask, UpdateStatistics
+
+
+class TaskIds(Sequence[str]):
+    """Ids of numbered tasks, ``t1``, ``t2`` and so on; each is made when it is read.
+
+    Args:
+        numbers: Shape ``(tasks,)``.
+    """
+
+    def __init__(self, numbers: NDArray[np.int64]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        """Number of tasks."""
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "TaskIds": ...
+    def __getitem__(self, index: int | slice) -> "str | TaskIds":
+        if isinstance(index, slice):
+            return TaskIds(self._numbers[index])
+        return f"t{self._numbers[index]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskColumns(Sequence[TrainingTask]):
+    """Some `TrainingTask` as columns, all of shape ``(tasks,)``.
+
+    Attributes:
+        task_ids: In the same order.
+    """
+
+    task_ids: Sequence[str]
+    data_client: NDArray[np.int64]
+    base_version: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    learning_rate: NDArray[np.float64]
+    shuffle_seed: NDArray[np.uint64]
+    client: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tasks: Sequence[TrainingTask]) -> "TaskColumns":
+        """Columns of any tasks; of columns themselves."""
+        if isinstance(tasks, TaskColumns):
+            return tasks
+        return cls(
+            tuple(task.task_id for task in tasks),
+            np.array([task.data_client for task in tasks], np.int64),
+            np.array([task.base_version for task in tasks], np.int64),
+            np.array([task.weight for task in tasks], np.float64),
+            np.array([task.learning_rate for task in tasks], np.float64),
+            np.array([task.shuffle_seed for task in tasks], np.uint64),
+            np.array([task.client for task in tasks], np.int64),
+        )
+
+    def __len__(self) -> int:
+        """Number of tasks."""
+        return len(self.data_client)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainingTask: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> TrainingTask | Self:
+        if isinstance(index, slice):
+            columns = (getattr(self, each.name)[index] for each in fields(self))
+            return type(self)(*columns)
+        return TrainingTask(
+            self.task_ids[index],
+            int(self.data_client[index]),
+            int(self.base_version[index]),
+            float(self.weight[index]),
+            float(self.learning_rate[index]),
+            int(self.shuffle_seed[index]),
+            int(self.client[index]),
+        )
+
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Some of the tasks, in the order of their positions here, shape ``(taken,)``."""
+        ids = self.task_ids
+        if isinstance(ids, TaskIds):
+            taken: Sequence[str] = TaskIds(ids._numbers[indices])
+        else:
+            taken = tuple(ids[index] for index in indices.tolist())
+        columns = (getattr(self, each.name)[indices] for each in fields(self)[1:])
+        return type(self)(taken, *columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StatisticsColumns(Sequence[UpdateStatistics]):
+    """Some `UpdateStatistics` as columns, all of shape ``(tasks,)``.
+
+    Attributes:
+        task_ids: In the same order.
+    """
+
+    task_ids: Sequence[str]
+    num_examples: NDArray[np.int64]
+    update_norm: NDArray[np.float64]
+    loss_before: NDArray[np.float64]
+    loss_after: NDArray[np.float64]
+    is_finite: NDArray[np.bool_]
+    diverged_step: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, statistics: Sequence[UpdateStatistics]) -> "StatisticsColumns":
+        """Columns of any statistics; of columns themselves."""
+        if isinstance(statistics, StatisticsColumns):
+            return statistics
+        return cls(
+            tuple(each.task_id for each in statistics),
+            np.array([each.num_examples for each in statistics], np.int64),
+            np.array([each.update_norm for each in statistics], np.float64),
+            np.array([each.loss_before for each in statistics], np.float64),
+            np.array([each.loss_after for each in statistics], np.float64),
+            np.array([each.is_finite for each in statistics], np.bool_),
+            np.array([each.diverged_step for each in statistics], np.int64),
+        )
+
+    @classmethod
+    def placed(
+        cls,
+        task_ids: Sequence[str],
+        parts: Iterable[tuple[NDArray[np.int64], "StatisticsColumns"]],
+    ) -> "StatisticsColumns":
+        """Put parts together.
+
+        Args:
+            task_ids: Of all.
+            parts: Positions among all, and what is at these; every position once.
+        """
+        count = len(task_ids)
+        whole = cls(
+            task_ids,
+            np.empty(count, np.int64),
+            np.empty(count, np.float64),
+            np.empty(count, np.float64),
+            np.empty(count, np.float64),
+            np.empty(count, np.bool_),
+            np.empty(count, np.int64),
+        )
+        for positions, part in parts:
+            for each in fields(cls)[1:]:
+                getattr(whole, each.name)[positions] = getattr(part, each.name)
+        return whole
+
+    def __len__(self) -> int:
+        """Number of tasks."""
+        return len(self.num_examples)
+
+    @overload
+    def __getitem__(self, index: int) -> UpdateStatistics: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> UpdateStatistics | Self:
+        if isinstance(index, slice):
+            columns = (getattr(self, each.name)[index] for each in fields(self))
+            return type(self)(*columns)
+        return UpdateStatistics(
+            self.task_ids[index],
+            int(self.num_examples[index]),
+            float(self.update_norm[index]),
+            float(self.loss_before[index]),
+            float(self.loss_after[index]),
+            bool(self.is_finite[index]),
+            int(self.diverged_step[index]),
+        )

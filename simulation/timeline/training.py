@@ -1,0 +1,332 @@
+"""A trial that trains, on the compiled engine: events run ahead, and updates are trained behind.
+
+How long a task takes hangs on no result, so which updates make which version is known before any is
+trained. Two results can still change what happens. A metric that reaches the job's target ends the
+trial: the engine goes again, as far as that version. An update that is not finite fails, and the
+strategy waits for another: the engine goes again as far as the version before, told of that task,
+and from then on asks before each aggregation.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.coordination.job_runner import Evaluate
+from server.coordination.limits import target_reached
+from server.coordination.next_version import next_version, with_optimizer_state
+from server.coordination.progress import JobProgress
+from server.coordination.versions import JobTotals, StoredVersion
+from server.strategies import make_strategy
+from server.strategies.server_optimizer import ServerOptimizer
+from simulation.executors.executor import Executor
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns, TaskIds
+from simulation.random_streams import RandomStreams
+from simulation.run_versions import LiveVersions
+from simulation.timeline.engine import ASKS, PAUSED, STOPPED
+from simulation.timeline.layout import OUTCOMES
+from simulation.timeline.shuffle_seeds import shuffle_seeds
+from simulation.timeline.trial import (
+    Timeline,
+    end_tasks,
+    progress_of,
+    set_up,
+    tasks_table,
+    trajectory_table,
+    why_it_ended,
+)
+from simulation.trial import DryRun, TrialResult, trial_seed
+
+_EVENTS_AHEAD = 100_000
+_PROGRESS_EVERY_S = 0.1
+_LEARNT = ("metric", "loss", "train_loss")
+
+
+@dataclass(slots=True)
+class _Learnt:
+    """What is known of each version but for its events; version 0 is the first."""
+
+    metric: list[float | None] = field(default_factory=lambda: [None])
+    loss: list[float | None] = field(default_factory=lambda: [None])
+    train_loss: list[float | None] = field(default_factory=lambda: [None])
+    wall_s: list[float] = field(default_factory=lambda: [0.0])
+
+
+class TimelineTrial:
+    """A trial that can be kept and taken up again; it gives what `simulation.trial.Trial` gives.
+
+    Equal to the bit but for ``wall_s``: the events are the engine's, the sums the executor's, and
+    what makes the next version of them is the production coordinator's own code.
+
+    Args:
+        number: From 0; the first draws from the run's seed as production would.
+        executor: Trains the updates.
+        evaluate: Measures a version; None when the job asks for no evaluation.
+        on_progress: Told of progress and virtual seconds, now and then.
+        state: Of a checkpoint, to go on from.
+    """
+
+    def __init__(
+        self,
+        dry_run: DryRun,
+        number: int,
+        executor: Executor,
+        evaluate: Evaluate | None,
+        *,
+        on_progress: Callable[[JobProgress, float], None] = lambda *_: None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        job = dry_run.job
+        self.number = number
+        self._dry_run = dry_run
+        self._executor = executor
+        self._evaluate = evaluate
+        self._on_progress = on_progress
+        self._strategy = make_strategy(job.strategy)
+        self._optimizer = ServerOptimizer(job.strategy.server_optimizer)
+        self._versions = LiveVersions(
+            with_optimizer_state(StoredVersion(0, dry_run.initial_weights, {}), self._optimizer),
+            self._strategy.oldest_live_version,
+            executor,
+        )
+        codec = job.client.compression.codec
+        self._feeds_back = codec is not None and codec.error_feedback
+        self._seed = trial_seed(RandomStreams(dry_run.seed, number), dry_run.seed)
+        self._learnt = _Learnt()
+        self._measured_version = -1
+        self._diverged = np.zeros(0, np.int64)
+        self._first_open = 0
+        self._told_s = 0.0
+        self._begun_s = time.monotonic()
+        if state is None:
+            self._engine = set_up(dry_run, number)
+            self._measure()
+            return
+        self._versions.restore(state["versions"])
+        executor.restore_residuals(state["residuals"])
+        self._learnt = _Learnt(**{name: list(each) for name, each in state["learnt"].items()})
+        self._measured_version = state["measured_version"]
+        self._diverged = np.asarray(state["diverged"], np.int64)
+        self._begun_s -= state["wall_s"]
+        self._engine = self._up_to(self._version)
+
+    def run(
+        self, save: Callable[[dict[str, Any]], None] = lambda _: None, every: int = 0
+    ) -> TrialResult:
+        """Run to the end.
+
+        Args:
+            save: Given the trial's state for a checkpoint.
+            every: Aggregations between two checkpoints; 0 for none.
+
+        Raises:
+            ModelDiverged: If an aggregation gives a model that is not finite.
+        """
+        self._save, self._every, self._saved = save, every, self._version
+        reason, code = self._target_reached(), STOPPED
+        while reason is None:
+            code = self._engine.go_on(_EVENTS_AHEAD)
+            is_known = self._train_held() if code == ASKS else self._train_taken()
+            reason = self._target_reached()
+            if reason is None and is_known and code not in {ASKS, PAUSED}:
+                reason = why_it_ended(self._dry_run, self._engine, code)
+        if self._target_reached() is not None:
+            code = STOPPED
+            self._engine = self._up_to(self._version)
+        if self._measured_version != self._version:
+            self._measure()
+        return self._result(reason, is_exhausted=code != STOPPED)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `run` goes on from; the engine is soon there again."""
+        learnt = self._learnt
+        return {
+            "timeline": True,
+            "trial": self.number,
+            "versions": self._versions.state(),
+            "residuals": self._executor.residuals(),
+            "learnt": {name: getattr(learnt, name) for name in (*_LEARNT, "wall_s")},
+            "measured_version": self._measured_version,
+            "diverged": self._diverged,
+            "wall_s": self._wall_s(),
+        }
+
+    # -- the engine ------------------------------------------------------------------------------
+
+    def _up_to(self, version: int) -> Timeline:
+        """The engine when this version has come about; from there on it goes as any other."""
+        engine = set_up(self._dry_run, self.number)
+        engine.memory = engine.memory._replace(diverged=self._diverged)
+        last = engine.number("max_aggregations")
+        engine.state["max_aggregations"] = version
+        while engine.go_on() == PAUSED:
+            pass
+        engine.state["max_aggregations"] = last
+        engine.state["asks"] = len(self._diverged) > 0
+        self._first_open = 0
+        return engine
+
+    def _train_held(self) -> bool:
+        """Make a version of what is held, or tell the engine which of it is not finite."""
+        held = self._engine.memory.held[: self._engine.number("held")].astype(np.int64)
+        diverged = self._aggregate(self._columns(held))
+        if diverged is not None:
+            self._note_diverged(held[diverged])
+            self._engine.memory = self._engine.memory._replace(diverged=self._diverged)
+        return True
+
+    def _train_taken(self) -> bool:
+        """Make the versions that have come about since the newest.
+
+        Returns:
+            False if one did not: then what has happened since is void.
+        """
+        numbers, beyond = self._taken()
+        columns, first = self._columns(numbers), 0
+        for end in beyond.tolist():
+            diverged = self._aggregate(columns[first:end])
+            if diverged is not None:
+                self._note_diverged(numbers[first:end][diverged])
+                self._engine = self._up_to(self._version)
+                return False
+            if self._target_reached() is not None:
+                return True
+            first = end
+        return True
+
+    def _taken(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What each version took that has come about since the newest.
+
+        Returns:
+            Numbers of tasks, version by version, in order of arrival; and where each version's end.
+        """
+        engine, version = self._engine, self._version
+        tasks = engine.memory.tasks[self._first_open : engine.number("started")]
+        taken = np.flatnonzero(tasks["version"] > version)
+        order = np.lexsort((taken, tasks["ended_s"][taken], tasks["version"][taken]))
+        numbers = taken[order] + self._first_open
+        is_open = tasks["outcome"] < 0
+        self._first_open += int(is_open.argmax()) if is_open.any() else len(tasks)
+        rows = engine.memory.versions[version : engine.number("versions")]
+        return numbers, np.cumsum(rows["updates"])
+
+    def _note_diverged(self, numbers: NDArray[np.int64]) -> None:
+        self._diverged = np.union1d(self._diverged, numbers)
+
+    # -- training --------------------------------------------------------------------------------
+
+    def _columns(self, numbers: NDArray[np.int64]) -> TaskColumns:
+        """Tasks as executors know them."""
+        job = self._dry_run.job
+        tasks = self._engine.memory.tasks
+        base_version = tasks["base_version"][numbers].astype(np.int64)
+        client = tasks["client"][numbers].astype(np.int64)
+        return TaskColumns(
+            TaskIds(numbers + 1),
+            self._dry_run.mapping.data_client[client],
+            base_version,
+            _of_each(job.strategy.weight, tasks["examples"][numbers]),
+            _of_each(job.client.optimizer.learning_rate_at, base_version),
+            shuffle_seeds(self._seed, numbers + 1),
+            client,
+        )
+
+    def _aggregate(self, tasks: TaskColumns) -> NDArray[np.bool_] | None:
+        """Train the tasks and make the next version of their updates.
+
+        Returns:
+            Which of the updates are not finite, shape ``(tasks,)``; None if all are.
+        """
+        reduced = self._executor.reduce(tasks)
+        statistics = StatisticsColumns.of(reduced.statistics)
+        if not statistics.is_finite.all():
+            self._executor.forget(tasks.task_ids)
+            return ~statistics.is_finite
+        if self._feeds_back:
+            self._executor.carry_over(tasks.task_ids)
+        job, newest = self._dry_run.job, self._versions.newest()
+        version = next_version(
+            newest, reduced.sums, self._strategy, self._optimizer, job_name=job.name
+        )
+        self._versions.add(version)
+        self._executor.forget_weights(self._strategy.oldest_live_version(version.number))
+        known = statistics.loss_after[np.isfinite(statistics.loss_after)]
+        learnt = self._learnt
+        learnt.train_loss.append(float(np.mean(known)) if len(known) else None)
+        learnt.metric.append(None)
+        learnt.loss.append(None)
+        learnt.wall_s.append(self._wall_s())
+        if job.evaluation and version.number % job.evaluation.every == 0:
+            self._measure()
+        self._tell()
+        if self._every and version.number >= self._saved + self._every:
+            self._saved = version.number
+            self._save(self.state())
+        return None
+
+    def _measure(self) -> None:
+        if self._evaluate is None:
+            return
+        newest = self._versions.newest()
+        metrics = self._evaluate(newest.weights)
+        self._versions.note_metrics(metrics)
+        self._learnt.metric[newest.number] = metrics["metric"]
+        self._learnt.loss[newest.number] = metrics["loss"]
+        self._measured_version = newest.number
+
+    @property
+    def _version(self) -> int:
+        return self._versions.newest().number
+
+    def _metric(self) -> float | None:
+        return self._learnt.metric[self._measured_version] if self._measured_version >= 0 else None
+
+    def _target_reached(self) -> str | None:
+        return target_reached(self._dry_run.job.stop, self._metric())
+
+    # -- what is told ----------------------------------------------------------------------------
+
+    def _wall_s(self) -> float:
+        return time.monotonic() - self._begun_s
+
+    def _tell(self) -> None:
+        """Progress of the newest version, though the engine may be far ahead."""
+        now_s, number = time.monotonic(), min(self._version, self._engine.number("versions"))
+        if now_s - self._told_s < _PROGRESS_EVERY_S or number == 0:
+            return
+        self._told_s = now_s
+        row = self._engine.memory.versions[number - 1]
+        counts = dict(zip(OUTCOMES, row["outcomes"].tolist(), strict=True))
+        virtual_s = float(row["virtual_s"])
+        totals = JobTotals(virtual_s, counts["succeeded"], counts)
+        progress = JobProgress(
+            number, self._metric(), self._measured_version, totals, int(row["in_flight"]), 0, 0
+        )
+        self._on_progress(progress, virtual_s)
+
+    def _result(self, reason: str, *, is_exhausted: bool) -> TrialResult:
+        engine = self._engine
+        end_tasks(self._dry_run, engine)
+        self._on_progress(progress_of(engine, self._metric()), engine.seconds("now_s"))
+        learnt = {name: getattr(self._learnt, name) for name in _LEARNT}
+        return TrialResult(
+            self.number,
+            reason,
+            is_exhausted,
+            engine.seconds("now_s"),
+            trajectory_table(self._dry_run, self.number, engine, self._learnt.wall_s, learnt),
+            tasks_table(self.number, engine),
+            self._versions.newest().weights,
+            self._wall_s(),
+        )
+
+
+def _of_each(
+    function: Callable[[int], float], values: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """A function of each value; called once for equal ones."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return np.array([function(value) for value in distinct.tolist()], np.float64)[place]
