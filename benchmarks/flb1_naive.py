@@ -22,30 +22,34 @@ from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 
 
-def naive_round(
-    spec: ModelSpec,
-    plan: LocalPlan,
-    records: ClientRecords,
-    tasks: Sequence[TrainingTask],
-    weights: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """FedAvg's next weights, shape ``(parameters,)``."""
-    model = build_torch(spec)
-    start = unflatten(spec.parameters, weights)
-    total, weight = np.zeros_like(weights), 0.0
-    for task in tasks:
-        x, y = map(torch.from_numpy, records.of(task.data_client, newest=plan.max_records))
-        load_parameters(model, start)
-        optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
-        for epoch in range(plan.local_epochs):
-            order = torch.from_numpy(epoch_order(len(x), task.shuffle_seed, epoch))
-            for chosen in torch.split(order, plan.batch_size):
-                optimizer.zero_grad()
-                weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen))).backward()
-                optimizer.step()
-        total += np.float32(task.weight) * (flatten(dump_parameters(model)) - weights)
-        weight += task.weight
-    return weights + total / np.float32(weight)
+class NaiveLoop:
+    """Trains clients one after the other, on one thread."""
+
+    def __init__(self, spec: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+        self._spec, self._plan, self._records = spec, plan, records
+        self._model = build_torch(spec)
+
+    def round(
+        self, tasks: Sequence[TrainingTask], weights: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """FedAvg's next weights, shape ``(parameters,)``."""
+        plan, model = self._plan, self._model
+        start = unflatten(self._spec.parameters, weights)
+        total, weight = np.zeros_like(weights), 0.0
+        for task in tasks:
+            found = self._records.of(task.data_client, newest=plan.max_records)
+            x, y = map(torch.from_numpy, found)
+            load_parameters(model, start)
+            optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
+            for epoch in range(plan.local_epochs):
+                order = torch.from_numpy(epoch_order(len(x), task.shuffle_seed, epoch))
+                for chosen in torch.split(order, plan.batch_size):
+                    optimizer.zero_grad()
+                    weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen))).backward()
+                    optimizer.step()
+            total += np.float32(task.weight) * (flatten(dump_parameters(model)) - weights)
+            weight += task.weight
+        return weights + total / np.float32(weight)
 
 
 def main() -> None:
@@ -56,10 +60,11 @@ def main() -> None:
 
     torch.set_num_threads(1)
     work, plan = read_workload(Path(sys.argv[1]))
+    loop = NaiveLoop(work.spec, plan, work.records)
     weights, number = flatten(work.start), 0
     rounds = Rounds("torch")
     while rounds.go_on():
-        weights = naive_round(work.spec, plan, work.records, tasks_of(work, number), weights)
+        weights = loop.round(tasks_of(work, number % len(work.cohorts)), weights)
         number += 1
 
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from flb1_turns import Spent
 from peer_environment import PeerNotInstalled, peer_python
 
 HERE = Path(__file__).parent
@@ -33,14 +33,6 @@ ON_ALL_CORES = {
 
 class PeerFailed(Exception):
     """A driver that was installed does not run; says what it said last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Of rounds that were done."""
-
-    cpu_s: float
-    wall_s: float
 
 
 class Drivers:
@@ -88,7 +80,10 @@ class Drivers:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -164,4 +159,4 @@ def python_of(name: str, folder: Path | None) -> Path:
     return peer_python(name, None if folder is None else folder / name)
 
 
-__all__ = ["ON_ALL_CORES", "PEERS", "Drivers", "PeerFailed", "PeerNotInstalled", "Spent", "python_of"]
+__all__ = ["ON_ALL_CORES", "PEERS", "Drivers", "PeerFailed", "PeerNotInstalled", "python_of"]

@@ -6,6 +6,7 @@ own, labels a noisy linear rule. A round is a cohort drawn without replacement, 
 SGD in batches of 20 at 0.05, averaged by records.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 
 from device_runtime.manifest import InputSpec
 from modeling.spec import Dense, ModelSpec
-from simulation.executors import TrainingTask
+from simulation.executors.executor import ClientOutputs
 from simulation.executors.records import ClientRecords
+from simulation.executors.task_columns import TaskColumns, TaskIds
 from simulation.executors.training import LocalPlan
 
 CLIENTS = 10_000
 LEARNING_RATE = 0.05
 MOST_RECORDS = 400
+ROUNDS = 40
+"""Cohorts that are drawn; whoever does more rounds begins anew."""
 WIDTHS = {"A": (32, 40, 4, 1), "B": (256, 512, 112, 1), "C": (512, 1024, 512, 1)}
 """1,489, 189,153 and 1,050,625 parameters."""
 
@@ -73,19 +77,42 @@ def make_workload(model: str, *, cohort: int, rounds: int, seed: int) -> Workloa
     return Workload(spec, records, spec.initial_parameters(seed), cohorts)
 
 
-def tasks_of(work: Workload, at: int) -> list[TrainingTask]:
-    """Those of a round, as a dry-run would ask for them."""
-    return [
-        TrainingTask(
-            task_id=f"t-{at}-{i}",
-            data_client=int(client),
-            base_version=at,
-            weight=float(work.records.records[client]),
-            learning_rate=LEARNING_RATE,
-            shuffle_seed=at * 1_000_003 + i,
-        )
-        for i, client in enumerate(work.cohorts[at % len(work.cohorts)])
-    ]
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """Of all that FLB-1 measures."""
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--local-epochs", type=int, default=1)
+    parser.add_argument("--cohort", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=20_240_601)
+    parser.add_argument(
+        "--outputs", nargs="*", choices=("losses", "norms"), default=[], help="of each client"
+    )
+
+
+def plan_of(options: argparse.Namespace) -> LocalPlan:
+    """What `add_plan_options` has read; a dry-run computes no outputs unless it is asked to."""
+    outputs = ClientOutputs(**dict.fromkeys(options.outputs, True))
+    return LocalPlan(options.local_epochs, options.batch_size, MOST_RECORDS, outputs=outputs)
+
+
+def outputs_of(plan: LocalPlan) -> str:
+    """What is computed of each client besides its update."""
+    asked = [name for name in ("losses", "norms") if getattr(plan.outputs, name)]
+    return ", ".join(["training loss", "whether finite", *asked])
+
+
+def tasks_of(work: Workload, at: int) -> TaskColumns:
+    """Those of a round, as a dry-run would ask for them, from version ``at``."""
+    clients = work.cohorts[at]
+    tasks = len(clients)
+    return TaskColumns(
+        task_ids=TaskIds(at * 1_000_003 + np.arange(tasks)),
+        data_client=clients.astype(np.int64),
+        base_version=np.full(tasks, at, np.int64),
+        weight=work.records.records[clients].astype(np.float64),
+        learning_rate=np.full(tasks, LEARNING_RATE),
+        shuffle_seed=np.uint64(at * 1_000_003) + np.arange(tasks, dtype=np.uint64),
+        client=clients.astype(np.int64),
+    )
 
 
 def flops_a_task(work: Workload, plan: LocalPlan) -> float:

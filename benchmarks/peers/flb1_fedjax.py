@@ -44,7 +44,9 @@ def main() -> None:
     )
     state = algorithm.init([(jnp.asarray(k), jnp.asarray(b)) for k, b in work.parameters])
     data = {
-        client: fedjax.ClientDataset({"x": work.x[work.rows(client)], "y": work.y[work.rows(client)]})
+        client: fedjax.ClientDataset(
+            {"x": work.x[work.rows(client)], "y": work.y[work.rows(client)]}
+        )
         for client in range(len(work.records))
     }
     key, number = jax.random.PRNGKey(0), 0

@@ -96,9 +96,7 @@ class Classifier(IFLModel):
         layers: list[nn.Module] = []
         for kernel, bias in work.parameters:
             layer = nn.Linear(*kernel.shape)
-            layer.load_state_dict(
-                {"weight": torch.tensor(kernel.T), "bias": torch.tensor(bias)}
-            )
+            layer.load_state_dict({"weight": torch.tensor(kernel.T), "bias": torch.tensor(bias)})
             layers += [layer, nn.ReLU()]
         self.model = nn.Sequential(*layers[:-1])
 

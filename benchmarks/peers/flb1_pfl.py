@@ -33,9 +33,7 @@ class Classifier(nn.Module):
         layers: list[nn.Module] = []
         for kernel, bias in work.parameters:
             layer = nn.Linear(*kernel.shape)
-            layer.load_state_dict(
-                {"weight": torch.tensor(kernel.T), "bias": torch.tensor(bias)}
-            )
+            layer.load_state_dict({"weight": torch.tensor(kernel.T), "bias": torch.tensor(bias)})
             layers += [layer, nn.ReLU()]
         self.net = nn.Sequential(*layers[:-1])
 

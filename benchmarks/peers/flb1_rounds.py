@@ -91,7 +91,10 @@ class Rounds:
         if self._left is None:
             self._answer({"ready": self._versions})
         else:
-            cpu_s, wall_s = tree_cpu_s(os.getpid()) - self._begun[0], time.perf_counter() - self._begun[1]
+            cpu_s, wall_s = (
+                tree_cpu_s(os.getpid()) - self._begun[0],
+                time.perf_counter() - self._begun[1],
+            )
             self._answer({"cpu_s": cpu_s, "wall_s": wall_s})
         asked = sys.stdin.readline()
         if not asked:
