@@ -1,4 +1,4 @@
-r"""Client tasks per second and core of the simulator on FLB-1, beside a plain loop and other systems.
+r"""Client tasks a second and core of the simulator on FLB-1, beside a plain loop and other systems.
 
 What is compared: rounds of FedAvg on the workload of `flb1_workload`. Ours is `LocalExecutor`: what
 a dry-run calls, on its fastest path, computing what ``outputs`` says of each client. ``naive`` is

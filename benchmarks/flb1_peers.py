@@ -73,6 +73,7 @@ class Drivers:
         return Spent(cpu_s / copies, wall_s / copies)
 
     def close(self) -> None:
+        """End them and all that they started."""
         while self._drivers:
             self._drivers.pop().end()
 

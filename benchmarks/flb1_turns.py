@@ -43,6 +43,7 @@ class OurRounds:
         self._done, self._weights = 0, flatten(work.start)
 
     def __call__(self, count: int) -> Spent:
+        """Do so many rounds."""
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
         for _ in range(count):
             version = self._done % len(self._tasks)
@@ -59,6 +60,7 @@ class NaiveRounds:
         self._done, self._weights = 0, flatten(work.start)
 
     def __call__(self, count: int) -> Spent:
+        """Do so many rounds."""
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
         for _ in range(count):
             tasks = tasks_of(self._work, self._done % len(self._work.cohorts))

@@ -23,6 +23,7 @@ from simulation.executors.task_columns import TaskColumns, TaskIds
 from simulation.executors.training import LocalPlan
 
 CLIENTS = 10_000
+ZOO_CLIENTS = 1_000
 LEARNING_RATE = 0.05
 MOST_RECORDS = 400
 ROUNDS = 40
@@ -65,8 +66,7 @@ def make_workload(model: str, *, cohort: int, rounds: int, seed: int) -> Workloa
     """Draw the workload of a model, the same for the same seed."""
     spec, width = spec_of(model), WIDTHS[model][0]
     draws = np.random.default_rng(seed)
-    sizes = np.exp(draws.normal(0.0, 1.2, CLIENTS)) * 20.0 / np.exp(0.72)
-    counts = np.clip(np.round(sizes), 1, MOST_RECORDS).astype(np.int64)
+    counts = _draw_counts(draws, CLIENTS)
     shift = draws.normal(0.0, 0.3, (CLIENTS, width)).astype(np.float32)
     x = draws.standard_normal((int(counts.sum()), width), np.float32)
     x += np.repeat(shift, counts, axis=0)
@@ -75,6 +75,28 @@ def make_workload(model: str, *, cohort: int, rounds: int, seed: int) -> Workloa
     records = ClientRecords(x, y, np.cumsum(counts) - counts, counts)
     cohorts = [draws.choice(CLIENTS, cohort, replace=False) for _ in range(rounds)]
     return Workload(spec, records, spec.initial_parameters(seed), cohorts)
+
+
+def make_zoo_workload(spec: ModelSpec, cohort: int, rounds: int, seed: int) -> Workload:
+    """The same clients with records of a registered model's shape; fewer, as these are larger."""
+    draws = np.random.default_rng(seed)
+    counts = _draw_counts(draws, ZOO_CLIENTS)
+    shape = (int(counts.sum()), *spec.input.shape)
+    if spec.ids is None:
+        x = draws.standard_normal(shape, np.float32)
+    else:
+        x = ((draws.zipf(1.1, shape) - 1) % spec.ids).astype(np.int32)
+        x[draws.random(shape) < 0.5] = -1
+        x[:, 0] = 0
+    y = (draws.random((shape[0], *spec.label_shape)) < 0.3).astype(np.float32)
+    records = ClientRecords(x, y, np.cumsum(counts) - counts, counts)
+    cohorts = [draws.choice(ZOO_CLIENTS, cohort, replace=False) for _ in range(rounds)]
+    return Workload(spec, records, spec.initial_parameters(seed), cohorts)
+
+
+def _draw_counts(draws: np.random.Generator, clients: int) -> NDArray[np.int64]:
+    sizes = np.exp(draws.normal(0.0, 1.2, clients)) * 20.0 / np.exp(0.72)
+    return np.clip(np.round(sizes), 1, MOST_RECORDS).astype(np.int64)
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """What drivers of FLB-1 share: the workload, read from files, and rounds that are done when asked.
 
 A driver is started in its peer's environment with a folder that `flb1_workload.write_workload` has
-filled. It says ``{"ready": versions}``, then reads a number of rounds a line, does them, and answers
-each line with the seconds that they took, its own and those of all processes under it. So rounds of
+filled. It says ``{"ready": versions}``, then reads a number of rounds a line, does them, and
+answers each line with the seconds that they took, its own and those of all processes under it. So rounds of
 a peer and of ours can take turns, and what a peer does once (imports, compilation, processes, its
 population) is not measured. Standard library and numpy only.
 """
