@@ -114,6 +114,8 @@ class _Driver:
         timer = threading.Timer(START_S, lambda: self._kill(self._tree()))
         timer.start()
         line = self._process.stdout.readline()
+        while line and not line.startswith("{"):  # what it prints before it is ready
+            line = self._process.stdout.readline()
         timer.cancel()
         if line:
             return json.loads(line)

@@ -1,10 +1,10 @@
 r"""What a dry-run's bookkeeping costs: a whole trial beside the kernel that trains for it.
 
 What is compared: CPU seconds of one trial as `flint simulate` runs it (`experiment.run_trial`),
-with its events, its table of tasks, its trajectory, a checkpoint every 25 aggregations and both tables
-written as Parquet; and of the same executor alone on as many rounds of as many tasks. The trial is
-FedAvg over FLB-1's data in the world of `system_only`: rounds of 100 of 130 asked, 10,000 clients,
-each there in one window a day, no evaluation. What is over-committed is never trained.
+with its events, its table of tasks, its trajectory, a checkpoint every 25 aggregations and both
+tables written as Parquet; and of the same executor alone on as many rounds of as many tasks. The
+trial is FedAvg over FLB-1's data in the world of `system_only`: rounds of 100 of 130 asked, 10,000
+clients, each there in one window a day, no evaluation. What is over-committed is never trained.
 
 How: in turn, one process on one thread, medians; what is trained is the same number of tasks of the
 same clients' data, though not in the same rounds.

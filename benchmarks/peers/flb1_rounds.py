@@ -2,8 +2,8 @@
 
 A driver is started in its peer's environment with a folder that `flb1_workload.write_workload` has
 filled. It says ``{"ready": versions}``, then reads a number of rounds a line, does them, and
-answers each line with the seconds that they took, its own and those of all processes under it. So rounds of
-a peer and of ours can take turns, and what a peer does once (imports, compilation, processes, its
+answers with the seconds that they took, its own and those of all processes under it. So rounds of a
+peer and of ours can take turns, and what a peer does once (imports, compilation, processes, its
 population) is not measured. Standard library and numpy only.
 """
 
