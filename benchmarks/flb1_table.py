@@ -7,6 +7,7 @@ is; the others are still run.
     python benchmarks/flb1_table.py                      # run all, about a quarter of an hour
     python benchmarks/flb1_table.py --only b_pfl b_flower
     python benchmarks/flb1_table.py --print              # the table, from the results there are
+    python benchmarks/flb1_table.py --print --into docs/simulation-speed.md
 """
 
 import argparse
@@ -23,6 +24,8 @@ from peer_environment import PeerNotInstalled, peer_python
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+SHARE = ("ways", "chosen", "share_of_peak")
+MARKS = ("<!-- table by benchmarks/flb1_table.py -->", "<!-- end of table -->")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Row:
         name: Of its result, after ``flb1_``; with ``is_own`` the whole of it, taken elsewhere.
         command: Benchmark and its arguments.
         figure: Keys of the figure in the result, one inside the other.
-        must: Least that counts as reached; with ``is_most`` the most.
+        must: Least that counts as reached; with ``is_most`` the most. None: it is told, no more.
         whole: Key of the same for the whole machine.
     """
 
@@ -41,8 +44,8 @@ class Row:
     title: str
     command: str
     figure: tuple[str, ...]
-    must: float
-    aim: float
+    must: float | None
+    aim: float | None
     unit: str = "x"
     whole: str | None = None
     is_own: bool = False
@@ -64,6 +67,12 @@ def _zoo(model: str, must: float, aim: float) -> Row:
     title = f"zoo {model} beside naive"
     command = f"flb1_zoo --model {model}"
     return Row(f"zoo_{model.lower()}", title, command, ("ratio_per_core",), must, aim)
+
+
+def _share(model: str) -> Row:
+    title = f"share of the float32 peak, FLB-{model}"
+    command = f"flb1_shares --model {model}"
+    return Row(f"shares_{model.lower()}", title, command, SHARE, None, None, "%")
 
 
 def _system_only(title: str, *figure: str, must: float, aim: float, unit: str, most: bool) -> Row:
@@ -117,6 +126,7 @@ ROWS = (
         *("processes_a", "two processes by one, FLB-A", "flb1_processes --model A"),
         *(("ratio_to_one",), 1.8, 1.95),
     ),
+    *(_share(model) for model in "ABC"),
     _zoo("C", 2, 4),
     _zoo("D", 1.3, 1.6),
     _zoo("E", 2, 4),
@@ -165,6 +175,8 @@ def reading_of(row: Row, result: Any) -> str:  # noqa: ANN401 - JSON
         return "not measured"
     if str(result.get("peer", "ran")) != "ran":
         return str(result["peer"])
+    if row.must is None or row.aim is None:
+        return ""
     reaches = (lambda wanted: value <= wanted) if row.is_most else (lambda wanted: value >= wanted)
     return "aim" if reaches(row.aim) else "must" if reaches(row.must) else "**below**"
 
@@ -182,6 +194,18 @@ def table(results: dict[Row, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def put_into(document: str, text: str) -> str:
+    """A document with the table between its two marks.
+
+    Raises:
+        ValueError: If there are no marks.
+    """
+    begin, end = document.find(MARKS[0]), document.find(MARKS[1])
+    if begin < 0 or end < begin:
+        raise ValueError(f"the document has no {MARKS[0]} ... {MARKS[1]}")
+    return f"{document[: begin + len(MARKS[0])]}\n\n{text}\n\n{document[end:]}"
 
 
 def run(rows: list[Row], peers_folder: Path | None) -> None:
@@ -210,6 +234,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[row.name for row in own], help="rows to run")
     parser.add_argument("--print", dest="is_print", action="store_true", help="run nothing")
     parser.add_argument("--peers-folder", type=Path, help="that has, or is to have, peers")
+    parser.add_argument("--into", type=Path, help="document that has the table between marks")
     options = parser.parse_args()
     if not options.is_print:
         run(
@@ -219,7 +244,10 @@ def main() -> None:
     for row in ROWS:
         there = row.path.exists()
         results[row] = json.loads(row.path.read_text())["result"] if there else None
-    print(table(results))
+    text = table(results)
+    print(text)
+    if options.into is not None:
+        options.into.write_text(put_into(options.into.read_text(), text))
 
 
 if __name__ == "__main__":

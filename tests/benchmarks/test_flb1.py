@@ -168,6 +168,16 @@ def test_the_table_says_what_was_reached(benchmark):
     ]
 
 
+def test_the_table_takes_the_place_of_the_last_one(benchmark):
+    module = benchmark("flb1_table")
+    begin, end = module.MARKS
+    once = module.put_into(f"before\n{begin}\nold\n{end}\nafter\n", "| new |")
+    assert once == f"before\n{begin}\n\n| new |\n\n{end}\nafter\n"
+    assert module.put_into(once, "| new |") == once
+    with pytest.raises(ValueError, match="no <!-- table"):
+        module.put_into("nothing here", "| new |")
+
+
 def test_a_peer_that_is_not_there_is_named_in_the_table(benchmark):
     peer = "not installed: no matching distribution; the figures are beside naive"
     text = rows(benchmark, b_flsim={"peer": peer, "ratio_per_core": 6.0})
