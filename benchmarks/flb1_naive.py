@@ -1,8 +1,8 @@
 """The loop over clients that one writes first: FLB-1's measure of speed, and of what is right.
 
-One torch module, parameters copied in for each client, autograd and `torch.optim.SGD`, whole deltas
-summed, no losses kept. It sees the records of a client in our order. As a script it is a driver of
-`flb1.py` like those in ``peers/``, in an environment that has our packages.
+One torch module, the global state loaded for each client, autograd and `torch.optim.SGD`, deltas
+summed in place, no losses kept. It sees the records of a client in our order. As a script it is a
+driver of `flb1.py` like those in ``peers/``, in an environment that has our packages.
 """
 
 import sys
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from device_runtime.training_plan import epoch_order
 from device_runtime.update_codec import flatten, unflatten
 from modeling.spec import ModelSpec
-from modeling.torch_models import build_torch, dump_parameters, load_parameters, weighted_loss
+from modeling.torch_models import build_torch
 from simulation.executors import TrainingTask
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
@@ -34,22 +35,32 @@ class NaiveLoop:
     ) -> NDArray[np.float32]:
         """FedAvg's next weights, shape ``(parameters,)``."""
         plan, model = self._plan, self._model
-        start = unflatten(self._spec.parameters, weights)
-        total, weight = np.zeros_like(weights), 0.0
+        names = [name for name, _ in model.named_parameters()]
+        arrays = unflatten(self._spec.parameters, weights)
+        start = {name: torch.tensor(array) for name, array in zip(names, arrays, strict=True)}
+        totals = [torch.zeros_like(each) for each in start.values()]
+        weight = 0.0
         for task in tasks:
             found = self._records.of(task.data_client, newest=plan.max_records)
             x, y = map(torch.from_numpy, found)
-            load_parameters(model, start)
+            model.load_state_dict(start)
             optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
             for epoch in range(plan.local_epochs):
                 order = torch.from_numpy(epoch_order(len(x), task.shuffle_seed, epoch))
                 for chosen in torch.split(order, plan.batch_size):
                     optimizer.zero_grad()
-                    weighted_loss(model(x[chosen]), y[chosen], torch.ones(len(chosen))).backward()
+                    losses = binary_cross_entropy_with_logits(
+                        model(x[chosen]), y[chosen], reduction="sum"
+                    )
+                    (losses / len(chosen)).backward()
                     optimizer.step()
-            total += np.float32(task.weight) * (flatten(dump_parameters(model)) - weights)
+            with torch.no_grad():
+                for total, local, base in zip(
+                    totals, model.parameters(), start.values(), strict=True
+                ):
+                    total.add_(local.sub_(base), alpha=task.weight)
             weight += task.weight
-        return weights + total / np.float32(weight)
+        return weights + flatten([total.numpy() for total in totals]) / np.float32(weight)
 
 
 def main() -> None:
