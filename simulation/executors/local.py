@@ -1,5 +1,6 @@
 """The executor of this process: one thread, one task after the other."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +43,7 @@ class LocalExecutor:
             path: How to train; None means `choose_path`'s choice.
         """
         self._model = model
+        self._parameters = model.parameter_count
         self._plan = plan
         self._records = records
         self._weights: dict[int, Tensor] = {}
@@ -51,24 +53,27 @@ class LocalExecutor:
             self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
         self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
+        self._spare: list[NDArray[np.float64]] = []
         self._residuals = ClientResiduals()
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
-        if weights.shape != (self._model.parameter_count,):
+        if weights.shape != (self._parameters,):
             raise ValueError(
-                f"weights of shape {weights.shape}; {self._model.name} has "
-                f"{self._model.parameter_count} parameters"
+                f"weights of shape {weights.shape}; {self._model.name} has {self._parameters} "
+                "parameters"
             )
-        self._weights[version] = torch.tensor(weights)
-        self._bases.pop(version, None)
+        if self._compiled is None:
+            self._weights[version] = torch.tensor(weights)
+        else:
+            self._bases[version] = self._compiled.base(weights)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
         self._bases = {v: base for v, base in self._bases.items() if v >= before}
         self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
-        if not self._weights:
+        if not self._weights and not self._bases:
             self._residuals.clear()
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
@@ -81,25 +86,37 @@ class LocalExecutor:
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates; see `Executor.reduce`."""
-        return self.sum_on_grid(tasks).reduced(tasks)
+        sums = self.sum_on_grid(tasks)
+        reduced = sums.reduced(tasks)
+        self._spare = [each.total for each in sums.by_version.values()]
+        return reduced
 
     def sum_on_grid(self, tasks: Sequence[TrainingTask]) -> GridSums:
         """`reduce`, as it can still be added to what others sum."""
         sums: dict[int, GridSum] = {}
         found: dict[str, UpdateStatistics] = {}
-        together: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
-        with one_thread():
+        together: dict[int, list[TrainingTask]] = {}
+        again: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
+        in_groups = self._compiled is not None and self._plan.codec is None
+        with contextlib.nullcontext() if in_groups else one_thread():
             for task in tasks:
-                trained = self._kept.pop(task.task_id, None)
-                base = self._summed_with(task) if trained is None else trained.again_from
-                if base is not None:
-                    together.setdefault(id(base), (base, []))[1].append(task)
+                trained = self._kept.pop(task.task_id, None) if self._kept else None
+                if trained is None and in_groups:
+                    together.setdefault(task.base_version, []).append(task)
+                    continue
+                if trained is not None and trained.again_from is not None:
+                    base = trained.again_from
+                    if base is self._bases.get(task.base_version):
+                        together.setdefault(task.base_version, []).append(task)
+                    else:
+                        again.setdefault(id(base), (base, []))[1].append(task)
                     continue
                 trained = trained or self._trained(task)
                 found[task.task_id] = trained.statistics
                 if trained.update is not None and trained.statistics.is_finite:
                     self._sum_of(task.base_version, sums).add_terms(trained.update, task.weight)
-            for base, group in together.values():
+            groups = [(self._bases[version], group) for version, group in together.items()]
+            for base, group in [*groups, *again.values()]:
                 total = self._sum_of(group[0].base_version, sums).total
                 for statistics in self._kernel().sum(base, group, total):
                     found[statistics.task_id] = statistics
@@ -107,7 +124,7 @@ class LocalExecutor:
             if found[task.task_id].is_finite:
                 sums[task.base_version].count(task.task_id, task.weight)
         counted = {version: each for version, each in sums.items() if each.task_ids}
-        return GridSums(counted, tuple(found[task.task_id] for task in tasks))
+        return GridSums(counted, tuple([found[task.task_id] for task in tasks]))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -137,17 +154,22 @@ class LocalExecutor:
         self._weights.clear()
         self._bases.clear()
         self._kept.clear()
+        self._spare.clear()
         self._residuals.clear()
 
     def _sum_of(self, version: int, sums: dict[int, GridSum]) -> GridSum:
         if version not in sums:
-            sums[version] = GridSum.empty(self._model.parameter_count)
+            if self._spare:  # memory that is mapped already
+                self._spare[-1].fill(0.0)
+                sums[version] = GridSum(self._spare.pop())
+            else:
+                sums[version] = GridSum.empty(self._parameters)
         return sums[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
         if self._compiled is not None and self.path.in_samples[task.data_client]:
             # Its update is rounded as part of its group's, so the group is trained again.
-            base = self._base(task.base_version)
+            base = self._bases[task.base_version]
             (statistics,) = self._compiled.sum(base, [task], None)
             return _Trained(task.base_version, statistics, None, base)
         update = self.learned(task)
@@ -170,7 +192,7 @@ class LocalExecutor:
     def learned(self, task: TrainingTask) -> LocalUpdate:
         """What one task changes, before its update is compressed."""
         if self._compiled is not None:
-            return self._compiled.learned(self._base(task.base_version), task)
+            return self._compiled.learned(self._bases[task.base_version], task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ValueError(f"data client {task.data_client} has no records to train on")
@@ -184,21 +206,10 @@ class LocalExecutor:
             shuffle_seed=task.shuffle_seed,
         )
 
-    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
-        """The version that a task is trained from together with others; None: by itself."""
-        if self._compiled is None or self._plan.codec is not None:
-            return None
-        return self._base(task.base_version)
-
     def _kernel(self) -> CompiledTraining:
         if self._compiled is None:
             raise ValueError(f"{self._model.name} is not trained by the compiled kernel")
         return self._compiled
-
-    def _base(self, version: int) -> BaseVersion:
-        if version not in self._bases:
-            self._bases[version] = self._kernel().base(self._weights[version].numpy())
-        return self._bases[version]
 
     def _compressed(
         self, task: TrainingTask, update: LocalUpdate, codec: UpdateCodec

@@ -18,11 +18,15 @@ from simulation.executors.training import LocalPlan
 
 _SMALL = 32_768
 """Parameters up to which a client's own weights stay in the nearest caches."""
-_PASSES = 40
-"""Multiplications in the time that the passes over a client's weights take a parameter: copy,
-difference, norm and sum; an estimate from runs on one machine."""
-_PAIRS = 3
-"""Products of rows with rows: half of all in forward and in backward, all for loss and norm."""
+_PASSES = 25
+"""Multiplications in the time that the passes over a client's weights take a parameter: first step,
+difference and sum; an estimate from runs on one machine, as the next."""
+_SEGMENT = 13
+"""The same of adding a segment's product to the sum."""
+_SEGMENT_ROWS = 128
+"""Rows of a segment."""
+_PAIRS = 1.5
+"""Products of rows with rows, half of all in forward and in backward, and what is slow in them."""
 
 PathName = Literal["compiled", "layers"]
 
@@ -89,15 +93,19 @@ def _is_faster_in_samples(
     kernels = sum(layer.inputs * layer.outputs for layer in dense)
     first = dense[0].inputs * dense[0].outputs
     widths = sum(layer.inputs + layer.outputs for layer in dense)
-    passes = _PASSES * model.parameter_count
+    parameters = model.parameter_count
     count = records.astype(np.float64)
     rows = count * plan.local_epochs
-    losses = np.maximum(count - plan.batch_size, 0.0) * kernels + count * kernels
-    with_weights = rows * (3 * kernels - first) + losses + passes
+    takes_steps = rows > plan.batch_size
+    losses = 2.0 * count * kernels if plan.outputs.losses else 0.0
+    pairs = _PAIRS * takes_steps + plan.outputs.losses * plan.batch_size / rows
+    pairs = pairs + 2.0 * plan.outputs.norms
+    with_weights = rows * (3 * kernels - first) + losses + _PASSES * parameters
     in_samples = (
         rows * (3 * kernels - 2 * first)
-        + count * (first + 2 * (kernels - first))
-        + _PAIRS * rows**2 * widths
-        + passes * rows / 128
+        + count * first
+        + losses
+        + pairs * rows**2 * widths
+        + _SEGMENT * parameters * rows / _SEGMENT_ROWS
     )
     return np.less(in_samples, with_weights)

@@ -157,8 +157,9 @@ class Layout:
             weights: In wire order, shape ``(parameters,)``.
         """
         begins = [0, *(layer.wire for layer in self.layers), len(weights)]
-        parts = [weights[begin:end].astype(np.float64) for begin, end in pairwise(begins)]
-        return np.array([np.sqrt(part @ part) for part in parts])
+        parts = [weights[begin:end] for begin, end in pairwise(begins)]
+        # Not by a BLAS, which would start threads.
+        return np.sqrt([np.einsum("i,i->", part, part) for part in parts], dtype=np.float64)
 
     def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
         """The parameters after the table, in wire order; a copy."""

@@ -1,8 +1,9 @@
 """The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,14 @@ class BaseVersion:
         packed: Padded dense parameters.
         table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
         norms: See `Layout.norms`.
+        network: A kernel's network with these as its base.
     """
+
+    network: Network
 
     def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
         self.packed = layout.pack(weights)
-        table = weights[: layout.table_rows * layout.table_width]
+        table = weights[: layout.table_rows * layout.table_width].copy()
         self.table = table.reshape(layout.table_rows, layout.table_width)
         self.norms = layout.norms(weights)
 
@@ -112,8 +116,14 @@ class CompiledTraining:
         )
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
-        """A version to train from; the weights must not change afterwards."""
-        return BaseVersion(self._layout, weights)
+        """A version to train from; the weights are copied."""
+        base = BaseVersion(self._layout, weights)
+        base.network = self._network._replace(
+            base=base.packed.ctypes.data,
+            base_table=base.table.ctypes.data,
+            base_norms=base.norms.ctypes.data,
+        )
+        return base
 
     def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
@@ -184,7 +194,7 @@ class CompiledTraining:
         found: Outcomes,
     ) -> None:
         address = 0 if total is None else total.ctypes.data
-        sum_clients(self._on(base), self._plan, clients, SUMMABLE_NORM, address, found)
+        sum_clients(base.network, self._plan, clients, SUMMABLE_NORM, address, found)
 
     def _sum_samples(
         self,
@@ -199,7 +209,7 @@ class CompiledTraining:
             self._samples = SampleBuffers(self._layout, most * self._plan.epochs, most)
         address = 0 if total is None else total.ctypes.data
         sum_samples(
-            self._on(base)._replace(labels=self._samples.step_labels), self._samples.addresses,
+            base.network._replace(labels=self._samples.step_labels), self._samples.addresses,
             self._plan, clients, lanes, SUMMABLE_NORM, address, found,
         )  # fmt: skip
 
@@ -209,13 +219,6 @@ class CompiledTraining:
             raise ValueError(
                 f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
             )
-
-    def _on(self, base: BaseVersion) -> Network:
-        return self._network._replace(
-            base=base.packed.ctypes.data,
-            base_table=base.table.ctypes.data,
-            base_norms=base.norms.ctypes.data,
-        )
 
     def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
         records = self._records
@@ -250,7 +253,9 @@ class CompiledTraining:
             found.loss_before.tolist() if losses else nothing,
             found.loss_after.tolist() if losses else nothing,
         )
-        return list(map(UpdateStatistics._make, zip(*columns, strict=True)))
+        # `UpdateStatistics._make`, without a call of Python's a task.
+        make = functools.partial(tuple.__new__, UpdateStatistics)
+        return cast(list[UpdateStatistics], list(map(make, zip(*columns, strict=True))))
 
 
 def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:

@@ -40,7 +40,7 @@ SPECS = {spec.name: spec for spec in (*MODELS.values(), SMALL_TEXT, FACTORISED)}
 def test_a_simulated_task_takes_the_steps_of_autograd(spec):
     [(x, y)] = random_batches(spec, 1, batch_size=18, seed=2)
     start = spec.initial_parameters(1)
-    plan = LocalPlan(local_epochs=3, batch_size=len(x), max_records=100)
+    plan = LocalPlan(local_epochs=3, batch_size=len(x), max_records=100, outputs=EVERYTHING)
     with one_thread():
         update = train_locally(
             spec, plan, torch.tensor(flatten(start)), x, y, learning_rate=0.1, shuffle_seed=0

@@ -13,6 +13,7 @@ from modeling.torch_models import build_torch, load_parameters, weighted_loss
 from modeling.zoo import EMBEDDING_MLP, SPARSE_MLP, TINY_MLP
 from simulation.executors.compiled.shuffles import shuffled
 from simulation.executors.local import LocalExecutor
+from simulation.executors.paths import TrainingPath
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
@@ -45,7 +46,8 @@ class TestExecutorOfOneStep(ExecutorContract):
 
     @pytest.fixture
     def executor(self, spec, records) -> LocalExecutor:
-        executor = LocalExecutor(spec, LocalPlan(1, 64, 40), records)
+        in_samples = TrainingPath("compiled", "they take one step", np.ones(6, np.bool_))
+        executor = LocalExecutor(spec, LocalPlan(1, 64, 40), records, in_samples)
         assert executor.path.in_samples.all()
         return executor
 
