@@ -1,15 +1,16 @@
-r"""What a second process brings: tasks a second of one executor process and of two.
+"""From one executor process to two on FLB-1, with all they exchange: how much faster?
 
-What is compared: `ProcessExecutors` with itself on FLB-1, one process and two (``--processes``), in
-rounds of ``--cohort`` tasks, each of which needs the sum of the last: new weights go out, sums come
-back and are added, and the next begins. `LocalExecutor`, which exchanges nothing, stands beside.
+What is compared: rounds of FedAvg on `flb1_workload` by `ProcessExecutors` of one process and of
+``--processes``, in turn; a round is what a dry-run does of it: the weights to all processes, tasks
+as columns, statistics and sums back, the average, the version forgotten.
 
-How: in turn, medians of seconds by the clock; the machine must have that many cores to itself.
-``cpu_ratio_model`` needs no quiet machine: CPU seconds a round of one process, by those that two
-would wait for, the leader's and half of the executors'.
+How: ``speedup_wall`` is the ratio of medians of wall seconds, and means what it says on idle cores
+alone. ``speedup_cpu`` holds on busy ones too: a round then takes the CPU seconds of the leader and
+those of the slowest process, which leaves out that messages take a while to arrive. ``balance`` is
+the mean share of work over the largest.
 
-The limit is twice, less what is done in one place: the leader's work, and the wait for the process
-that has the larger clients, since a task is not divided.
+The limit is the processes' number times ``balance``, less the leader: it deals out, and adds up
+the sums in memory that all share (20 bytes a parameter and process), while nobody trains.
 
     python benchmarks/flb1_processes.py --model B
 """
@@ -17,72 +18,104 @@ that has the larger clients, since a task is not divided.
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
+from statistics import median
 
-import torch
-from flb1_turns import OurRounds, Spent, in_turn, tasks_a_s, wall_ratio
-from flb1_workload import ROUNDS, WIDTHS, add_plan_options, make_workload, outputs_of, plan_of
+import numpy as np
+import psutil
+from flb1_workload import MOST_RECORDS, WIDTHS, Workload, make_workload, tasks_of
+from numpy.typing import NDArray
 
-from simulation.executors.local import LocalExecutor
+from device_runtime.update_codec import flatten
 from simulation.executors.processes import ProcessExecutors
+from simulation.executors.training import LocalPlan
 
-sys.path.append(str(Path(__file__).parent / "peers"))
-from flb1_rounds import tree_cpu_s
+Seconds = tuple[float, float, list[float]]
+"""Wall, CPU of the leader, CPU of each process."""
+
+
+class Side:
+    """Executors of some processes, and what these have used."""
+
+    def __init__(self, processes: int, work: Workload, plan: LocalPlan) -> None:
+        others = set(psutil.Process().children())
+        self.executors = ProcessExecutors(processes, work.spec, plan, work.records)
+        self._pids = [c.pid for c in psutil.Process().children() if c not in others]
+
+    def cpu_s(self) -> list[float]:
+        """Of each process, since its start."""
+        files = (Path(f"/proc/{pid}/schedstat") for pid in self._pids)
+        return [int(file.read_text().split()[0]) / 1e9 for file in files]
+
+
+def rounds_of(side: Side, work: Workload, weights: NDArray[np.float32]) -> Seconds:
+    """Seconds of a round, the mean over all cohorts."""
+    tasks = [tasks_of(work, at) for at in range(len(work.cohorts))]
+    before_s = side.cpu_s()
+    wall_s, leader_s = time.perf_counter(), time.process_time()
+    for at, cohort in enumerate(tasks):
+        side.executors.set_weights(at, weights)
+        (partial,) = side.executors.reduce(cohort).sums
+        side.executors.forget_weights(at + 1)
+        weights = weights + partial.total / np.float32(partial.weight)
+    leader_s = time.process_time() - leader_s
+    wall_s = time.perf_counter() - wall_s
+    used_s = [after - before for after, before in zip(side.cpu_s(), before_s, strict=True)]
+    count = len(tasks)
+    return wall_s / count, leader_s / count, [each / count for each in used_s]
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    rounds = options.rounds or (400 if options.model == "A" else 25)
+    work = make_workload(options.model, cohort=options.cohort, rounds=rounds, seed=options.seed)
+    plan = LocalPlan(1, 20, MOST_RECORDS)
+    weights = flatten(work.start)
+    sides = {1: Side(1, work, plan), options.processes: Side(options.processes, work, plan)}
+    found: dict[int, list[Seconds]] = {count: [] for count in sides}
+    for number in range(options.repeats + 1):
+        for count, side in sides.items():
+            seconds = rounds_of(side, work, weights)
+            if number:  # the first has compiled what it needs
+                found[count].append(seconds)
+    for side in sides.values():
+        side.executors.close()
+    wall_s = {count: median(wall for wall, _, _ in each) for count, each in found.items()}
+    cpu_s = {count: median(own + max(p) for _, own, p in each) for count, each in found.items()}
+    many = found[options.processes]
+    return {
+        "figure": "flb1_processes",
+        "model": options.model,
+        "cohort": options.cohort,
+        "rounds": rounds,
+        "processes": options.processes,
+        "speedup_wall": round(wall_s[1] / wall_s[options.processes], 3),
+        "speedup_cpu": round(cpu_s[1] / cpu_s[options.processes], 3),
+        "balance": round(median(sum(p) / len(p) / max(p) for _, _, p in many), 3),
+        "leader_share": round(median(own / (own + max(p)) for _, own, p in many), 3),
+        "round_ms": {count: round(seconds * 1e3, 3) for count, seconds in wall_s.items()},
+        "round_cpu_ms": {count: round(seconds * 1e3, 3) for count, seconds in cpu_s.items()},
+        "leader_cpu_ms": {
+            count: round(1e3 * median(own for _, own, _ in each), 3)
+            for count, each in found.items()
+        },
+        "tasks_per_s": {
+            count: round(options.cohort / seconds) for count, seconds in wall_s.items()
+        },
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--model", choices=WIDTHS, default="B")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=7, help="that are timed")
-    add_plan_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    plan = plan_of(options)
-    work = make_workload(options.model, cohort=options.cohort, rounds=ROUNDS, seed=options.seed)
-    one = ProcessExecutors(1, work.spec, plan, work.records)
-    several = ProcessExecutors(options.processes, work.spec, plan, work.records)
-    local = OurRounds(LocalExecutor(work.spec, plan, work.records), work)
-    try:
-        ours = {"one": OurRounds(one, work), "several": OurRounds(several, work)}
-        found = in_turn({"local": local, **ours}, options.turns)
-        leader, executors = by_process(ours["several"])
-    finally:
-        one.close()
-        several.close()
-    result = {
-        "figure": "flb1_processes",
-        "model": options.model,
-        "processes": options.processes,
-        "cohort": options.cohort,
-        "outputs": outputs_of(plan),
-        "tasks_per_s_of_one": tasks_a_s(options.cohort, found["one"]),
-        "tasks_per_s": tasks_a_s(options.cohort, found["several"]),
-        "tasks_per_s_in_this_process": tasks_a_s(options.cohort, found["local"]),
-        "ratio_to_one": round(wall_ratio(found["one"], found["several"]), 2),
-        "ratio_to_this_process": round(wall_ratio(found["local"], found["several"]), 2),
-        "leader_cpu_ms_a_round": round(leader * 1e3, 3),
-        "executors_cpu_ms_a_round": round(executors * 1e3, 3),
-        "cpu_ratio_model": round(
-            (leader + executors) / (leader + executors / options.processes), 2
-        ),
-        "load": round(os.getloadavg()[0], 1),
-    }
-    print(json.dumps(result))
-
-
-def by_process(rounds: OurRounds, at_least_s: float = 2.0) -> tuple[float, float]:
-    """CPU seconds a round of this process, and of those under it."""
-    done, spent, begun_s = 0, Spent(0.0, 0.0), time.perf_counter()
-    under_s = tree_cpu_s(os.getpid()) - time.process_time()
-    while time.perf_counter() - begun_s < at_least_s:
-        more = rounds(10)
-        spent = Spent(spent.cpu_s + more.cpu_s, spent.wall_s + more.wall_s)
-        done += 10
-    under_s = tree_cpu_s(os.getpid()) - time.process_time() - under_s
-    return spent.cpu_s / done, under_s / done
+    parser.add_argument("--cohort", type=int, default=100)
+    parser.add_argument("--rounds", type=int, help="of a repeat; default: 25, 400 for model A")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=20_240_601)
+    parser.add_argument("--json", action="store_true", help="one line, which is all there is")
+    print(json.dumps(measure(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -120,11 +120,11 @@ ROWS = (
     ),
     Row(
         *("processes_b", "two processes by one, FLB-B", "flb1_processes --model B"),
-        *(("ratio_to_one",), 1.8, 1.95),
+        *(("speedup_wall",), 1.8, 1.95),
     ),
     Row(
         *("processes_a", "two processes by one, FLB-A", "flb1_processes --model A"),
-        *(("ratio_to_one",), 1.8, 1.95),
+        *(("speedup_wall",), 1.8, 1.95),
     ),
     *(_share(model) for model in "ABC"),
     _zoo("C", 2, 4),

@@ -10,6 +10,7 @@ from device_runtime.errors import FlintError
 from feature_catalog.simulation_runs import SimulationRunRow
 from flint.catalog_session import CatalogSession
 from flint.measured_devices import measured_memory_mb
+from flint.simulation_progress import Expected
 from modeling.zoo import get_model
 from server.feature_service import pin_feature_service, require_fitting_features
 from server.job import Job
@@ -59,11 +60,13 @@ def simulate(
     options: DryRunOptions,
     note: Callable[[str], None],
     on_progress: OnProgress,
+    expect: Callable[[Expected], None] = lambda _: None,
 ) -> SimulationRunRow:
     """Dry-run a job in an environment; returns the finished run.
 
     Args:
         note: Told the run's id, and what the user should know.
+        expect: Told what the run will be, before it begins.
 
     Raises:
         FlintError: If a file or what it names is wrong, or the run cannot go on; one sentence. The
@@ -96,6 +99,8 @@ def simulate(
             path = training_path(executor)
             if path is not None:
                 note(path)
+            in_short = None if path is None else path.split(", ")[0].removeprefix("training: ")
+            expect(Expected(job.stop, trials, in_short))
             return run_trials(
                 prepared,
                 _training(prepared, executor, trains=options.trains),

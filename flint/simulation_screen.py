@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
+from flint.simulation_progress import Expected, RunPace, in_words, resident_mb, tasks_in
 from server.coordination.progress import JobProgress
 
 _REFRESH_EVERY_S = 0.25
@@ -20,7 +21,8 @@ class SimulationScreen:
         self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._live: Live | None = None
         self._begun_s = time.monotonic()
-        self._shown_s = self._begun_s
+        self._shown_s = self._seen_s = self._begun_s
+        self._pace = RunPace()
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -43,9 +45,16 @@ class SimulationScreen:
         """Something the user should know."""
         self._console.print(sentence, markup=False)
 
+    def expect(self, expected: Expected) -> None:
+        """What the run will be; from then on it shows when that may end."""
+        self._pace.expected = expected
+
     def progress(self, trial: int, progress: JobProgress, virtual_s: float) -> None:
         """What the dry-run does; shown now and then, so that it may be called often."""
         now_s = time.monotonic()
+        if now_s - self._seen_s >= _REFRESH_EVERY_S:
+            self._seen_s = now_s
+            self._pace.see(now_s, trial, progress, virtual_s)
         every_s = _LINE_EVERY_S if self._live is None else _REFRESH_EVERY_S
         if now_s - self._shown_s < every_s:
             return
@@ -57,10 +66,22 @@ class SimulationScreen:
             self._live.update(line)
 
     def _line(self, trial: int, progress: JobProgress, virtual_s: float, wall_s: float) -> str:
-        outcomes = progress.totals.outcomes
-        tasks = sum(outcomes.values()) + progress.in_flight + progress.held
-        metric = "" if progress.metric is None else f", metric {progress.metric:.4f}"
-        return (
-            f"trial {trial}: {virtual_s / 3600.0:.1f} virtual hours in {wall_s:.0f} s, version "
-            f"{progress.version}{metric}, {tasks} tasks, {progress.in_flight} in flight"
-        )
+        pace, expected = self._pace, self._pace.expected
+        parts = [
+            f"trial {trial}: {virtual_s / 3600.0:.1f} virtual hours in {wall_s:.0f} s",
+            f"version {progress.version}",
+            f"{tasks_in(progress)} tasks",
+            f"{progress.in_flight} in flight",
+        ]
+        if progress.metric is not None:
+            parts.insert(2, f"metric {progress.metric:.4f}")
+        rate, left_s, memory_mb = pace.tasks_per_s(), pace.left_s(), resident_mb()
+        if rate is not None:
+            parts.append(f"{rate:,.0f} tasks/s")
+        if expected is not None and expected.path is not None:
+            parts.append(expected.path)
+        if memory_mb is not None:
+            parts.append(f"{memory_mb:,.0f} MB")
+        if left_s is not None:
+            parts.append(f"{in_words(left_s)} to go")
+        return ", ".join(parts)

@@ -75,7 +75,9 @@ def simulate(
         trains=not no_training,
     )
     with open_catalog(resolve_home(home)) as catalog, SimulationScreen() as screen:
-        row = dry_run(catalog, job, environment, options, screen.note, screen.progress)
+        row = dry_run(
+            catalog, job, environment, options, screen.note, screen.progress, screen.expect
+        )
     if as_json:
         print_json(figures(row))
     else:

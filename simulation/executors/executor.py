@@ -92,7 +92,7 @@ class Reduced:
     """
 
     sums: tuple[PartialSum, ...]
-    statistics: tuple[UpdateStatistics, ...]
+    statistics: Sequence[UpdateStatistics]
 
 
 class Executor(Protocol):

@@ -1,7 +1,7 @@
 """The executor of this process: one thread, one task after the other."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,12 @@ from simulation.executors.client_residuals import ClientResiduals
 from simulation.executors.compiled.training import BaseVersion, CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
-from simulation.executors.grid_sum import GridSum, GridSums
+from simulation.executors.grid_sum import add_update
 from simulation.executors.paths import TrainingPath, choose_path
+from simulation.executors.record_paging import RecordPaging
 from simulation.executors.records import ClientRecords
+from simulation.executors.shared_sums import reduced
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
 
@@ -36,16 +39,23 @@ class LocalExecutor:
         plan: LocalPlan,
         records: ClientRecords,
         path: TrainingPath | None = None,
+        *,
+        new_total: Callable[[], NDArray[np.float64]] | None = None,
+        resident_bytes: int | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             path: How to train; None means `choose_path`'s choice.
+            new_total: Gives zeros to sum in, shape ``(parameters,)``; None: memory of its own.
+            resident_bytes: See `RecordPaging`.
         """
         self._model = model
         self._parameters = model.parameter_count
         self._plan = plan
         self._records = records
+        self._paging = RecordPaging(records, plan.max_records, resident_bytes)
+        self._new_total = new_total or (lambda: np.zeros(model.parameter_count, np.float64))
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
@@ -78,7 +88,7 @@ class LocalExecutor:
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
-        with one_thread():
+        with one_thread(), self._paging.slice_of(tasks):
             for task in tasks:
                 if task.task_id not in self._kept:
                     self._kept[task.task_id] = self._trained(task)
@@ -86,45 +96,80 @@ class LocalExecutor:
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates; see `Executor.reduce`."""
-        sums = self.sum_on_grid(tasks)
-        reduced = sums.reduced(tasks)
-        self._spare = [each.total for each in sums.by_version.values()]
-        return reduced
+        columns = TaskColumns.of(tasks)
+        totals, statistics = self.sum_on_grid(columns)
+        summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
+        self._spare = list(totals.values())
+        return summed
 
-    def sum_on_grid(self, tasks: Sequence[TrainingTask]) -> GridSums:
-        """`reduce`, as it can still be added to what others sum."""
-        sums: dict[int, GridSum] = {}
-        found: dict[str, UpdateStatistics] = {}
-        together: dict[int, list[TrainingTask]] = {}
-        again: dict[int, tuple[BaseVersion, list[TrainingTask]]] = {}
+    def sum_on_grid(
+        self, tasks: TaskColumns
+    ) -> tuple[dict[int, NDArray[np.float64]], StatisticsColumns]:
+        """`reduce`, as it can still be added to what others sum.
+
+        Returns:
+            Sums of the finite updates by base version, where there are any, each of shape
+            ``(parameters,)``; and statistics in the order of the tasks.
+        """
+        totals: dict[int, NDArray[np.float64]] = {}
+        parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
         in_groups = self._compiled is not None and self._plan.codec is None
-        with contextlib.nullcontext() if in_groups else one_thread():
-            for task in tasks:
-                trained = self._kept.pop(task.task_id, None) if self._kept else None
-                if trained is None and in_groups:
-                    together.setdefault(task.base_version, []).append(task)
-                    continue
-                if trained is not None and trained.again_from is not None:
-                    base = trained.again_from
-                    if base is self._bases.get(task.base_version):
-                        together.setdefault(task.base_version, []).append(task)
-                    else:
-                        again.setdefault(id(base), (base, []))[1].append(task)
-                    continue
-                trained = trained or self._trained(task)
-                found[task.task_id] = trained.statistics
-                if trained.update is not None and trained.statistics.is_finite:
-                    self._sum_of(task.base_version, sums).add_terms(trained.update, task.weight)
-            groups = [(self._bases[version], group) for version, group in together.items()]
-            for base, group in [*groups, *again.values()]:
-                total = self._sum_of(group[0].base_version, sums).total
-                for statistics in self._kernel().sum(base, group, total):
-                    found[statistics.task_id] = statistics
-        for task in tasks:
-            if found[task.task_id].is_finite:
-                sums[task.base_version].count(task.task_id, task.weight)
-        counted = {version: each for version, each in sums.items() if each.task_ids}
-        return GridSums(counted, tuple([found[task.task_id] for task in tasks]))
+        with (
+            contextlib.nullcontext() if in_groups else one_thread(),
+            self._paging.slice_of(tasks),
+        ):
+            if not in_groups or self._kept:
+                together = self._sum_alone(tasks, totals, parts)
+            else:
+                together = [
+                    (self._bases[version], np.flatnonzero(tasks.base_version == version))
+                    for version in np.unique(tasks.base_version).tolist()
+                ]
+            for base, at in together:
+                version = int(tasks.base_version[at[0]])
+                group = tasks if len(at) == len(tasks) else tasks.take(at)
+                parts.append((at, self._kernel().sum(base, group, self._total(version, totals))))
+        statistics = (
+            parts[0][1]
+            if len(parts) == 1 and len(together) == 1
+            else StatisticsColumns.placed(tasks.task_ids, parts)
+        )
+        counted = np.unique(tasks.base_version[statistics.is_finite]).tolist()
+        return {version: totals[version] for version in counted}, statistics
+
+    def _sum_alone(
+        self,
+        tasks: TaskColumns,
+        totals: dict[int, NDArray[np.float64]],
+        parts: list[tuple[NDArray[np.int64], StatisticsColumns]],
+    ) -> list[tuple[BaseVersion, NDArray[np.int64]]]:
+        """Add up the updates that are kept, and those that must be trained one by one.
+
+        Returns:
+            Positions of the others, with the version that they are trained from together.
+        """
+        found: list[UpdateStatistics] = []
+        places: list[int] = []
+        together: dict[int, tuple[BaseVersion, list[int]]] = {}
+        in_groups = self._compiled is not None and self._plan.codec is None
+        for place, task in enumerate(tasks):
+            trained = self._kept.pop(task.task_id, None)
+            if trained is None and in_groups:
+                base: BaseVersion | None = self._bases[task.base_version]
+            else:
+                base = None if trained is None else trained.again_from
+            if base is not None:
+                together.setdefault(id(base), (base, []))[1].append(place)
+                continue
+            trained = trained or self._trained(task)
+            found.append(trained.statistics)
+            places.append(place)
+            if trained.update is not None and trained.statistics.is_finite:
+                total = self._total(task.base_version, totals)
+                add_update(total, trained.update, task.weight)
+        if places:
+            parts.append((np.array(places, np.int64), StatisticsColumns.of(found)))
+        return [(base, np.array(group, np.int64)) for base, group in together.values()]
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -157,20 +202,20 @@ class LocalExecutor:
         self._spare.clear()
         self._residuals.clear()
 
-    def _sum_of(self, version: int, sums: dict[int, GridSum]) -> GridSum:
-        if version not in sums:
+    def _total(self, version: int, totals: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+        if version not in totals:
             if self._spare:  # memory that is mapped already
                 self._spare[-1].fill(0.0)
-                sums[version] = GridSum(self._spare.pop())
+                totals[version] = self._spare.pop()
             else:
-                sums[version] = GridSum.empty(self._parameters)
-        return sums[version]
+                totals[version] = self._new_total()
+        return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
         if self._compiled is not None and self.path.in_samples[task.data_client]:
             # Its update is rounded as part of its group's, so the group is trained again.
             base = self._bases[task.base_version]
-            (statistics,) = self._compiled.sum(base, [task], None)
+            (statistics,) = self._compiled.sum(base, TaskColumns.of([task]), None)
             return _Trained(task.base_version, statistics, None, base)
         update = self.learned(task)
         if self._plan.codec is not None and update.is_finite:

@@ -1,25 +1,37 @@
-"""What is said between a run and its executor processes, pickled over a socket of their own."""
+"""What is said between a run and its executor processes, pickled over a socket of their own.
+
+Weights and sums do not travel: they lie in memory that both map (`SharedRows`), and messages name
+their rows. Several messages go at a time, as a list; those that are answered come last in it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
-from simulation.executors.executor import TrainingTask
 from simulation.executors.records import ClientRecords
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan
+
+OUT_OF_MEMORY = 112
+"""Exit code of a process that was refused memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """First message: what to train; answered with `Begun`."""
+    """First message: what to train; answered with `Begun`.
+
+    Attributes:
+        weights: Descriptor of the rows that hold versions, float32.
+        sums: Descriptor of the rows that this process writes sums to, float64.
+    """
 
     model: ModelSpec
     plan: LocalPlan
     records: ClientRecords
+    weights: int
+    sums: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +41,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """See `Executor.set_weights`; not answered."""
+    """See `Executor.set_weights`; not answered. They lie in a row of the run's."""
 
     version: int
-    weights: NDArray[np.float32]
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +56,36 @@ class ForgetWeights:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """See `Executor.train`; answered with its statistics."""
+    """See `Executor.train`; answered with `StatisticsColumns`."""
 
-    tasks: tuple[TrainingTask, ...]
+    tasks: TaskColumns
 
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """See `Executor.reduce`; answered with `GridSums`."""
+    """See `Executor.reduce`; answered with `Summed`."""
 
-    tasks: tuple[TrainingTask, ...]
+    tasks: TaskColumns
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Where a process has put its sums, until the next `Reduce`.
+
+    Attributes:
+        rows: Of the process's sums, by base version, of those with a finite update.
+        statistics: In the order of the tasks.
+    """
+
+    rows: Mapping[int, int]
+    statistics: StatisticsColumns
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Instead of any answer: what the user has to mend. The process ends."""
+
+    error: FlintError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_catalog.record_files import Rows, read_records
+from simulation.executors.whole_files import require_bytes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ClientRecords:
         first_row: Where each client's rows begin, shape ``(clients,)``.
         records: How many rows each client has, shape ``(clients,)``.
         path: The records file that ``x`` and ``y`` are mapped from, if they are.
+        file_bytes: Its size when it was opened; what it still has to have.
     """
 
     x: NDArray[Any]
@@ -31,6 +33,12 @@ class ClientRecords:
     first_row: NDArray[np.int64]
     records: NDArray[np.int64]
     path: Path | None = None
+    file_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Note how large the file is."""
+        if self.path is not None and self.file_bytes == 0:
+            object.__setattr__(self, "file_bytes", self.path.stat().st_size)
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -48,13 +56,23 @@ class ClientRecords:
         start = end - (count if newest is None else min(count, newest))
         return self.x[start:end], self.y[start:end]
 
+    def require_whole(self) -> None:
+        """Refuse a file that has become shorter since it was opened.
+
+        Raises:
+            UnusableRecords: Naming it, and how much of it there is.
+        """
+        if self.path is not None:
+            require_bytes(self.path, self.file_bytes)
+
     def __reduce__(self) -> tuple[Callable[..., "ClientRecords"], tuple[Any, ...]]:
         if self.path is None:
             return ClientRecords, (self.x, self.y, self.first_row, self.records)
-        return _reopened, (self.path, self.first_row, self.records)
+        return _reopened, (self.path, self.first_row, self.records, self.file_bytes)
 
 
 def _reopened(
-    path: Path, first_row: NDArray[np.int64], records: NDArray[np.int64]
+    path: Path, first_row: NDArray[np.int64], records: NDArray[np.int64], file_bytes: int
 ) -> ClientRecords:
-    return ClientRecords(*read_records(path), first_row, records, path)
+    require_bytes(path, file_bytes)
+    return ClientRecords(*read_records(path), first_row, records, path, file_bytes)

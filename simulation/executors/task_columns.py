@@ -7,7 +7,7 @@ a second, making two objects for each would take a third of the time.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,15 +109,17 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
 
     Attributes:
         task_ids: In the same order.
+        update_norm: None where nobody asked for it, as what follows.
     """
 
     task_ids: Sequence[str]
     num_examples: NDArray[np.int64]
-    update_norm: NDArray[np.float64]
-    loss_before: NDArray[np.float64]
-    loss_after: NDArray[np.float64]
+    train_loss: NDArray[np.float64]
     is_finite: NDArray[np.bool_]
     diverged_step: NDArray[np.int64]
+    update_norm: NDArray[np.float64] | None = None
+    loss_before: NDArray[np.float64] | None = None
+    loss_after: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, statistics: Sequence[UpdateStatistics]) -> "StatisticsColumns":
@@ -127,11 +129,13 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         return cls(
             tuple(each.task_id for each in statistics),
             np.array([each.num_examples for each in statistics], np.int64),
-            np.array([each.update_norm for each in statistics], np.float64),
-            np.array([each.loss_before for each in statistics], np.float64),
-            np.array([each.loss_after for each in statistics], np.float64),
+            np.array([each.train_loss for each in statistics], np.float64),
             np.array([each.is_finite for each in statistics], np.bool_),
             np.array([each.diverged_step for each in statistics], np.int64),
+            *(
+                _where_known([getattr(each, name) for each in statistics])
+                for name in ("update_norm", "loss_before", "loss_after")
+            ),
         )
 
     @classmethod
@@ -146,20 +150,18 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
             task_ids: Of all.
             parts: Positions among all, and what is at these; every position once.
         """
-        count = len(task_ids)
-        whole = cls(
-            task_ids,
-            np.empty(count, np.int64),
-            np.empty(count, np.float64),
-            np.empty(count, np.float64),
-            np.empty(count, np.float64),
-            np.empty(count, np.bool_),
-            np.empty(count, np.int64),
-        )
-        for positions, part in parts:
-            for each in fields(cls)[1:]:
-                getattr(whole, each.name)[positions] = getattr(part, each.name)
-        return whole
+        given = list(parts)
+        order = np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in given)])
+        place = np.empty(len(task_ids), np.int64)
+        place[order] = np.arange(len(order))
+        columns: list[Any] = []
+        for at, each in enumerate(fields(cls)[1:]):
+            found = [getattr(part, each.name) for _, part in given]
+            if not found or any(column is None for column in found):
+                columns.append(np.zeros(0, _TYPES[at]) if at < len(_TYPES) else None)
+            else:
+                columns.append(np.concatenate(found)[place])
+        return cls(task_ids, *columns)
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -171,14 +173,23 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> UpdateStatistics | Self:
         if isinstance(index, slice):
-            columns = (getattr(self, each.name)[index] for each in fields(self))
+            found = (getattr(self, each.name) for each in fields(self))
+            columns: list[Any] = [None if each is None else each[index] for each in found]
             return type(self)(*columns)
+        optional = (self.update_norm, self.loss_before, self.loss_after)
         return UpdateStatistics(
             self.task_ids[index],
             int(self.num_examples[index]),
-            float(self.update_norm[index]),
-            float(self.loss_before[index]),
-            float(self.loss_after[index]),
+            float(self.train_loss[index]),
             bool(self.is_finite[index]),
             int(self.diverged_step[index]),
+            *(None if column is None else float(column[index]) for column in optional),
         )
+
+
+_TYPES = (np.int64, np.float64, np.bool_, np.int64)
+
+
+def _where_known(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+    """A column, or None if nobody asked for it: then no task has a value."""
+    return None if not values or values[0] is None else np.array(values, np.float64)

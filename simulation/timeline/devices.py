@@ -13,6 +13,7 @@ from server.gateway import pace
 from simulation.timeline.compilation import compiled
 from simulation.timeline.draws import PACE, device_draw, device_key, exp_of, quantile_of, uniform
 from simulation.timeline.layout import Memory, Record, Traces
+from simulation.timeline.sightings import times_seen
 from simulation.traces import criteria
 from simulation.traces.criteria import DAY_S
 from simulation.virtual_clients import PERIODS_AHEAD, last_tick, next_tick
@@ -37,7 +38,7 @@ def _window(
     first, beyond = offsets[device], offsets[device + 1]
     if first == beyond:
         return math.inf, math.inf
-    period_s = repeat_s[device]
+    period_s = repeat_s[min(device, len(repeat_s) - 1)]
     base_s, phase_s = 0.0, t
     if period_s != math.inf:
         phase_s = np.fmod(t, period_s)
@@ -74,7 +75,7 @@ def _open_window(
 ) -> tuple[float, float]:
     """See `simulation.virtual_clients.VirtualClients.open_window`."""
     is_always = s.hours_length_s >= DAY_S
-    last_s = t + PERIODS_AHEAD * repeat_s[device] + DAY_S
+    last_s = t + PERIODS_AHEAD * repeat_s[min(device, len(repeat_s) - 1)] + DAY_S
     while t <= last_s:
         opens_s, closes_s = window(offsets, start_s, end_s, repeat_s, device, t)
         if opens_s == math.inf:
@@ -149,7 +150,7 @@ def _earliest_return_s(
         if key == 0:
             key = device_key(number, PACE, memory.scratch)
             client.pace_key = key
-        draw = device_draw(s.seed, key, client.seen_times - (1 - after_task))
+        draw = device_draw(s.seed, key, times_seen(s, client) - (1 - after_task))
         wait_s = max(wait_s, _spread_s(interval_s, s.pace_jitter, draw))
     return float(s.now_s + wait_s)
 

@@ -51,14 +51,25 @@ from simulation.timeline.ledger import (
     note_end,
     take_step,
 )
+from simulation.timeline.look_ahead import AHEAD, look_ahead, look_ahead_in_turn
 from simulation.timeline.queues import (
-    forget_before,
-    forget_eligible_before,
+    NOTHING,
+    check_in_s_of,
+    client_of,
+    drop_first_check_in,
+    first_check_in,
     heap_drop_first,
     heap_push,
-    note_sighting,
-    open_bucket,
+    open_slot,
     schedule,
+    slot_start_s,
+)
+from simulation.timeline.sightings import (
+    _sweep,
+    forget_before,
+    forget_eligible_before,
+    note_eligible,
+    see,
 )
 
 PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS = range(6)
@@ -80,13 +91,9 @@ _even_chance = compiled(selection.even_chance)
 def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
     """See `simulation.check_ins.CheckIns.take`."""
     client = memory.clients[number]
-    if client.seen_times == 0:
-        s.seen[0] += 1
-    client.seen_times += 1
-    client.seen_s = s.now_s
-    note_sighting(s.seen, memory.seen, number, s.now_s)
+    see(s, memory, client)
     remembered_s = max(_LEAST_WINDOW_S, 2 * told_interval_s(s, 0))
-    forget_before(s.seen, memory.seen, memory.clients, s.now_s - remembered_s)
+    forget_before(s, memory, s.now_s - remembered_s)
     check_in = client.check_ins
     client.check_ins += 1
     if s.is_uniform:
@@ -95,7 +102,7 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
         if memory.eligible_s[number] < 0.0:
             s.eligible[0] += 1
         memory.eligible_s[number] = s.now_s
-        note_sighting(s.eligible, memory.eligible, number, s.now_s)
+        note_eligible(s.eligible, memory.eligible, number, s.now_s)
     if slots == 0 or (s.strategy == FEDAVG and memory.taken_round[number] == s.round):
         return False
     if s.is_uniform:
@@ -194,16 +201,20 @@ def _come_back(
         back_s = max(back_s, memory.participated_s[number] + s.rest_s)
     at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
     if at_s < math.inf:
-        schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+        schedule(s, memory, number, at_s)
 
 
-def _happen(s: Record, traces: Traces, memory: Memory, is_check_in: bool) -> int:
-    """The next event happens; returns what the coordinator hears of it."""
+def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
+    """The next event happens: a check-in, or what comes next of tasks if that is `NOTHING`.
+
+    Returns:
+        What the coordinator hears of it.
+    """
     returning, slots, after_task = -1, s.open_slots, 0
-    if is_check_in:
-        number = memory.due[0].sequence
-        heap_drop_first(memory.due, s.due)
-        s.due -= 1
+    if check_in != NOTHING:
+        number = client_of(check_in)
+        if drop_first_check_in(s, memory, check_in):
+            look_ahead(s, traces, memory, s.taken)
         news = _NO_NEWS
         if take_slot(s, memory, number, slots):
             start(s, traces, memory, number)
@@ -255,7 +266,8 @@ def _is_full(s: Record, memory: Memory) -> bool:
         or s.in_heap + 1 >= len(memory.on_devices)
         or s.due + 1 >= len(memory.due)
         or s.versions >= len(memory.versions)
-        or s.seen[2] >= len(memory.seen)
+        or s.seen[2] - s.seen[1] >= len(memory.seen)
+        or s.seen[2] >= s.sweep_at
         or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
     )
 
@@ -280,10 +292,13 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
         if s.events >= enough or is_full(s, memory):
             return -1 - (PAUSED if s.events >= enough else NO_ROOM)
         task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
-        while s.due == 0 and s.waiting > 0 and s.bucket + 1 <= task_s * s.buckets_per_s:
-            if not open_bucket(s, memory.clients, memory.first_of_bucket, memory.due):
-                return -1 - NO_ROOM
-        check_in_s = memory.due[0].at_s if s.due > 0 else math.inf
+        check_in = first_check_in(s, memory)
+        while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
+            open_slot(s, memory)
+            for at in range(-3 * AHEAD, 1):
+                look_ahead(s, traces, memory, at)
+            check_in = first_check_in(s, memory)
+        check_in_s = check_in_s_of(s, check_in) if check_in != NOTHING else math.inf
         at_s = min(task_s, check_in_s)
         # With nothing to come, what is held may still make an aggregate at the deadline.
         if at_s == math.inf and not (s.held > 0 and s.waits):
@@ -295,7 +310,7 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
             return -1 - EXHAUSTED
         s.now_s = at_s
         s.events += 1
-        news = happen(s, traces, memory, check_in_s < task_s)
+        news = happen(s, traces, memory, check_in if check_in_s < task_s else NOTHING)
         if news != _NO_NEWS:
             return news
 
@@ -327,23 +342,16 @@ def _open_fleet(
     """Schedule the first check-in of each client that asks for work; shape ``(clients,)``."""
     s = state[0]
     for number in range(len(asks)):
+        look_ahead_in_turn(traces, number)
         if asks[number]:
             at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
             if at_s < math.inf:
-                schedule(s, memory.clients, memory.first_of_bucket, memory.due, number, at_s)
+                schedule(s, memory, number, at_s)
 
 
 def _forget_superseded(state: NDArray[np.void], memory: Memory) -> None:
-    """Drop sightings that are not their devices' last, to make room for others."""
+    """Drop sightings of eligible devices that are not their last, to make room for others."""
     s = state[0]
-    kept = 0
-    for at in range(s.seen[1], s.seen[2]):
-        entry = memory.seen[at]
-        client = memory.clients[entry.client]
-        if client.seen_times > 0 and client.seen_s == entry.seen_s:
-            memory.seen[kept].seen_s, memory.seen[kept].client = entry.seen_s, entry.client
-            kept += 1
-    s.seen[1], s.seen[2] = 0, kept
     kept = 0
     for at in range(s.eligible[1], s.eligible[2]):
         entry = memory.eligible[at]
@@ -373,10 +381,10 @@ _TRACES = _types.NamedTuple(
 )
 _MEMORY = _types.NamedTuple(
     [
-        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32)),
-        *map(_array, (DUE, DUE, TASK, np.int32, np.int32, np.int64)),
-        *map(_array, (VERSION, SIGHTING, SIGHTING)),
-        _array(np.uint32),
+        *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
+        *map(_array, (np.int64, np.int64, np.int32, np.int64)),
+        *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
+        *map(_array, (np.float64, np.uint8, SIGHTING, np.uint32)),
     ],
     Memory,
 )
@@ -385,3 +393,4 @@ _INT, _NONE = _types.int64, _types.void
 advance = entry_point(_advance, _INT(_STATE, _TRACES, _MEMORY, _INT))
 open_fleet = entry_point(_open_fleet, _NONE(_STATE, _TRACES, _MEMORY, _array(np.bool_)))
 forget_superseded = entry_point(_forget_superseded, _NONE(_STATE, _MEMORY))
+sweep = entry_point(_sweep, _NONE(_STATE, _MEMORY))

@@ -10,21 +10,19 @@ Record = Any
 
 CLIENT = np.dtype(
     [
-        ("at_s", np.float64),
-        ("seen_s", np.float64),
         ("open_until_s", np.float64),
         ("pace_key", np.uint64),
-        ("following", np.int32),
         ("check_ins", np.int32),
         ("seen_times", np.int32),
         ("tasks", np.int32),
+        ("sighting", np.uint32),
     ],
     align=True,
 )
-"""What changes of a client: its next check-in and the client after it in its bucket (-1 for none);
-when the gateway last saw it and how often (0 when it is not recent); until when it may take part
-from its last or next check-in on; the key of its draws of pace, 0 until it has made one; check-ins
-and tasks so far. All in one place: with millions of clients, looking in memory takes the time."""
+"""What changes of a client: until when it may take part from its last or next check-in on; the key
+of its draws of pace, 0 until it has made one; check-ins so far; how often the gateway saw it while
+it stayed recent, tasks so far, and the number of its last sighting, of 32 bits. Half a cache line:
+with millions of clients, looking in memory takes the time."""
 
 TASK = np.dtype(
     [
@@ -118,24 +116,29 @@ _PROGRESS = [
     # Patience: see `simulation.patience`.
     *(("update_s", np.float64), ("release_s", np.float64), ("dropped", np.int64)),
     *(("ends", np.int64, (9,)), ("ends_order", np.int64, (9,)), ("kinds_of_ends", np.int64)),
-    # Check-ins to come: those of the bucket that is open are in a heap.
-    *(("buckets_per_s", np.float64), ("bucket", np.int64), ("waiting", np.int64)),
-    ("due", np.int64),
+    # Check-ins to come; see `simulation.timeline.queues`.
+    *(("slot", np.int64), ("waiting", np.int64), ("far", np.int64)),
+    *(("chunks", np.int64), ("free_chunk", np.int64)),
+    *(("ready", np.int64), ("taken", np.int64), ("due", np.int64)),
     # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
-    *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,))),
+    *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,)), ("sweep_at", np.int64)),
 ]
 STATE = np.dtype([*_SETTINGS, *_PROGRESS], align=True)
 """Settings of a trial, and how far it has come; an array of one record."""
 
 SIGHTING = np.dtype([("seen_s", np.float64), ("client", np.int64)], align=True)
-"""A device was seen; it counts if that is still the last time it was."""
+"""A device was eligible; it counts if that is still the last time it was."""
 
 DUE = np.dtype([("at_s", np.float64), ("sequence", np.int64)], align=True)
-"""An entry of a heap: time, then kind and number of a task, or a client."""
+"""Something to come: time, then kind and number of a task, or a client."""
 
 
 class Traces(NamedTuple):
-    """The world, and who each client is in it; read only. See `simulation.world`."""
+    """The world, and who each client is in it; read only. See `simulation.world`.
+
+    Attributes:
+        repeat_s: Of each device; of one, if they are all the same.
+    """
 
     offsets: NDArray[np.int64]
     start_s: NDArray[np.float64]
@@ -163,11 +166,17 @@ class Memory(NamedTuple):
         participated_s: When each client last handed in an update; empty where no rest is asked for.
         taken_round: Round in which each client last took a slot; empty for FedBuff.
         eligible_s: When each client was last eligible; empty unless selection is uniform.
-        first_of_bucket: First client of each bucket of check-ins, -1 for none.
+        slot_end: Where the last check-in of each slot is in ``chunks``, 0 for none.
+        chunks: Check-ins of slots to come, by `simulation.timeline.queues.CHUNK`.
+        far: Check-ins beyond these slots.
+        ready: Check-ins of the slot that is open, in order; ``spare`` and ``tally`` serve to sort.
+        due: Heap of check-ins that fell into the slot once it was open.
+        on_devices: Heap of tasks.
         undecided: Numbers of the tasks that ended since the last version, in order.
         held: Numbers of the tasks whose updates are held, in order of arrival.
         diverged: Numbers of tasks, ascending, whose updates training has shown not to be finite.
-        seen: Sightings of devices, and ``eligible`` of those that could take a task.
+        seen: When devices were seen, a ring; bits of ``superseded`` say which were again since.
+        eligible: Sightings of devices that could take a task.
         scratch: Room for a hash.
     """
 
@@ -175,14 +184,20 @@ class Memory(NamedTuple):
     participated_s: NDArray[np.float64]
     taken_round: NDArray[np.int32]
     eligible_s: NDArray[np.float64]
-    first_of_bucket: NDArray[np.int32]
-    due: NDArray[np.void]
+    slot_end: NDArray[np.int32]
+    chunks: NDArray[np.int64]
+    far: NDArray[np.void]
+    ready: NDArray[np.int64]
+    spare: NDArray[np.int64]
+    tally: NDArray[np.int32]
+    due: NDArray[np.int64]
     on_devices: NDArray[np.void]
     tasks: NDArray[np.void]
     undecided: NDArray[np.int32]
     held: NDArray[np.int32]
     diverged: NDArray[np.int64]
     versions: NDArray[np.void]
-    seen: NDArray[np.void]
+    seen: NDArray[np.float64]
+    superseded: NDArray[np.uint8]
     eligible: NDArray[np.void]
     scratch: NDArray[np.uint32]

@@ -253,7 +253,7 @@ class TimelineTrial:
         )
         self._versions.add(version)
         self._executor.forget_weights(self._strategy.oldest_live_version(version.number))
-        known = statistics.loss_after[np.isfinite(statistics.loss_after)]
+        known = statistics.train_loss[np.isfinite(statistics.train_loss)]
         learnt = self._learnt
         learnt.train_loss.append(float(np.mean(known)) if len(known) else None)
         learnt.metric.append(None)

@@ -30,6 +30,7 @@ from simulation.timeline.engine import (
     advance,
     forget_superseded,
     open_fleet,
+    sweep,
 )
 from simulation.timeline.layout import (
     CLIENT,
@@ -48,15 +49,15 @@ from simulation.timeline.layout import (
     Traces,
 )
 from simulation.timeline.ledger import NUMBER_BITS
+from simulation.timeline.queues import CHUNK, MOST_TALLY_BITS, SLOTS
+from simulation.timeline.sightings import SWEEP_EVERY
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult, trial_seed
 
 _EVENTS_AT_ONCE = 2_000_000
+_CACHE_LINE_BYTES = 64
 _NUMBERS = (1 << NUMBER_BITS) - 1
-_SPAN_OF_BUCKETS_S = 2.0**17
-"""A day and a half: most check-ins to come are within it."""
-_MOST_BUCKETS_LOG2 = 23
 
 
 @dataclass(slots=True)
@@ -99,13 +100,17 @@ class Timeline:
                 changed[name] = _grown(column)
         if "tasks" in changed:
             changed["undecided"] = _grown(memory.undecided)
-        seen, eligible = (int(self.state[name][0][2]) for name in ("seen", "eligible"))
-        if seen >= len(memory.seen) or eligible >= len(memory.eligible) > 0:
+        _, first, beyond = self.state["seen"][0].tolist()
+        if beyond - first >= len(memory.seen):
+            # A sighting's place is its number, so it is in the right one of the halves.
+            changed["seen"] = np.tile(memory.seen, 2)
+            changed["superseded"] = np.tile(memory.superseded, 2)
+        if beyond >= size("sweep_at"):
+            sweep(self.state, memory)
+        if self.state["eligible"][0][2] >= len(memory.eligible) > 0:
             forget_superseded(self.state, memory)
-            for name in ("seen", "eligible"):
-                column = getattr(memory, name)
-                if 2 * int(self.state[name][0][2]) >= len(column):
-                    changed[name] = _grown(column)
+            if 2 * self.state["eligible"][0][2] >= len(memory.eligible):
+                changed["eligible"] = _grown(memory.eligible)
         self.memory = memory._replace(**changed)
 
 
@@ -152,13 +157,11 @@ def set_up(dry_run: DryRun, number: int) -> Timeline:
     """A trial at its beginning: every client's first check-in is scheduled."""
     state = np.zeros(1, STATE)
     in_one = _set_strategy(state, dry_run)
-    buckets_log2 = min(max(10, math.ceil(math.log2(len(dry_run.records))) + 1), _MOST_BUCKETS_LOG2)
     numbers = _limits(dry_run) | _conditions(dry_run) | _keys(dry_run, number)
     for name, value in numbers.items():
         state[name] = value
-    state["buckets_per_s"] = 2.0**buckets_log2 / _SPAN_OF_BUCKETS_S
-    state["bucket"] = -1
-    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one, 2**buckets_log2)
+    state["slot"], state["chunks"], state["sweep_at"] = -1, 1, SWEEP_EVERY
+    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one)
     open_fleet(state, traces, memory, _asks_for_work(dry_run))
     return Timeline(state, traces, memory)
 
@@ -224,7 +227,7 @@ def _traces(dry_run: DryRun) -> Traces:
         _plain(trace.offsets, np.int64),
         _plain(trace.start_s, np.float64),
         _plain(trace.end_s, np.float64),
-        _plain(trace.period_s, np.float64),
+        _repeats(trace.period_s),
         _plain(devices.device, np.int64),
         _plain(dry_run.records, np.int64),
         _plain(devices.device_model, np.int32),
@@ -241,25 +244,39 @@ def _traces(dry_run: DryRun) -> Traces:
     )
 
 
-def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int, buckets: int) -> Memory:
+def _repeats(period_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each device, or of one if they are all the same."""
+    if len(period_s) and (period_s == period_s[0]).all():
+        period_s = period_s[:1].copy()
+    return _plain(period_s, np.float64)
+
+
+def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
     """Room for what the run changes; what a job does not need has none."""
     clients = len(dry_run.records)
     rests = bool(dry_run.job.participation.user.min_hours_between_participations)
     is_uniform = bool(state["is_uniform"][0])
     return Memory(
-        clients=np.zeros(clients, CLIENT),
+        clients=_in_lines(clients, CLIENT),
         participated_s=np.full(clients if rests else 0, -math.inf),
         taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
-        first_of_bucket=np.full(buckets, -1, np.int32),
-        due=np.zeros(1024, DUE),
+        slot_end=np.zeros(SLOTS, np.int32),
+        # At most one chunk of each slot is not full; the first is none.
+        chunks=np.zeros(CHUNK * (1 + min(clients, clients // (CHUNK - 1) + SLOTS)), np.int64),
+        far=np.zeros(clients, DUE),
+        ready=np.zeros(clients, np.int64),
+        spare=np.zeros(clients, np.int64),
+        tally=np.zeros((1 << MOST_TALLY_BITS) + 1, np.int32),
+        due=np.zeros(1024, np.int64),
         on_devices=np.zeros(1024, DUE),
         tasks=np.zeros(4096, TASK),
         undecided=np.zeros(4096, np.int32),
         held=np.zeros(in_one + 1, np.int32),
         diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
-        seen=np.zeros(65536, SIGHTING),
+        seen=np.zeros(65536, np.float64),
+        superseded=np.zeros(65536 // 8, np.uint8),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
         scratch=np.zeros(64, np.uint32),
     )
@@ -296,6 +313,13 @@ def _asks_for_work(dry_run: DryRun) -> NDArray[np.bool_]:
 def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """As the engine was compiled for: contiguous and writeable, though it only reads."""
     return np.require(array, dtype, ["C", "W"])
+
+
+def _in_lines(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Zeros that begin where a cache line does: no record of 32 bytes is in two of them."""
+    room = np.zeros(count * dtype.itemsize + _CACHE_LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % _CACHE_LINE_BYTES
+    return room[first : first + count * dtype.itemsize].view(dtype)
 
 
 def _grown(column: NDArray[Any]) -> NDArray[Any]:

@@ -108,7 +108,7 @@ def dot(left: int, right: int, count: int) -> float:
 
 @compiled_exactly
 def add_on_grid(total: int, update: int, weight: float, count: int) -> None:
-    """``total += weight * update``, as `simulation.executors.grid_sum.GridSum` does."""
+    """``total += weight * update``, as `simulation.executors.grid_sum.add_update` does."""
     for i in range(count):
         term = np.float64(get(update, i)) * weight
         put_double(total, i, get_double(total, i) + ((term + _GRID) - _GRID))

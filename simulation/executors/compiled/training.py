@@ -1,9 +1,7 @@
 """The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
 
-import functools
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +18,9 @@ from simulation.executors.compiled.layout import Layout
 from simulation.executors.compiled.network import Network
 from simulation.executors.compiled.sample_buffers import SampleBuffers
 from simulation.executors.compiled.sample_space import sum_samples
-from simulation.executors.executor import TrainingTask, UpdateStatistics
+from simulation.executors.executor import TrainingTask
 from simulation.executors.records import ClientRecords
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate
 
 LANES = 8
@@ -127,12 +126,13 @@ class CompiledTraining:
 
     def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
-        clients, found = self._columns([task]), _outcomes(1)
+        tasks = TaskColumns.of([task])
+        clients, found = self._columns(tasks), _outcomes(1)
         if self._in_samples[task.data_client]:
             self._sum_samples(base, clients, np.zeros(1, np.int64), None, found)
         else:
             self._sum_clients(base, clients, None, found)
-        self._check_ids([task], found)
+        self._check_ids(tasks, found)
         used, width = int(found.used[0]), self._layout.table_width
         table = self._buffers["table"][: used * width]
         rows = None
@@ -155,8 +155,8 @@ class CompiledTraining:
         )
 
     def sum(
-        self, base: BaseVersion, tasks: Sequence[TrainingTask], total: NDArray[np.float64] | None
-    ) -> list[UpdateStatistics]:
+        self, base: BaseVersion, tasks: TaskColumns, total: NDArray[np.float64] | None
+    ) -> StatisticsColumns:
         """Train tasks of one base version and add their finite updates up.
 
         Those trained in sample space are summed in an order of their own, lane by lane: the sum of
@@ -165,26 +165,45 @@ class CompiledTraining:
         Args:
             total: In wire order, shape ``(parameters,)``; changed in place. None for none.
         """
-        by_itself = [task for task in tasks if not self._in_samples[task.data_client]]
-        statistics = []
-        if by_itself:
-            clients, found = self._columns(by_itself), _outcomes(len(by_itself))
-            self._sum_clients(base, clients, total, found)
-            self._check_ids(by_itself, found)
-            statistics += self._statistics(by_itself, clients, found)
-        if len(by_itself) < len(tasks):
-            together = [task for task in tasks if self._in_samples[task.data_client]]
-            together.sort(key=self._place)
-            clients, found = self._columns(together), _outcomes(len(together))
-            lanes = np.array([task.data_client % LANES for task in together], np.int64)
-            self._sum_samples(base, clients, lanes, total, found)
-            statistics += self._statistics(together, clients, found)
-        return statistics
+        in_samples = self._in_samples[tasks.data_client]
+        if not in_samples.any():
+            return self._summed(base, tasks, None, total)
+        together = self._places(tasks, np.flatnonzero(in_samples))
+        lanes = tasks.data_client[together] % LANES
+        summed = self._summed(base, tasks.take(together), lanes, total)
+        if len(together) == len(tasks):
+            return StatisticsColumns.placed(tasks.task_ids, [(together, summed)])
+        by_itself = np.flatnonzero(~in_samples)
+        others = self._summed(base, tasks.take(by_itself), None, total)
+        return StatisticsColumns.placed(tasks.task_ids, [(by_itself, others), (together, summed)])
 
-    def _place(self, task: TrainingTask) -> tuple[int, bool, int, str]:
-        """Where a task is among those of all lanes."""
-        client = task.data_client
-        return client % LANES, bool(self._takes_steps[client]), client, task.task_id
+    def _summed(
+        self,
+        base: BaseVersion,
+        tasks: TaskColumns,
+        lanes: NDArray[np.int64] | None,
+        total: NDArray[np.float64] | None,
+    ) -> StatisticsColumns:
+        """Tasks in sample space, each in its lane, or none of them."""
+        clients, found = self._columns(tasks), _outcomes(len(tasks))
+        if lanes is None:
+            self._sum_clients(base, clients, total, found)
+        else:
+            self._sum_samples(base, clients, lanes, total, found)
+        self._check_ids(tasks, found)
+        return self._statistics(tasks, clients, found)
+
+    def _places(self, tasks: TaskColumns, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tasks in sample space in the order in which they are summed: lane by lane.
+
+        In a lane those of one step come first, then by client; a client's own by their ids.
+        """
+        client = tasks.data_client[chosen]
+        if len(np.unique(client)) < len(client):
+            ids = tasks.task_ids
+            chosen = np.array(sorted(chosen.tolist(), key=lambda place: ids[place]), np.int64)
+            client = tasks.data_client[chosen]
+        return chosen[np.lexsort((client, self._takes_steps[client], client % LANES))]
 
     def _sum_clients(
         self,
@@ -213,16 +232,15 @@ class CompiledTraining:
             self._plan, clients, lanes, SUMMABLE_NORM, address, found,
         )  # fmt: skip
 
-    def _check_ids(self, tasks: Sequence[TrainingTask], found: Outcomes) -> None:
+    def _check_ids(self, tasks: TaskColumns, found: Outcomes) -> None:
         if found.used.min(initial=0) < 0:
-            client = tasks[int(found.used.argmin())].data_client
+            client = tasks.data_client[int(found.used.argmin())]
             raise ValueError(
                 f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
             )
 
-    def _columns(self, tasks: Sequence[TrainingTask]) -> Clients:
-        records = self._records
-        data_client = np.array([task.data_client for task in tasks], np.int64)
+    def _columns(self, tasks: TaskColumns) -> Clients:
+        records, data_client = self._records, tasks.data_client
         held = records.records[data_client]
         count = np.minimum(held, self._max_records)
         if count.min(initial=1) < 1:
@@ -233,29 +251,25 @@ class CompiledTraining:
             x=records.x.ctypes.data + row * records.x.strides[0],
             y=records.y.ctypes.data + row * records.y.strides[0],
             records=count,
-            rate=np.array([task.learning_rate for task in tasks], np.float64),
-            seed=np.array([task.shuffle_seed for task in tasks], np.uint64),
-            weight=np.array([task.weight for task in tasks], np.float64),
+            rate=np.ascontiguousarray(tasks.learning_rate),
+            seed=np.ascontiguousarray(tasks.shuffle_seed),
+            weight=np.ascontiguousarray(tasks.weight),
         )
 
     def _statistics(
-        self, tasks: Sequence[TrainingTask], clients: Clients, found: Outcomes
-    ) -> list[UpdateStatistics]:
-        nothing = [None] * len(tasks)
+        self, tasks: TaskColumns, clients: Clients, found: Outcomes
+    ) -> StatisticsColumns:
         losses, norms = self._outputs.losses, self._outputs.norms
-        columns = (
-            [task.task_id for task in tasks],
-            clients.records.tolist(),
-            found.train_loss.tolist(),
-            (found.summable > 0).tolist(),
-            found.diverged.tolist(),
-            np.sqrt(found.squared_norm).tolist() if norms else nothing,
-            found.loss_before.tolist() if losses else nothing,
-            found.loss_after.tolist() if losses else nothing,
+        return StatisticsColumns(
+            tasks.task_ids,
+            clients.records,
+            found.train_loss,
+            found.summable > 0,
+            found.diverged,
+            np.sqrt(found.squared_norm) if norms else None,
+            found.loss_before if losses else None,
+            found.loss_after if losses else None,
         )
-        # `UpdateStatistics._make`, without a call of Python's a task.
-        make = functools.partial(tuple.__new__, UpdateStatistics)
-        return cast(list[UpdateStatistics], list(map(make, zip(*columns, strict=True))))
 
 
 def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:

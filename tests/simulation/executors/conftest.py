@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from device_runtime.update_codec import flatten
+from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
 from simulation.executors import ClientOutputs, TrainingTask
 from simulation.executors.records import ClientRecords
@@ -37,6 +38,23 @@ def weights(spec):
         return flatten(spec.initial_parameters(version))
 
     return of
+
+
+@pytest.fixture
+def mapped(tmp_path) -> ClientRecords:
+    """Ten records of each of four clients of tiny_mlp, in a records file."""
+    draws = np.random.default_rng(0)
+    path = tmp_path / "records.arrow"
+    write_records(
+        path,
+        tmp_path / "scratch",
+        iter([draws.standard_normal((40, 40)).astype(np.float32)]),
+        place=np.arange(40),
+        labels=(np.arange(40) % 3 == 0).astype(np.uint8),
+        width=40,
+        dtype=np.float32,
+    )
+    return ClientRecords(*read_records(path), np.arange(4) * 10, np.full(4, 10), path)
 
 
 def make_tasks(count: int = 12, versions: int = 3, **changes) -> list[TrainingTask]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulation.executors.grid_sum import GRID, GridSum
+from simulation.executors.grid_sum import GRID, add_update
 from simulation.executors.training import LocalUpdate
 
 SIZE = 3
@@ -26,26 +26,15 @@ def test_order_and_grouping_do_not_matter_and_the_sum_is_exact_to_the_grid(rows,
     )
     order = data.draw(st.permutations(range(len(rows))), label="order")
     cut = data.draw(st.integers(0, len(rows)), label="cut")
-    whole, first, second = (GridSum.empty(SIZE) for _ in range(3))
+    whole, first, second = np.zeros((3, SIZE))
     for index in range(len(rows)):
-        whole.add(str(index), update(rows[index]), weights[index])
+        add_update(whole, update(rows[index]), weights[index])
     for place, index in enumerate(order):
-        (first if place < cut else second).add(str(index), update(rows[index]), weights[index])
-    first.merge(second)
-    np.testing.assert_array_equal(whole.total, first.total)
-    assert whole.weight == first.weight == sum(weights)
+        add_update(first if place < cut else second, update(rows[index]), weights[index])
+    np.testing.assert_array_equal(whole, first + second)
     for column in range(SIZE):
         exact = sum(
             Fraction(float(np.float32(row[column]))) * weight
             for row, weight in zip(rows, weights, strict=True)
         )
-        assert abs(exact - Fraction(float(whole.total[column]))) <= Fraction(GRID) * len(rows) / 2
-
-
-def test_a_task_counts_where_its_update_is():
-    total = GridSum.empty(SIZE)
-    total.add("b", update([1, 2, 3]), 2.0)
-    total.add("a", update([1, 1, 1]), 1.0)
-    partial = total.partial(4, ["a", "b", "c"])
-    assert (partial.base_version, partial.weight, partial.task_ids) == (4, 3.0, ("a", "b"))
-    np.testing.assert_array_equal(partial.total, np.float32([3, 5, 7]))
+        assert abs(exact - Fraction(float(whole[column]))) <= Fraction(GRID) * len(rows) / 2

@@ -15,6 +15,7 @@ from simulation.executors.compiled.shuffles import shuffled
 from simulation.executors.local import LocalExecutor
 from simulation.executors.paths import TrainingPath
 from simulation.executors.records import ClientRecords
+from simulation.executors.task_columns import TaskColumns
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import EVERYTHING, PLAN, make_tasks
@@ -133,12 +134,9 @@ def test_a_sum_is_the_same_for_any_order_of_tasks_and_any_grouping_by_lane(spec,
     executor = LocalExecutor(spec, plan, records)
     executor.set_weights(1, weights(1))
     tasks = make_tasks(12, base_version=1)
-    whole = executor.sum_on_grid(tasks)
+    totals, statistics = executor.sum_on_grid(TaskColumns.of(tasks))
     home = executor.path.executor_of(3)
-    parts = [
-        executor.sum_on_grid([task for task in tasks[::-1] if home[task.data_client] == i])
-        for i in range(3)
-    ]
-    merged = parts[0].merge(parts[1]).merge(parts[2])
-    np.testing.assert_array_equal(merged.by_version[1].total, whole.by_version[1].total)
-    assert set(merged.statistics) == set(whole.statistics)
+    shares = [[task for task in tasks[::-1] if home[task.data_client] == i] for i in range(3)]
+    parts = [executor.sum_on_grid(TaskColumns.of(share)) for share in shares]
+    np.testing.assert_array_equal(sum(part[1] for part, _ in parts), totals[1])
+    assert {each for _, found in parts for each in found} == set(statistics)

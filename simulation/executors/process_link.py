@@ -1,0 +1,175 @@
+"""One executor process as the run sees it: its start, the connection to it, its log, its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.spec import ModelSpec
+from simulation.executors.messages import OUT_OF_MEMORY, Begin, Message, Refused
+from simulation.executors.records import ClientRecords
+from simulation.executors.shared_rows import SharedRows
+from simulation.executors.training import LocalPlan
+
+_LAUNCHER = Path(__file__).parents[2] / "server" / "operations" / "launch.py"
+_TAIL_LINES = 20
+_END_S = 30.0
+"""That a process may take to end once it has let go of its connection."""
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended.
+
+    Attributes:
+        name: Which one.
+        signal: That ended it; None if it ended by itself, or does not answer.
+        exit_code: Its own; None if a signal ended it.
+        log: Last lines of its log.
+    """
+
+    name: str
+    signal: signal.Signals | None
+    exit_code: int | None
+    log: tuple[str, ...]
+
+    @property
+    def for_want_of_memory(self) -> bool:
+        """Whether memory ran out: it was refused, or the kernel took the process for it."""
+        return self.signal is signal.SIGKILL or self.exit_code == OUT_OF_MEMORY
+
+    @property
+    def would_come_again(self) -> bool:
+        """Whether a new process would end likewise: it met an error that is no want of memory."""
+        return self.exit_code is not None and self.exit_code != OUT_OF_MEMORY
+
+    @property
+    def sentence(self) -> str:
+        """Who ended, and how."""
+        if self.exit_code == OUT_OF_MEMORY:
+            return f"{self.name} was refused memory"
+        if self.exit_code is not None:
+            return f"{self.name} ended with exit code {self.exit_code}"
+        if self.signal is None:
+            return f"{self.name} does not answer"
+        return f"{self.name} was ended by {self.signal.name}"
+
+
+class ProcessEnded(Exception):
+    """A process is no more, where its answer was wanted."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.sentence)
+        self.ending = ending
+
+
+class ProcessLink:
+    """A process that is started, told to begin, and answers.
+
+    Args:
+        number: From 0.
+        of: How many there are.
+        parameters: Of the model.
+        weights: Rows of the run's versions.
+    """
+
+    def __init__(self, number: int, of: int, parameters: int, weights: SharedRows) -> None:
+        self.number = number
+        self._name = f"executor process {number + 1} of {of}"
+        self._log = tempfile.TemporaryFile(prefix="flint-executor-")  # noqa: SIM115 - see end
+        self._sums = SharedRows.create(parameters, np.float64)
+        self._weights = weights
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "simulation.executors.executor_process"]
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is our own
+                [
+                    *(sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())),
+                    *(*command, str(theirs.fileno())),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_ONE_THREAD},
+                pass_fds=(theirs.fileno(), weights.descriptor, self._sums.descriptor),
+                process_group=0,  # a Ctrl-C is for the run, which ends its executors
+            )
+        self._connection = Connection(ours.detach())
+        self._unsent: list[Message] = []
+
+    def begin(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
+        """Send the first message; it is answered when all is loaded.
+
+        Raises:
+            ProcessEnded: If the process has.
+        """
+        weights, sums = self._weights.descriptor, self._sums.descriptor
+        self._send(Begin(model, plan, records, weights, sums))
+
+    def sums(self, row: int) -> NDArray[np.float64]:
+        """What it has written to a row of its sums, shape ``(parameters,)``."""
+        return self._sums.row(row)
+
+    def tell(self, message: Message) -> None:
+        """Send what is not answered with the next `ask`."""
+        self._unsent.append(message)
+
+    def ask(self, message: Message) -> None:
+        """Send what is answered, after all that it was told.
+
+        Raises:
+            ProcessEnded: If the process has.
+        """
+        messages, self._unsent = [*self._unsent, message], []
+        self._send(messages)
+
+    def receive(self) -> Any:  # noqa: ANN401 - the answer to what was sent
+        """Wait for the answer.
+
+        Raises:
+            ProcessEnded: If the process ends instead.
+            FlintError: What the user has to mend, if the process says so.
+        """
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise ProcessEnded(self._ending()) from error
+        if isinstance(answer, Refused):
+            raise answer.error
+        return answer
+
+    def end(self) -> None:
+        """Kill it; it holds nothing that lasts."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+        self._sums.close()
+
+    def _send(self, message: Begin | Sequence[Message]) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise ProcessEnded(self._ending()) from error
+
+    def _ending(self) -> Ending:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_END_S)
+        code = self._process.poll()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        killed = signal.Signals(-code) if code is not None and code < 0 else None
+        exit_code = code if code is not None and code >= 0 else None
+        return Ending(self._name, killed, exit_code, tuple(lines))

@@ -1,0 +1,49 @@
+"""Sums that several executor processes have made of their shares, put together."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.aggregation.aggregator import PartialSum
+from simulation.executors.executor import Reduced
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns
+
+_AT_A_TIME = 16_384
+"""Parameters that are added in the nearest cache."""
+
+
+def reduced(
+    tasks: TaskColumns,
+    totals: Mapping[int, Sequence[NDArray[np.float64]]],
+    statistics: StatisticsColumns,
+) -> Reduced:
+    """As an `Executor` answers.
+
+    Args:
+        totals: By base version that has a finite update: a sum on the grid of each process that
+            trained from it, shape ``(parameters,)``.
+        statistics: In the order of the tasks.
+    """
+    sums = []
+    for version in sorted(totals):
+        counted = np.flatnonzero(statistics.is_finite & (tasks.base_version == version))
+        weight = float(np.add.accumulate(tasks.weight[counted])[-1])  # one after the other
+        task_ids = tuple(tasks.take(counted).task_ids)
+        sums.append(PartialSum(version, _added(totals[version]), weight, task_ids))
+    return Reduced(tuple(sums), statistics)
+
+
+def _added(totals: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """Their sum, exact in any order as all are on the grid, rounded once."""
+    first, *others = totals
+    if not others:
+        return first.astype(np.float32)
+    whole = np.empty(len(first), np.float32)
+    for begin in range(0, len(first), _AT_A_TIME):
+        part = slice(begin, begin + _AT_A_TIME)
+        added = first[part] + others[0][part]
+        for other in others[1:]:
+            added += other[part]
+        whole[part] = added
+    return whole

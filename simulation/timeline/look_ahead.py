@@ -1,0 +1,85 @@
+"""Fetching ahead: what the engine will look up for check-ins that come next is on its way already.
+
+A client's record, its device, that device's windows: each is somewhere else in gigabytes, and each
+look costs a hundred nanoseconds or more, one after the other, if nothing is known before. The check-ins
+of an open slot are in order, so those of some events later are fetched now, and many fetches are
+under way at a time. Nothing depends on it but time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from simulation.timeline.compilation import compiled
+from simulation.timeline.layout import Memory, Record, Traces
+from simulation.timeline.queues import client_of
+
+AHEAD = 12
+"""Events between a stage and the next: some 100 ns each, against a few hundred for a look."""
+
+_Of = Any
+"""Something of Numba's or LLVM's, which are not typed."""
+
+
+def _prefetching(_context: _Of, array: _Of, _index: _Of) -> tuple[_Of, Callable[..., _Of]]:
+    """Ask for the cache line of an array's element, and do not wait for it."""
+
+    def generate(context: _Of, builder: _Of, signature: _Of, arguments: _Of) -> _Of:
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        strides = cgutils.unpack_tuple(builder, made.strides)
+        offset = builder.mul(arguments[1], strides[0])
+        address = builder.add(builder.ptrtoint(made.data, offset.type), offset)
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = flag(0), flag(3), flag(1)
+        builder.call(function, [builder.inttoptr(address, byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+prefetch: _Of = intrinsic(_prefetching)
+
+
+def _look_ahead(s: Record, traces: Traces, memory: Memory, at: int) -> None:
+    """Fetch for the check-ins from the one at ``at`` on, each stage for another."""
+    if 0 <= at + 3 * AHEAD < s.ready:
+        number = client_of(memory.ready[at + 3 * AHEAD])
+        prefetch(memory.clients, number)
+        prefetch(traces.device, number)
+        if len(memory.eligible_s) > 0:
+            prefetch(memory.eligible_s, number)
+        if len(memory.participated_s) > 0:
+            prefetch(memory.participated_s, number)
+    if 0 <= at + 2 * AHEAD < s.ready:
+        number = client_of(memory.ready[at + 2 * AHEAD])
+        device = traces.device[number]
+        prefetch(traces.offsets, device)
+        if len(traces.repeat_s) > 1:
+            prefetch(traces.repeat_s, device)
+        sighting = memory.clients[number].sighting
+        prefetch(memory.superseded, (sighting & (len(memory.seen) - 1)) >> 3)
+    if 0 <= at + AHEAD < s.ready:
+        device = traces.device[client_of(memory.ready[at + AHEAD])]
+        first = min(traces.offsets[device], len(traces.end_s) - 1)
+        prefetch(traces.start_s, first)
+        prefetch(traces.end_s, first)
+
+
+def _look_ahead_in_turn(traces: Traces, number: int) -> None:
+    """Fetch for the clients after this one, which are asked in the order of their numbers."""
+    if number + 2 * AHEAD < len(traces.device):
+        prefetch(traces.offsets, traces.device[number + 2 * AHEAD])
+    if number + AHEAD < len(traces.device):
+        first = min(traces.offsets[traces.device[number + AHEAD]], len(traces.end_s) - 1)
+        prefetch(traces.start_s, first)
+        prefetch(traces.end_s, first)
+
+
+look_ahead = compiled(_look_ahead)
+look_ahead_in_turn = compiled(_look_ahead_in_turn)
