@@ -38,7 +38,11 @@ def peer_python(name: str, folder: Path | None = None) -> Path:
         return python
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
         sys.exit(f"{folder} holds something else; give an empty --folder, or one that is not there")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old")  # moved first: half removed it is nobody's
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
     print(f"making {folder}, which takes a minute or two", file=sys.stderr)
     venv.create(folder, with_pip=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
