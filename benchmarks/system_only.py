@@ -79,13 +79,13 @@ def make_dry_run(clients: int, stop: dict, **check_in: float) -> tuple[DryRun, f
     )
     world = make_world(clients)
     draws = np.random.default_rng(2)
-    records = np.clip(np.rint(draws.lognormal(math.log(10), 1.2, clients)), 1, 400).astype(np.int64)
+    records = np.clip(np.rint(draws.lognormal(math.log(10), 1.2, clients)), 1, 400).astype(np.int32)
     begun_s = time.process_time()
     mapping, devices = populate(world, environment, records)
     spent_s = time.process_time() - begun_s
     model = get_model("tiny_mlp")
     weights = np.zeros(model.parameter_count, np.float32)
-    held = records[mapping.data_client]
+    held = mapping.held(records)
     work = TaskWork(1, 500, BYTES, BYTES)
     return DryRun(job, model, environment, world, mapping, devices, held, work, weights, 7), spent_s
 
@@ -96,7 +96,8 @@ def make_world(clients: int) -> World:
     start_s = np.floor(draws.uniform(0, 86_400, clients) * GRID_PER_S) / GRID_PER_S
     length_s = np.clip(draws.lognormal(math.log(2100), 1.0, clients), 60, 6 * 3600)
     end_s = start_s + np.floor(length_s * GRID_PER_S) / GRID_PER_S
-    offsets, period_s = np.arange(clients + 1), np.full(clients, 86_400.0)
+    offsets = np.arange(clients + 1, dtype=np.int32)
+    period_s = np.broadcast_to(86_400.0, clients)
     ids = pa.array(np.arange(clients))
     trace = AvailabilityTrace(
         ids, offsets, start_s, end_s, period_s, None, (), SpanRepairs(clients)

@@ -20,7 +20,7 @@ from simulation.environment import Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.event_path import choose_event_path
 from simulation.executors.executor import Executor
-from simulation.executors.make import make_executor, training_path
+from simulation.executors.make import executor_notes, make_executor, training_path
 from simulation.executors.no_training import NoTraining
 from simulation.experiment import (
     OnProgress,
@@ -31,6 +31,7 @@ from simulation.experiment import (
 )
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
+from simulation.update_training import outputs_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class DryRunOptions:
     Attributes:
         trials: None: as the environment says, or the run that is resumed.
         seed: None: the job's, or that of the run that is resumed.
-        executors: Processes that train; None: as for ``trials``.
+        executors: Processes or actors that train; None: as for ``trials``.
         resume: Run to go on with.
         trains: Whether updates are trained; if not, only time, devices and bytes are simulated.
     """
@@ -94,11 +95,12 @@ def simulate(
         note(sentence)
     _tell_of_events(job, note, trains=options.trains)
     with runs.driving(row.run_id):
-        executor = _executor(prepared, executors)
+        executor: Executor | None = None
         try:
+            executor = _executor(prepared, executors, note)
             path = training_path(executor)
-            if path is not None:
-                note(path)
+            for sentence in (*executor_notes(executor), *filter(None, [path])):
+                note(sentence)
             in_short = None if path is None else path.split(", ")[0].removeprefix("training: ")
             expect(Expected(job.stop, trials, in_short))
             return run_trials(
@@ -116,7 +118,8 @@ def simulate(
             note(f"stopped; the same command with --resume {row.run_id} takes it up again")
             raise
         finally:
-            executor.close()
+            if executor is not None:
+                executor.close()
 
 
 def _tell_of_events(job: Job, note: Callable[[str], None], *, trains: bool) -> None:
@@ -178,13 +181,25 @@ def _memory_mb(catalog: CatalogSession, job: Job) -> dict[str, float]:
     return measured_memory_mb(catalog.measurements, job.model)
 
 
-def _executor(prepared: Preparation, executors: int) -> Executor:
-    """What trains the updates: so many processes, none at all if 0."""
+def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]) -> Executor:
+    """What trains the updates: so many processes or actors, none at all if 0."""
     model, client, records = prepared.dry_run.model, prepared.dry_run.job.client, prepared.records
     if executors == 0 or records is None:
         examples = np.minimum(prepared.record_counts, client.max_records)
         return NoTraining(model.parameter_count, examples)
-    return make_executor("local", executors, model, client, records)
+    dry_run = prepared.dry_run
+    asked = dry_run.environment.executors
+    return make_executor(
+        asked.kind,
+        executors,
+        model,
+        client,
+        records,
+        outputs_needed(dry_run.job),
+        dry_run.environment.training,
+        cluster=asked.cluster,
+        on_replaced=note,
+    )
 
 
 def _training(prepared: Preparation, executor: Executor, *, trains: bool) -> Training:

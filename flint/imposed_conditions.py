@@ -18,7 +18,7 @@ from device_runtime.errors import FlintError
 from device_runtime.imposed_conditions import AvailabilityWindows, ImposedConditions
 from simulation.environment import Environment, is_file_reference, load_environment
 from simulation.inputs import InputResolver
-from simulation.population import assign_population
+from simulation.population import Indices, assign_population
 from simulation.random_streams import RandomStreams
 from simulation.traces.bandwidth import Bandwidth, read_bandwidth
 from simulation.traces.device_profiles import (
@@ -229,7 +229,7 @@ def _per_example_s(
     options: ConditionOptions,
     count: int,
     trace: AvailabilityTrace | None,
-    device: NDArray[np.int64] | None,
+    device: Indices | None,
 ) -> list[float] | None:
     if options.slowdown is None:
         _refuse_population(options)
@@ -248,7 +248,7 @@ def _device_models(
     count: int,
     profiles: DeviceProfiles,
     trace: AvailabilityTrace | None,
-    device: NDArray[np.int64] | None,
+    device: Indices | None,
 ) -> NDArray[np.int32]:
     if trace is not None and device is not None and trace.device_model is not None:
         if options.device_population is not None:

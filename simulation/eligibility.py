@@ -11,7 +11,7 @@ from server.device_criteria import BENCHMARK_RECORDS, DeviceRefusal
 from server.job import FedAvgSettings, Job
 from simulation.device_admission import clients_passing
 from simulation.durations import TaskWork
-from simulation.population import PopulationMapping
+from simulation.population import Counts, PopulationMapping
 from simulation.traces.criteria import DAY_S, DailyHours
 from simulation.traces.sessions import AvailabilityTrace
 from simulation.world import ClientDevices, World
@@ -46,7 +46,7 @@ def count_eligible(
     world: World,
     mapping: PopulationMapping,
     devices: ClientDevices,
-    records: NDArray[np.int64],
+    records: Counts,
     job: Job,
     work: TaskWork,
 ) -> list[CriterionCount]:
@@ -58,7 +58,7 @@ def count_eligible(
     Args:
         records: Records of each data client, shape ``(data clients,)``.
     """
-    held = records[mapping.data_client]
+    held = mapping.held(records)
     allowed_hours, max_hours = job.participation.state.allowed_hours, job.stop.max_hours
     first_s = _first_allowed_s(world.trace, DailyHours.parse(allowed_hours))[devices.device]
     ever_open = (world.trace.window_counts() > 0)[devices.device]
@@ -165,14 +165,12 @@ def _first_allowed_s(trace: AvailabilityTrace, hours: DailyHours) -> NDArray[np.
     return np.where(shifts & some & ~np.isfinite(first_s), trace.period_s, first_s)
 
 
-def _finishes(
-    world: World, devices: ClientDevices, records: NDArray[np.int64], work: TaskWork
-) -> Mask:
+def _finishes(world: World, devices: ClientDevices, records: Counts, work: TaskWork) -> Mask:
     longest_s = np.zeros(len(world.trace))
     owner = np.repeat(np.arange(len(world.trace)), world.trace.window_counts())
     np.maximum.at(longest_s, owner, world.trace.end_s - world.trace.start_s)
     fastest_s = world.profiles.fastest_s()[devices.device_model]
-    examples = work.local_epochs * np.minimum(records, work.max_records)
+    examples = np.int64(work.local_epochs) * np.minimum(records, work.max_records)
     shortest_s = fastest_s * examples
     best = np.full(len(records), 1.0 - 1e-4)
     for link, speeds, moved_bytes in (

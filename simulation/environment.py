@@ -1,9 +1,9 @@
 """The environment file: what world to dry-run a job in. `flint submit` never reads it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,9 +18,11 @@ from pydantic import (
 from device_runtime.errors import FlintError
 from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from server.job import Job
-from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown, value_at
+from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown
+from simulation.executors.ray_cluster import ADDRESSES, ClusterSettings
 from simulation.traces.spans import SpanRules
 
+_CLUSTER_ADDRESS = re.compile(r"^(auto|local|(ray://)?[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5})$")
 _CATALOG_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}(@([1-9][0-9]*|latest))?$")
 
 
@@ -40,12 +42,6 @@ class UnknownEnvironmentKey(EnvironmentFileError):
     """A key no environment file has."""
 
     code = "FLN-1712"
-
-
-class EnvironmentFeatureNotBuilt(EnvironmentFileError):
-    """A known key whose feature does not exist yet; ignoring it would simulate something else."""
-
-    code = "FLN-1713"
 
 
 class _Block(BaseModel):
@@ -230,10 +226,69 @@ class Dropout(_Block):
 
 
 class Executors(_Block):
-    """What trains the updates."""
+    """What trains the updates; results do not depend on it.
 
-    kind: Literal["local"] = "local"
+    Attributes:
+        kind: ``local``: processes of this machine; ``ray``: actors of a Ray cluster.
+        count: How many.
+        address: Of the cluster; None: ``auto``. This and what follows are for ``ray`` alone.
+        records: Whether nodes find the records at the run's path, or are sent them; None: shared.
+        ready_timeout_s: Within this all must be ready; None: 300.
+    """
+
+    kind: Literal["local", "ray"] = "local"
     count: int = Field(default=1, ge=1, le=1024)
+    address: str | None = None
+    records: Literal["shared", "sent"] | None = None
+    ready_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        of_ray = ("address", "records", "ready_timeout_s")
+        given = [key for key in of_ray if getattr(self, key) is not None]
+        if self.kind == "local" and given:
+            raise ValueError(
+                f"{given[0]} is of a Ray cluster, and kind is local; set kind: ray, or remove "
+                f"{given[0]}"
+            )
+        if self.address is not None and not _CLUSTER_ADDRESS.match(self.address):
+            raise ValueError(
+                f"address {shown(self.address)} names no Ray cluster; write {ADDRESSES}"
+            )
+        return self
+
+    @property
+    def cluster(self) -> ClusterSettings | None:
+        """Where they run; None for processes of this machine."""
+        if self.kind == "local":
+            return None
+        default = ClusterSettings()
+        return ClusterSettings(
+            self.address or default.address,
+            self.records or default.records,
+            self.ready_timeout_s or default.ready_timeout_s,
+        )
+
+
+class TrainingSettings(_Block):
+    """How executors train the updates.
+
+    Attributes:
+        path: ``auto``: the fastest exact way; ``module``: the model's torch module and autograd.
+        device: Where that module is; a GPU has no other way.
+    """
+
+    path: Literal["auto", "module"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _module_on_a_gpu(self) -> Self:
+        if self.device == "cuda" and self.path != "module":
+            raise ValueError(
+                "device is cuda, where only torch modules are trained; add path: module, or remove "
+                "device"
+            )
+        return self
 
 
 class Environment(_Block):
@@ -257,6 +312,7 @@ class Environment(_Block):
     bandwidth: InputReference
     dropout: Dropout | None = None
     executors: Executors = Executors()
+    training: TrainingSettings = TrainingSettings()
     trials: int = Field(default=1, ge=1, le=1000)
 
     @model_validator(mode="after")
@@ -306,7 +362,6 @@ def parse_environment(text: str, *, source: str = "environment.yaml") -> Environ
         raw = load_mapping(text)
     except StrictYamlError as error:
         raise EnvironmentFileError(f"{source}: {error}; mend the YAML") from error
-    _refuse_not_built(raw, source)
     try:
         return Environment.model_validate(raw, strict=True)
     except ValidationError as error:
@@ -318,15 +373,6 @@ def _as_error(source: str, problems: Sequence[BlockProblem]) -> EnvironmentFileE
     first = problems[0]
     kind = UnknownEnvironmentKey if first.unknown_key else InvalidEnvironmentValue
     return kind(f"{source}: {first.sentence}{also_to_mend(problems)}")
-
-
-def _refuse_not_built(raw: Mapping[str, Any], source: str) -> None:
-    _, kind = value_at(raw, ("executors", "kind"))
-    if kind == "ray":
-        raise EnvironmentFeatureNotBuilt(
-            f"{source}: executors.kind = 'ray' asks for a feature that is not built yet; use "
-            "executors: {kind: local}, with count for more processes."
-        )
 
 
 def _foreign_key(keys: Sequence[str]) -> str | None:

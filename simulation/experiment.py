@@ -63,7 +63,7 @@ def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulat
     """The record of a run that begins.
 
     Args:
-        executors: Processes that train; 0 for a run that trains nothing.
+        executors: Processes or actors that train; 0 for a run that trains nothing.
     """
     dry_run = prepared.dry_run
     return NewSimulationRun(
@@ -83,6 +83,8 @@ def new_run(prepared: Preparation, *, trials: int, executors: int) -> NewSimulat
 def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
     """Refuse to go on with a run that was of something else.
 
+    What trains may be another: results do not depend on it, and a cluster may be gone.
+
     Args:
         row: The run to be resumed.
         run: What it would be recorded as now.
@@ -99,7 +101,7 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
         ("job", row.job_json, run.job_json),
         ("environment", row.environment_json, run.environment_json),
     ):
-        found = _difference(json.loads(then), json.loads(now))
+        found = _difference(_what_decides(then), _what_decides(now))
         if found is not None:
             key, before, after = found
             raise UnusableCheckpoint(
@@ -115,7 +117,6 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
     for name, then_n, now_n in (
         ("--seed", row.seed, run.seed),
         ("--trials", row.trials, run.trials),
-        ("--executors", row.executors, run.executors),
     ):
         if then_n != now_n:
             raise UnusableCheckpoint(
@@ -306,6 +307,11 @@ def _result_of(state: Mapping[str, Any]) -> TrialResult:
         for name in ("trajectory", "tasks")
     }
     return TrialResult(**{**state, **tables})
+
+
+def _what_decides(file_json: str) -> dict[str, Any]:
+    """A job or an environment without what trains its updates."""
+    return {key: value for key, value in json.loads(file_json).items() if key != "executors"}
 
 
 def _difference(then: object, now: object, path: str = "") -> tuple[str, object, object] | None:

@@ -17,7 +17,10 @@ from device_runtime.errors import FlintError
 from simulation.portable_math import Floats
 from simulation.random_streams import RandomStream, RandomStreams
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.int32]
+"""Of clients, devices and links: memory is what limits how many there can be."""
+Counts = NDArray[np.int32] | NDArray[np.int64]
+"""Of records."""
 Assignment = Literal["random", "by_activity"]
 
 
@@ -41,6 +44,15 @@ class PopulationMapping:
 
     def __len__(self) -> int:
         return len(self.data_client)
+
+    def held(self, records: Counts) -> Counts:
+        """Records of each simulated client, shape ``(clients,)``.
+
+        Args:
+            records: Of each data client; handed back as they are if each is one simulated client.
+        """
+        same = len(records) == len(self) and bool((np.diff(self.data_client) == 1).all())
+        return records if same else records[self.data_client]
 
     def to_table(self, data_client_ids: pa.Array, device_ids: pa.Array) -> pa.Table:
         """The mapping as it is recorded: columns ``client``, ``data_client_id``, ``device_id``.
@@ -71,12 +83,12 @@ class PopulationMapping:
             index = pc.index_in(table[column].combine_chunks().cast(ids.type), value_set=ids)
             if index.null_count:
                 raise ValueError(f"{column} of the recorded population is not in its source")
-            found.append(index.to_numpy(zero_copy_only=False).astype(np.int64))
+            found.append(index.to_numpy(zero_copy_only=False).astype(np.int32))
         return cls(found[0], found[1])
 
 
 def assign_population(
-    records: NDArray[np.int64],
+    records: Counts,
     available_share: Floats,
     *,
     clients: int | None = None,
@@ -118,7 +130,7 @@ def assign_population(
     by_records = streams["population/ties"].permutation(count)
     by_records = by_records[np.argsort(-records[data_client][by_records], kind="stable")]
     by_share = shuffled[np.argsort(-available_share[shuffled], kind="stable")]
-    matched = np.empty(count, dtype=np.int64)
+    matched = np.empty(count, dtype=np.int32)
     matched[by_records] = by_share
     return PopulationMapping(data_client, matched)
 
@@ -126,8 +138,10 @@ def assign_population(
 def _sample(available: int, count: int, stream: RandomStream) -> Indices:
     """``count`` of ``available`` indices, each used equally often or once more."""
     rounds, rest = divmod(count, available)
-    whole = np.tile(np.arange(available), rounds)
-    return np.concatenate((whole, stream.permutation(available)[:rest]))
+    whole = np.tile(np.arange(available, dtype=np.int32), rounds)
+    if rest == 0:
+        return whole
+    return np.concatenate((whole, stream.permutation(available)[:rest].astype(np.int32)))
 
 
 def _require(count: int, available: int, resample: bool, what: str, key: str) -> None:

@@ -35,6 +35,7 @@ from simulation.environment import (
 )
 from simulation.executors.records import ClientRecords
 from simulation.inputs import FileInputs, InputResolver
+from simulation.population import Counts
 from simulation.record_counts import draw_record_counts, read_record_counts
 from simulation.traces.spans import repairs_in_words
 from simulation.trial import DryRun
@@ -65,7 +66,7 @@ class Preparation:
 
     dry_run: DryRun
     data_clients: pa.Array
-    record_counts: NDArray[np.int64]
+    record_counts: Counts
     records: ClientRecords | None
     evaluation: Dataset | None
     inputs: Mapping[str, RunInput]
@@ -129,7 +130,7 @@ def prepare(
         world,
         mapping,
         devices,
-        counts[mapping.data_client],
+        mapping.held(counts),
         work,
         flatten(initial),
         seed,
@@ -147,7 +148,7 @@ class _Holdings:
     """Who holds how many records, and these records where there are any."""
 
     ids: pa.Array
-    counts: NDArray[np.int64]
+    counts: Counts
     records: ClientRecords | None
     inputs: Mapping[str, RunInput]
 

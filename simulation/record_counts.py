@@ -20,7 +20,7 @@ class InvalidRecordCounts(FlintError):
     code = "FLN-3080"
 
 
-def read_record_counts(path: Path) -> NDArray[np.int64]:
+def read_record_counts(path: Path) -> NDArray[np.int32]:
     """Records of each client, shape ``(clients,)``, from Parquet or CSV with a column ``records``.
 
     A run's own ``population.parquet`` is such a file. Other columns are ignored.
@@ -39,10 +39,10 @@ def read_record_counts(path: Path) -> NDArray[np.int64]:
         ),
         InvalidRecordCounts,
     )
-    return counts.astype(np.int64)
+    return counts.astype(np.int32)
 
 
-def draw_record_counts(settings: RecordCounts, clients: int, seed: int) -> NDArray[np.int64]:
+def draw_record_counts(settings: RecordCounts, clients: int, seed: int) -> NDArray[np.int32]:
     """Records of each client, lognormal, at least 1 and at most ``settings.most``.
 
     Args:
@@ -58,4 +58,4 @@ def draw_record_counts(settings: RecordCounts, clients: int, seed: int) -> NDArr
     uniforms = RandomStreams(seed)["population/records"].uniforms(np.arange(clients))
     normals = normal_quantile(uniforms)
     drawn = np.rint(settings.median * portable_exp(settings.log_stdev * normals))
-    return np.clip(drawn, 1, settings.most).astype(np.int64)
+    return np.clip(drawn, 1, settings.most).astype(np.int32)

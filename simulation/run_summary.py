@@ -33,7 +33,7 @@ def population_table(population: SimulatedPopulation, data_client_ids: pa.Array)
     models = pa.array(world.profiles.device_models)
     return (
         named.append_column("device_model", models.take(pa.array(population.devices.device_model)))
-        .append_column("records", pa.array(population.records))
+        .append_column("records", pa.array(population.records, pa.int64()))
         .append_column("per_example_s", pa.array(population.median_per_example_s()))
         .append_column("tier", pa.array([TIERS[tier] for tier in tiers(population)]))
     )
@@ -114,7 +114,7 @@ def _by_tier(
     metrics: Mapping[str, float | None] = {}
     if by_tier is not None:
         names = [TIERS[each] for each in tier]
-        metrics = by_tier(result.weights, population.mapping.data_client, names)
+        metrics = by_tier(result.weights, population.mapping.data_client.astype(np.int64), names)
     return [
         {
             "tier": name,

@@ -23,7 +23,7 @@ from simulation.environment import Environment
 from simulation.executors.executor import Executor
 from simulation.fleet import VirtualFleet
 from simulation.patience import FleetExhausted
-from simulation.population import PopulationMapping
+from simulation.population import Counts, PopulationMapping
 from simulation.random_streams import RandomStreams
 from simulation.run_versions import RunVersions
 from simulation.task_log import TaskLog
@@ -51,7 +51,7 @@ class DryRun:
     world: World
     mapping: PopulationMapping
     devices: ClientDevices
-    records: NDArray[np.int64]
+    records: Counts
     work: TaskWork
     initial_weights: NDArray[np.float32]
     seed: int

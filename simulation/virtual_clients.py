@@ -20,6 +20,7 @@ from simulation.durations import (
     task_duration,
 )
 from simulation.environment import CheckIn
+from simulation.population import Counts
 from simulation.random_streams import RandomStream, RandomStreams
 from simulation.traces.bandwidth import LinkSpeeds
 from simulation.traces.criteria import DAY_S, DailyHours
@@ -54,7 +55,7 @@ class VirtualClients:
 
     world: World
     devices: ClientDevices
-    records: NDArray[np.int64]
+    records: Counts
     hours: DailyHours
     check_in: CheckIn
     dropout_per_hour: float

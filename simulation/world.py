@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from simulation.environment import Environment, InvalidEnvironmentValue
 from simulation.inputs import InputResolver, ResolvedInput
-from simulation.population import PopulationMapping, assign_population
+from simulation.population import Counts, Indices, PopulationMapping, assign_population
 from simulation.random_streams import RandomStreams
 from simulation.traces.bandwidth import Bandwidth, read_bandwidth
 from simulation.traces.device_profiles import (
@@ -48,10 +48,10 @@ class ClientDevices:
         up_link: Index into `World.bandwidth.up`.
     """
 
-    device: NDArray[np.int64]
+    device: Indices
     device_model: NDArray[np.int32]
-    down_link: NDArray[np.int64]
-    up_link: NDArray[np.int64]
+    down_link: Indices
+    up_link: Indices
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SimulatedPopulation:
     world: World
     mapping: PopulationMapping
     devices: ClientDevices
-    records: NDArray[np.int64]
+    records: Counts
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -127,7 +127,7 @@ def load_world(environment: Environment, resolver: InputResolver) -> World:
 
 
 def populate(
-    world: World, environment: Environment, records: NDArray[np.int64]
+    world: World, environment: Environment, records: Counts
 ) -> tuple[PopulationMapping, ClientDevices]:
     """Decide who lives on which device, with which model and link.
 
@@ -159,7 +159,9 @@ def populate(
     else:
         device_model = _traced_models(world)[mapping.device]
     link = streams["population/link"]
-    down, up = world.bandwidth.links(link.uniforms(clients), link.uniforms(clients, draw=1))
+    downwards = link.uniforms(clients)
+    upwards = downwards if world.bandwidth.paired else link.uniforms(clients, draw=1)
+    down, up = world.bandwidth.links(downwards, upwards)
     return mapping, ClientDevices(mapping.device, device_model, down, up)
 
 

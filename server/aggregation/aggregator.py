@@ -26,7 +26,7 @@ class PartialSum:
     base_version: int
     total: NDArray[np.float32]
     weight: float
-    task_ids: tuple[str, ...]
+    task_ids: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from simulation.executors.executor import (
     TrainingTask,
     UpdateStatistics,
 )
-from simulation.executors.make import make_executor, training_path
+from simulation.executors.make import executor_notes, make_executor, training_path
 from simulation.executors.no_training import NoTraining
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Reduced",
     "TrainingTask",
     "UpdateStatistics",
+    "executor_notes",
     "make_executor",
     "training_path",
 ]

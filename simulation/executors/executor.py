@@ -122,6 +122,14 @@ class Executor(Protocol):
         """
         ...
 
+    def expect(self, data_clients: NDArray[np.int64]) -> None:
+        """Tasks on these clients' records come before long: they may be read from disk meanwhile.
+
+        Args:
+            data_clients: Shape ``(tasks,)``.
+        """
+        ...
+
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates until `reduce` or `forget`; for decisions on results.
 

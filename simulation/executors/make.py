@@ -1,36 +1,48 @@
 """The executor that an environment's ``executors`` block asks for."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.environment import TrainingSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
+from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
 
 _NOTHING_MORE = ClientOutputs()
+_AS_IS_FASTEST = TrainingSettings()
 
 
 def make_executor(
-    kind: Literal["local", "none"],
+    kind: Literal["local", "ray", "none"],
     count: int,
     model: ModelSpec,
     client: ClientTraining,
     records: ClientRecords,
     outputs: ClientOutputs = _NOTHING_MORE,
+    training: TrainingSettings = _AS_IS_FASTEST,
+    cluster: ClusterSettings | None = None,
+    on_replaced: Callable[[str], None] = lambda _: None,
 ) -> Executor:
     """Start what trains a job's updates.
 
     Args:
-        kind: ``local``: processes of this machine; ``none``: no training at all.
-        count: One trains in this process, without starting any; more in as many processes.
+        kind: ``local``: processes of this machine; ``ray``: actors of a Ray cluster; ``none``: no
+            training at all.
+        count: One local trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
+        training: On which path, where it is not the fastest.
+        cluster: Where the actors of ``ray`` run.
+        on_replaced: Told a sentence when a local process has ended and another took its place.
 
     Raises:
         ExecutorLost: If a process does not start.
+        FlintError: Or whatever `RayExecutors` raises.
     """
     if kind == "none":
         examples = np.minimum(records.records, client.max_records)
@@ -39,10 +51,16 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client, outputs)
+    plan = LocalPlan.of(
+        client, outputs, by_module=training.path == "module", device=training.device
+    )
+    if kind == "ray":
+        from simulation.executors.ray_executors import RayExecutors
+
+        return RayExecutors(count, model, plan, records, cluster)
     if count == 1:
         return LocalExecutor(model, plan, records)
-    return ProcessExecutors(count, model, plan, records)
+    return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
 
 
 def training_path(executor: Executor) -> str | None:
@@ -51,7 +69,16 @@ def training_path(executor: Executor) -> str | None:
         return None
     from simulation.executors.local import LocalExecutor
     from simulation.executors.processes import ProcessExecutors
+    from simulation.executors.ray_executors import RayExecutors
 
-    return (
-        executor.path.sentence if isinstance(executor, LocalExecutor | ProcessExecutors) else None
-    )
+    known = LocalExecutor | ProcessExecutors | RayExecutors
+    return executor.path.sentence if isinstance(executor, known) else None
+
+
+def executor_notes(executor: Executor) -> tuple[str, ...]:
+    """What a run says of where its executors are, beside how they train."""
+    if isinstance(executor, NoTraining):
+        return ()
+    from simulation.executors.ray_executors import RayExecutors
+
+    return executor.notes if isinstance(executor, RayExecutors) else ()

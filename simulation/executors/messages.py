@@ -5,8 +5,7 @@ their rows. Several messages go at a time, as a list; those that are answered co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
@@ -18,8 +17,7 @@ OUT_OF_MEMORY = 112
 """Exit code of a process that was refused memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """First message: what to train; answered with `Begun`.
 
     Attributes:
@@ -34,42 +32,36 @@ class Begin:
     sums: int
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """Everything is loaded; tasks may come."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetWeights:
+class SetWeights(NamedTuple):
     """See `Executor.set_weights`; not answered. They lie in a row of the run's."""
 
     version: int
     row: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetWeights:
+class ForgetWeights(NamedTuple):
     """See `Executor.forget_weights`; not answered."""
 
     before: int
 
 
-@dataclass(frozen=True, slots=True)
-class Train:
+class Train(NamedTuple):
     """See `Executor.train`; answered with `StatisticsColumns`."""
 
     tasks: TaskColumns
 
 
-@dataclass(frozen=True, slots=True)
-class Reduce:
+class Reduce(NamedTuple):
     """See `Executor.reduce`; answered with `Summed`."""
 
     tasks: TaskColumns
 
 
-@dataclass(frozen=True, slots=True)
-class Summed:
+class Summed(NamedTuple):
     """Where a process has put its sums, until the next `Reduce`.
 
     Attributes:
@@ -81,41 +73,35 @@ class Summed:
     statistics: StatisticsColumns
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Instead of any answer: what the user has to mend. The process ends."""
 
     error: FlintError
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(NamedTuple):
     """See `Executor.forget`; not answered."""
 
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CarryOver:
+class CarryOver(NamedTuple):
     """See `Executor.carry_over`; not answered."""
 
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetResiduals:
+class ForgetResiduals(NamedTuple):
     """See `Executor.forget_residuals`; not answered."""
 
     clients: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Residuals:
+class Residuals(NamedTuple):
     """See `Executor.residuals`; answered with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreResiduals:
+class RestoreResiduals(NamedTuple):
     """See `ClientResiduals.restore`; not answered."""
 
     state: Mapping[str, Any]

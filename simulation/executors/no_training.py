@@ -32,6 +32,9 @@ class NoTraining:
     def forget_weights(self, before: int) -> None:
         """There are none."""
 
+    def expect(self, data_clients: NDArray[np.int64]) -> None:
+        """Records are not needed."""
+
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Statistics of zero updates; their losses are not known."""
         return tuple(

@@ -28,6 +28,7 @@ from simulation.executors.messages import (
 )
 from simulation.executors.paths import choose_path
 from simulation.executors.process_link import Ending, ProcessEnded, ProcessLink
+from simulation.executors.record_paging import RecordPaging
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
 from simulation.executors.shared_sums import reduced
@@ -80,6 +81,7 @@ class ProcessExecutors:
         self._model, self._plan, self._records = model, plan, records
         self._on_replaced = on_replaced
         self._shares = Shares(count, self.path, plan, records, ties_clients=self._feeds_back)
+        self._paging = RecordPaging(records, plan.max_records)
         self._kept = KeptUpdates()
         self._weights = SharedRows.create(model.parameter_count, np.float32)
         self._row_of: dict[int, int] = {}
@@ -110,6 +112,10 @@ class ProcessExecutors:
         self._tell_all(ForgetWeights(before))
         self._row_of = {v: row for v, row in self._row_of.items() if v >= before}
         self._kept.forget_versions(before)
+
+    def expect(self, data_clients: NDArray[np.int64]) -> None:
+        """Have records read that are more than memory holds, into the cache of all processes."""
+        self._paging.expect(data_clients)
 
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now, each process its share; see `Executor.train`."""

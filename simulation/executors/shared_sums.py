@@ -29,8 +29,7 @@ def reduced(
     for version in sorted(totals):
         counted = np.flatnonzero(statistics.is_finite & (tasks.base_version == version))
         weight = float(np.add.accumulate(tasks.weight[counted])[-1])  # one after the other
-        task_ids = tuple(tasks.take(counted).task_ids)
-        sums.append(PartialSum(version, _added(totals[version]), weight, task_ids))
+        sums.append(PartialSum(version, _added(totals[version]), weight, tasks.ids_of(counted)))
     return Reduced(tuple(sums), statistics)
 
 

@@ -5,7 +5,7 @@ hold columns and make the object of a task only when somebody reads it: at a hun
 a second, making two objects for each would take a third of the time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, overload
 
@@ -37,6 +37,13 @@ class TaskIds(Sequence[str]):
         if isinstance(index, slice):
             return TaskIds(self._numbers[index])
         return f"t{self._numbers[index]}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([f"t{number}" for number in self._numbers.tolist()])
+
+    def take(self, indices: NDArray[np.int64]) -> "TaskIds":
+        """Some of them, by position."""
+        return TaskIds(self._numbers[indices])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +87,7 @@ class TaskColumns(Sequence[TrainingTask]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> TrainingTask | Self:
         if isinstance(index, slice):
-            columns = (getattr(self, each.name)[index] for each in fields(self))
+            columns: list[Any] = [getattr(self, name)[index] for name in _TASK]
             return type(self)(*columns)
         return TrainingTask(
             self.task_ids[index],
@@ -92,15 +99,27 @@ class TaskColumns(Sequence[TrainingTask]):
             int(self.client[index]),
         )
 
-    def take(self, indices: NDArray[np.int64]) -> Self:
-        """Some of the tasks, in the order of their positions here, shape ``(taken,)``."""
+    def ids_of(self, indices: NDArray[np.int64]) -> Sequence[str]:
+        """Ids of some of the tasks, by position."""
         ids = self.task_ids
         if isinstance(ids, TaskIds):
-            taken: Sequence[str] = TaskIds(ids._numbers[indices])
-        else:
-            taken = tuple(ids[index] for index in indices.tolist())
-        columns = (getattr(self, each.name)[indices] for each in fields(self)[1:])
-        return type(self)(taken, *columns)
+            return ids.take(indices)
+        return tuple(ids[index] for index in indices.tolist())
+
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Some of the tasks, in the order of their positions here, shape ``(taken,)``."""
+        return type(self)(
+            self.ids_of(indices),
+            self.data_client[indices],
+            self.base_version[indices],
+            self.weight[indices],
+            self.learning_rate[indices],
+            self.shuffle_seed[indices],
+            self.client[indices],
+        )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in _TASK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,13 +174,16 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         place = np.empty(len(task_ids), np.int64)
         place[order] = np.arange(len(order))
         columns: list[Any] = []
-        for at, each in enumerate(fields(cls)[1:]):
-            found = [getattr(part, each.name) for _, part in given]
+        for at, name in enumerate(_STATISTICS[1:]):
+            found = [getattr(part, name) for _, part in given]
             if not found or any(column is None for column in found):
                 columns.append(np.zeros(0, _TYPES[at]) if at < len(_TYPES) else None)
             else:
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in _STATISTICS)
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -173,7 +195,7 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> UpdateStatistics | Self:
         if isinstance(index, slice):
-            found = (getattr(self, each.name) for each in fields(self))
+            found = (getattr(self, name) for name in _STATISTICS)
             columns: list[Any] = [None if each is None else each[index] for each in found]
             return type(self)(*columns)
         optional = (self.update_norm, self.loss_before, self.loss_after)
@@ -187,6 +209,8 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         )
 
 
+_TASK = tuple(field.name for field in fields(TaskColumns))
+_STATISTICS = tuple(field.name for field in fields(StatisticsColumns))
 _TYPES = (np.int64, np.float64, np.bool_, np.int64)
 
 

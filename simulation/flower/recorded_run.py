@@ -74,8 +74,8 @@ def notes(environment: Environment) -> list[str]:
         said.append("dataset is not used: a Flower app brings its own data")
     if environment.population.records is not None:
         said.append("population.records is not used: a Flower app says how many records it uses")
-    if environment.executors.count > 1:
-        said.append("executors.count is not used: clients of a Flower app train in this process")
+    if environment.executors.count > 1 or environment.executors.kind == "ray":
+        said.append("executors is not used: clients of a Flower app train in this process")
     return said
 
 

@@ -27,7 +27,7 @@ later_tick = compiled(next_tick)
 
 
 def _window(
-    offsets: NDArray[np.int64],
+    offsets: NDArray[np.int32],
     start_s: NDArray[np.float64],
     end_s: NDArray[np.float64],
     repeat_s: NDArray[np.float64],
@@ -66,7 +66,7 @@ window = compiled(_window)
 
 def _open_window(
     s: Record,
-    offsets: NDArray[np.int64],
+    offsets: NDArray[np.int32],
     start_s: NDArray[np.float64],
     end_s: NDArray[np.float64],
     repeat_s: NDArray[np.float64],

@@ -373,8 +373,8 @@ def _array(dtype: object) -> Signature:
 _STATE = _array(STATE)
 _TRACES = _types.NamedTuple(
     [
-        *map(_array, (np.int64, np.float64, np.float64, np.float64)),
-        *map(_array, (np.int64, np.int64, np.int32, np.int64, np.int64)),
+        *map(_array, (np.int32, np.float64, np.float64, np.float64)),
+        *map(_array, [np.int32] * 5),
         *map(_array, (np.int64, *[np.float64] * 7)),
     ],
     Traces,

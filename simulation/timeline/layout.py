@@ -140,15 +140,15 @@ class Traces(NamedTuple):
         repeat_s: Of each device; of one, if they are all the same.
     """
 
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.int32]
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     repeat_s: NDArray[np.float64]
-    device: NDArray[np.int64]
-    records: NDArray[np.int64]
+    device: NDArray[np.int32]
+    records: NDArray[np.int32]
     device_model: NDArray[np.int32]
-    down_link: NDArray[np.int64]
-    up_link: NDArray[np.int64]
+    down_link: NDArray[np.int32]
+    up_link: NDArray[np.int32]
     sample_offsets: NDArray[np.int64]
     samples_s: NDArray[np.float64]
     median_s: NDArray[np.float64]

@@ -1,9 +1,9 @@
 """Fetching ahead: what the engine will look up for check-ins that come next is on its way already.
 
 A client's record, its device, that device's windows: each is somewhere else in gigabytes, and each
-look costs a hundred nanoseconds or more, one after the other, if nothing is known before. The check-ins
-of an open slot are in order, so those of some events later are fetched now, and many fetches are
-under way at a time. Nothing depends on it but time.
+look takes a hundred nanoseconds or more, one after the other, if nothing is known before. The
+check-ins of an open slot are in order, so what those some events later need is fetched now, and
+many fetches are under way at a time. Nothing depends on it but time.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from simulation.timeline.compilation import compiled
@@ -30,12 +29,11 @@ def _prefetching(_context: _Of, array: _Of, _index: _Of) -> tuple[_Of, Callable[
 
     def generate(context: _Of, builder: _Of, signature: _Of, arguments: _Of) -> _Of:
         made = context.make_array(signature.args[0])(context, builder, arguments[0])
-        strides = cgutils.unpack_tuple(builder, made.strides)
-        offset = builder.mul(arguments[1], strides[0])
+        offset = builder.mul(arguments[1], made.itemsize)
         address = builder.add(builder.ptrtoint(made.data, offset.type), offset)
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         read, keep, data = flag(0), flag(3), flag(1)
         builder.call(function, [builder.inttoptr(address, byte), read, keep, data])
         return context.get_dummy_value()

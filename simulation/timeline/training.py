@@ -41,6 +41,8 @@ from simulation.timeline.trial import (
 from simulation.trial import DryRun, TrialResult, trial_seed
 
 _EVENTS_AHEAD = 100_000
+_TASKS_AHEAD = 1_000
+"""Whose records may be read before their turn comes."""
 _PROGRESS_EVERY_S = 0.1
 _LEARNT = ("metric", "loss", "train_loss")
 
@@ -185,8 +187,12 @@ class TimelineTrial:
             False if one did not: then what has happened since is void.
         """
         numbers, beyond = self._taken()
-        columns, first = self._columns(numbers), 0
+        columns, first, expected = self._columns(numbers), 0, 0
         for end in beyond.tolist():
+            if end + _TASKS_AHEAD // 2 > expected:
+                coming = columns.data_client[expected : end + _TASKS_AHEAD]
+                self._executor.expect(coming)
+                expected += len(coming)
             diverged = self._aggregate(columns[first:end])
             if diverged is not None:
                 self._note_diverged(numbers[first:end][diverged])
@@ -226,7 +232,7 @@ class TimelineTrial:
         client = tasks["client"][numbers].astype(np.int64)
         return TaskColumns(
             TaskIds(numbers + 1),
-            self._dry_run.mapping.data_client[client],
+            self._dry_run.mapping.data_client[client].astype(np.int64),
             base_version,
             _of_each(job.strategy.weight, tasks["examples"][numbers]),
             _of_each(job.client.optimizer.learning_rate_at, base_version),

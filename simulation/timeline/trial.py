@@ -224,15 +224,15 @@ def _traces(dry_run: DryRun) -> Traces:
     world, devices = dry_run.world, dry_run.devices
     trace, profiles, bandwidth = world.trace, world.profiles, world.bandwidth
     return Traces(
-        _plain(trace.offsets, np.int64),
+        _plain(trace.offsets, np.int32),
         _plain(trace.start_s, np.float64),
         _plain(trace.end_s, np.float64),
         _repeats(trace.period_s),
-        _plain(devices.device, np.int64),
-        _plain(dry_run.records, np.int64),
+        _plain(devices.device, np.int32),
+        _plain(dry_run.records, np.int32),
         _plain(devices.device_model, np.int32),
-        _plain(devices.down_link, np.int64),
-        _plain(devices.up_link, np.int64),
+        _plain(devices.down_link, np.int32),
+        _plain(devices.up_link, np.int32),
         _plain(profiles.offsets, np.int64),
         _plain(profiles.samples_s, np.float64),
         _plain(profiles.median_s, np.float64),

@@ -54,7 +54,7 @@ class LinkSpeeds:
             return median * 1000.0
         return median * portable_exp(spread * normal_quantile(uniform)) * 1000.0
 
-    def bits_per_s_many(self, links: NDArray[np.int64], uniforms: Floats) -> Floats:
+    def bits_per_s_many(self, links: NDArray[np.int32], uniforms: Floats) -> Floats:
         """`bits_per_s` of many transfers, equal to the bit; shapes ``(transfers,)``."""
         spread = self.log_stdev[links] * normal_quantile(uniforms)
         return self.median_kbps[links] * portable_exp(spread) * 1000.0
@@ -76,13 +76,15 @@ class Bandwidth:
 
     def links(
         self, uniforms_down: Floats, uniforms_up: Floats
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Link of each client in each direction, from uniform draws; shapes ``(clients,)``.
 
         Where links are measured in both directions at once, the first draw chooses both.
         """
-        down = pick(uniforms_down, len(self.down))
-        return down, down if self.paired else pick(uniforms_up, len(self.up))
+        down = pick(uniforms_down, len(self.down)).astype(np.int32)
+        if self.paired:
+            return down, down
+        return down, pick(uniforms_up, len(self.up)).astype(np.int32)
 
 
 def read_bandwidth(path: Path) -> Bandwidth:

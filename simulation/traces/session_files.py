@@ -73,10 +73,10 @@ def _periods(
                 f"{table.source}: repeat_every_s is {rules.repeat_every_s:g}; "
                 "give a positive whole number of seconds"
             )
-        return np.full(len(clients), float(rules.repeat_every_s))
-    period_s = np.full(len(clients), np.inf)
+        return np.broadcast_to(float(rules.repeat_every_s), len(clients))
     if not table.has("repeat_every_s"):
-        return period_s
+        return np.broadcast_to(np.inf, len(clients))
+    period_s = np.full(len(clients), np.inf)
     values_s = table.numbers("repeat_every_s", InvalidSpan)
     table.refuse(
         (values_s <= 0) | (values_s > MAX_TIME_S) | (values_s % 1 != 0),

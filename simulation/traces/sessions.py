@@ -33,13 +33,14 @@ class AvailabilityTrace:
         end_s: Shape ``(windows,)``; beyond ``period_s`` where a window goes on in the next repeat,
             infinite where a device is always available.
         period_s: Seconds after which a device's windows repeat, infinite if never; ``(devices,)``.
+            One value in memory if they are all the same.
         device_model: Index into ``device_models`` by device, or None if the file does not say.
         device_models: Names, ascending.
         repairs: What was done to the file's rows.
     """
 
     client_ids: pa.Array
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.int32]
     start_s: Floats
     end_s: Floats
     period_s: Floats
@@ -237,7 +238,7 @@ def trace_of_spans(
     windows = np.bincount(spans.client[kept], minlength=count)
     return AvailabilityTrace(
         client_ids=client_ids,
-        offsets=np.concatenate(([0], np.cumsum(windows))).astype(np.int64),
+        offsets=np.concatenate(([0], np.cumsum(windows))).astype(np.int32),
         start_s=start_s[kept],
         end_s=end_s[kept],
         period_s=period_s,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ import yaml
 
 from flint.catalog_session import open_catalog
 from server.job_file import load_job
+from simulation.checkpoint import decode_checkpoint
+from simulation.executors.ray_cluster import ClusterConnection
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 JOB, ENVIRONMENT = QUICKSTART / "job.yaml", QUICKSTART / "environment.yaml"
@@ -159,12 +162,64 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
     process.communicate()
     told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--no-training")
     assert "was started without --no-training" in told
-    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--executors", "2")
-    assert "was started with --executors 1, not 2" in told
-    resumed = simulate(home, "--resume", run_id, job=short)
+    told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--seed", "8")
+    assert "was started with --seed 7, not 8" in told
+    resumed = simulate(home, "--resume", run_id, "--executors", "2", job=short)
     assert resumed["run_id"] == run_id
     assert resumed["trajectory_sha256"] == run["trajectory_sha256"]
     assert resumed["events_sha256"] == run["events_sha256"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a Ray cluster that outlives the runs on it."""
+    pytest.importorskip("ray")
+    connection = ClusterConnection("local", 2)
+    yield connection.address
+    connection.close()
+
+
+def actors() -> list[psutil.Process]:
+    """Those of the cluster above."""
+    below = psutil.Process().children(recursive=True)
+    return [each for each in below if each.cmdline()[:1] == ["ray::PartitionActor"]]
+
+
+def test_a_run_on_a_ray_cluster_whose_leader_is_killed_resumes_to_the_same_trajectory(
+    home, run, short, cluster, tmp_path
+):
+    ray = {"kind": "ray", "address": cluster, "count": 2}
+    environment = edited(ENVIRONMENT, tmp_path, executors=ray)
+    leader = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "flint", "simulate", str(short), "-e", str(environment)),
+            *("--checkpoint-every", "1"),
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "FLINT_HOME": str(home)},
+    )
+    run_id = leader.stderr.readline().split()[1]
+    deadline_s = time.monotonic() + 120
+    with open_catalog(home) as catalog:
+        while catalog.simulation_runs.get(run_id).checkpoint_sha256 is None:
+            assert time.monotonic() < deadline_s
+            assert leader.poll() is None, leader.stderr.read()
+            time.sleep(0.02)
+        trained = actors()
+        leader.send_signal(signal.SIGKILL)
+        leader.communicate()
+        runs = catalog.simulation_runs
+        kept = decode_checkpoint(run_id, runs.load_checkpoint(runs.get(run_id)))
+    assert len(trained) == 2
+    assert psutil.wait_procs(trained, timeout=30)[1] == []
+    done = kept["trial"]["rows"][-1]["version"]
+    assert 0 < done < run["aggregations"]
+    resumed = simulate(home, "--resume", run_id, job=short, environment=environment)
+    for name in ("trajectory_sha256", "events_sha256", "metric"):
+        assert resumed[name] == run[name]
+    assert psutil.wait_procs(actors(), timeout=30)[1] == []
 
 
 def sentence(home, *arguments, exit_code=2) -> str:

@@ -6,13 +6,13 @@ import pytest
 
 from server.job_file import UnknownJobKey, parse_job
 from simulation.environment import (
-    EnvironmentFeatureNotBuilt,
     EnvironmentFileError,
     InvalidEnvironmentValue,
     UnknownEnvironmentKey,
     load_environment,
     parse_environment,
 )
+from simulation.executors.ray_cluster import ClusterSettings
 from simulation.inputs import FileInputs, UnresolvedInput
 from simulation.traces.spans import SpanRules
 
@@ -98,6 +98,7 @@ def test_json_of_an_environment_is_the_same_environment():
             "population.assignment = 'by_activty' is not possible (did you mean by_activity?)",
         ),
         ("executors: {kind: local, count: 0}", "executors.count = 0 is not possible"),
+        ("training: {device: cuda}", "only torch modules are trained; add path: module"),
         ("device_population: 'a b'", "'a b' is neither a path of a .parquet or .csv file nor"),
         ("device_population: x@0", "'x@0' is neither a path"),
         ("population: 5", "population = 5 is not possible; it must be a block of keys"),
@@ -153,11 +154,31 @@ def test_every_key_of_the_environment_is_sent_here_by_the_job_file():
             parse_job(f"name: x\n{key}: 1\n")
 
 
-def test_an_executor_that_is_not_built_is_refused_not_ignored():
-    message = refusal(
-        SMALLEST + "executors: {kind: ray, address: auto, count: 20}", EnvironmentFeatureNotBuilt
-    )
-    assert "kind: local" in message
+def test_executors_on_a_cluster_have_documented_defaults():
+    assert parse_environment(SMALLEST).executors.cluster is None
+    smallest = parse_environment(SMALLEST + "executors: {kind: ray, count: 20}").executors
+    assert smallest.cluster == ClusterSettings("auto", "shared", 300.0)
+    whole = parse_environment(
+        SMALLEST
+        + "executors: {kind: ray, address: 'ray://head:10001', count: 20, records: sent, "
+        + "ready_timeout_s: 60}"
+    ).executors
+    assert whole.cluster == ClusterSettings("ray://head:10001", "sent", 60.0)
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("{kind: local, address: auto}", "address is of a Ray cluster, and kind is local"),
+        ("{records: sent}", "records is of a Ray cluster, and kind is local; set kind: ray"),
+        ("{kind: ray, address: head}", "address 'head' names no Ray cluster; write auto, local"),
+        ("{kind: ray, records: copied}", "executors.records = 'copied' is not possible"),
+        ("{kind: ray, ready_timeout_s: 0}", "executors.ready_timeout_s = 0 is not possible"),
+        ("{kind: rai}", "executors.kind = 'rai' is not possible (did you mean ray?)"),
+    ],
+)
+def test_impossible_executors_are_refused_with_the_mend(block, said):
+    assert said in refusal(SMALLEST + f"executors: {block}", InvalidEnvironmentValue)
 
 
 def test_bad_yaml_and_missing_files_are_one_sentence(tmp_path):

@@ -13,6 +13,7 @@ from modeling.spec import Dense, Embedding, FactorisedEmbedding, ModelSpec, Text
 from modeling.torch_models import build_torch, load_parameters
 from modeling.zoo import MODELS, TEXT_CNN
 from simulation.executors.training import LocalPlan, logits_of, one_thread, prepare, train_locally
+from tests.simulation.executors.conftest import EVERYTHING
 
 SMALL_TEXT = ModelSpec(
     "small_text",

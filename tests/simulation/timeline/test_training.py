@@ -7,15 +7,19 @@ from hypothesis import strategies as st
 
 from server.coordination.next_version import ModelDiverged
 from simulation.checkpoint import decode_checkpoint, encode_checkpoint
+from simulation.executors.local import LocalExecutor
+from simulation.executors.training import LocalPlan
 from simulation.timeline.training import TimelineTrial
 from simulation.trial import Trial
 from tests.simulation.small_worlds import (
     EVERY_VERSION,
     FEDAVG,
     FEDBUFF,
+    MODEL,
     Phone,
     make_dry_run,
     make_job,
+    records_of,
     training,
     weights_by_version,
 )
@@ -201,3 +205,29 @@ def test_checkpoints_come_every_so_many_aggregations():
     trial = TimelineTrial(dry_run, 0, training(dry_run, MIXED_PHONES), None)
     trial.run(lambda state: versions.append(state["versions"]["number"]), 5)
     assert versions == [5, 10]
+
+
+class Expecting(LocalExecutor):
+    """Knows whose records it was told to expect, and whose came before they were."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.expected: list[int] = []
+        self.came: list[int] = []
+
+    def expect(self, data_clients) -> None:
+        self.expected += data_clients.tolist()
+        super().expect(data_clients)
+
+    def reduce(self, tasks):
+        self.came += [task.data_client for task in tasks]
+        assert self.came == self.expected[: len(self.came)]
+        return super().reduce(tasks)
+
+
+@BOTH
+def test_records_are_expected_in_the_order_of_the_schedule_before_they_are_trained_on(job):
+    dry_run = make_dry_run(MIXED_PHONES, job, **WORLD)
+    executor = Expecting(MODEL, LocalPlan.of(job.client), records_of(MIXED_PHONES))
+    TimelineTrial(dry_run, 0, executor, None).run()
+    assert len(executor.came) > 10

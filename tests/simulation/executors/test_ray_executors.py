@@ -1,0 +1,259 @@
+"""Executors on a real one-node Ray cluster: the results of one process, deaths, mistakes."""
+
+import os
+import re
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from device_runtime.compression import UpdateCodec
+from device_runtime.update_codec import flatten
+from feature_catalog.record_files import read_records, write_records
+from modeling.zoo import get_model
+from simulation.executors import ray_executors
+from simulation.executors.local import LocalExecutor
+from simulation.executors.ray_actor import Software
+from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings, RayMissing
+from simulation.executors.ray_executors import (
+    ClusterExecutorLost,
+    ExecutorsNotReady,
+    RayExecutors,
+)
+from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
+from simulation.executors.records import ClientRecords
+from tests.simulation.executors.compiled.conftest import WIDE, records_of
+from tests.simulation.executors.conftest import PLAN, make_tasks
+from tests.simulation.executors.contract import ExecutorContract, assert_same
+
+TINY = get_model("tiny_mlp")
+
+integration = pytest.mark.integration
+
+
+@pytest.fixture(scope="session", params=["tiny_mlp"])
+def spec(request):
+    """One model: an actor takes seconds to load torch."""
+    return get_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One node, for the whole file; 3 cores is what Ray believes."""
+    connection = ClusterConnection("local", 3)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def shared(cluster, spec, records):
+    started = RayExecutors(2, spec, PLAN, records)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def executor(shared) -> RayExecutors:
+    return shared
+
+
+@integration
+class TestRayExecutors(ExecutorContract):
+    """Two actors, each sent the records of its clients."""
+
+
+def actors(count: int) -> list[psutil.Process]:
+    """The processes of so many actors below this one, in the order of their start.
+
+    A process has its name only from its first answer on.
+    """
+    deadline_s = time.monotonic() + 30
+    while True:
+        below = psutil.Process().children(recursive=True)
+        found = [each for each in below if "ray::PartitionActor" in " ".join(_command(each))]
+        if len(found) == count:
+            return sorted(found, key=lambda process: process.create_time())
+        assert time.monotonic() < deadline_s, [_command(each) for each in below]
+        time.sleep(0.02)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
+
+
+@pytest.fixture
+def local(spec, records, weights) -> LocalExecutor:
+    executor = LocalExecutor(spec, PLAN, records)
+    for version in (1, 2, 3):
+        executor.set_weights(version, weights(version))
+    return executor
+
+
+@integration
+def test_a_killed_actor_is_replaced_and_its_share_is_done_again_and_counted_once(
+    executor, local, weights
+):
+    for version in (1, 2, 3):
+        executor.set_weights(version, weights(version))
+    tasks = make_tasks(14)
+    assert_same(executor.reduce(tasks), local.reduce(tasks))
+    before = executor.replaced
+    victim = actors(2)[0]
+    victim.suspend()  # it cannot have answered before it is killed
+    killer = threading.Timer(0.5, victim.kill)
+    killer.start()
+    assert_same(executor.reduce(tasks), local.reduce(tasks))
+    killer.join()
+    assert executor.replaced == before + 1
+    assert victim.pid not in [process.pid for process in actors(2)]
+
+
+@integration
+def test_with_error_feedback_a_death_stops_the_run_because_what_was_left_out_is_lost(
+    shared, spec, records, weights
+):
+    plan = replace(PLAN, codec=UpdateCodec("top_k", 0.1, "float32", error_feedback=True))
+    here, there = LocalExecutor(spec, plan, records), RayExecutors(1, spec, plan, records)
+    for executor in (here, there):
+        executor.set_weights(1, weights(1))
+    first, second = make_tasks(6, base_version=1), make_tasks(6, base_version=1, task_id="u")
+    second = [replace(task, task_id=f"u-{i}") for i, task in enumerate(second)]
+    for tasks in (first, second):
+        assert_same(there.reduce(tasks), here.reduce(tasks))
+        for executor in (here, there):
+            executor.carry_over([task.task_id for task in tasks])
+    kept = there.residuals()
+    assert len(kept["counted"]) == len(here.residuals()["counted"]) > 0
+    actors(3)[-1].kill()
+    told = r"executor 1 of 1 on node .* ended, what its clients' compressed updates had left out "
+    with pytest.raises(ClusterExecutorLost, match=told):
+        there.reduce(first)
+    actors(2)  # those of the other executor
+
+
+@integration
+def test_dispatch_waits_for_all_actors_and_says_when_the_cluster_has_no_room(
+    cluster, records, spec
+):
+    settings = ClusterSettings(ready_timeout_s=1.0)
+    with pytest.raises(ExecutorsNotReady) as caught:
+        RayExecutors(9, spec, PLAN, records, settings)
+    assert "of 9 executors have no core to run on within 1 s" in str(caught.value)
+    assert "has 3, " in str(caught.value)
+    assert "lower executors.count" in str(caught.value)
+
+
+@pytest.fixture
+def mapped(tmp_path) -> ClientRecords:
+    """Ten records of each of four clients of tiny_mlp, in a records file."""
+    draws = np.random.default_rng(0)
+    path = tmp_path / "records.arrow"
+    write_records(
+        path,
+        tmp_path / "scratch",
+        iter([draws.standard_normal((40, 40)).astype(np.float32)]),
+        place=np.arange(40),
+        labels=(np.arange(40) % 3 == 0).astype(np.uint8),
+        width=40,
+        dtype=np.float32,
+    )
+    return ClientRecords(*read_records(path), np.arange(4) * 10, np.full(4, 10), path)
+
+
+@integration
+def test_records_on_shared_storage_are_mapped_by_the_node_or_missed_by_name(shared, mapped):
+    tasks = [replace(task, data_client=task.data_client % 4) for task in make_tasks(8, 1)]
+    here, there = LocalExecutor(TINY, PLAN, mapped), RayExecutors(1, TINY, PLAN, mapped)
+    try:
+        for executor in (here, there):
+            executor.set_weights(1, flatten(TINY.initial_parameters(1)))
+        assert_same(there.reduce(tasks), here.reduce(tasks))
+        assert str(mapped.path) in {region.path for region in actors(3)[-1].memory_maps()}
+        mapped.path.rename(mapped.path.with_name("elsewhere"))
+        actors(3)[-1].kill()
+        with pytest.raises(RecordsMissingOnNode) as caught:
+            there.reduce(tasks)
+    finally:
+        there.close()
+    told = str(caught.value)
+    assert re.match(rf"node \S+ \(.+\) has no records file {re.escape(str(mapped.path))} ", told)
+    assert "executors.records: sent" in told
+
+
+def test_a_truncated_copy_of_the_records_is_not_trained_on(mapped):
+    shared = SharedRecords.of(mapped, mapped.path)
+    os.truncate(mapped.path, 1000)
+    with pytest.raises(RecordsMissingOnNode, match=f"1000 bytes, here {shared.size_bytes};"):
+        shared.open("10.0.0.7 (b)")
+
+
+def test_partitions_that_are_sent_hold_each_client_once_and_unchanged(mapped):
+    for shares in (1, 2, 3):
+        owner = np.arange(4) % shares
+        parts = [SentRecords.of(mapped, owner == share).open("") for share in range(shares)]
+        assert sum(len(part.x) for part in parts) == len(mapped.x)
+        for client in range(4):
+            for share, part in enumerate(parts):
+                wanted = (
+                    mapped.of(client) if share == owner[client] else (mapped.x[:0], mapped.y[:0])
+                )
+                for ours, theirs in zip(part.of(client), wanted, strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_partitions_that_are_sent_sum_up_to_the_bits_of_the_whole_in_sample_space():
+    records, tasks = records_of(WIDE), make_tasks(14, base_version=1)
+    weights = flatten(WIDE.initial_parameters(1))
+    whole = LocalExecutor(WIDE, PLAN, records)
+    assert whole.path.in_samples.any()
+    whole.set_weights(1, weights)
+    wanted = whole.sum_on_grid(tasks).by_version[1].total
+    owner = whole.path.executor_of(3)
+    found = np.zeros_like(wanted)
+    for number in range(3):
+        part = SentRecords.of(records, owner == number).open("")
+        executor = LocalExecutor(WIDE, PLAN, part, whole.path)
+        executor.set_weights(1, weights)
+        mine = [task for task in tasks if owner[task.data_client] == number]
+        if mine:
+            found += executor.sum_on_grid(mine).by_version[1].total
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_node_with_other_software_is_told_apart():
+    here = Software("a" * 64, {"python": "3.11.7", "torch": "2.13.0"}, "x")
+    assert here.difference(replace(here, processor="y")) is None
+    assert replace(here, code="b").difference(here) == "another version of FLINT's code"
+    older = replace(here, versions={"python": "3.11.7", "torch": "2.12.0"})
+    assert older.difference(here) == "torch 2.12.0, here 2.13.0"
+    assert (
+        replace(here, versions={"python": "3.11.7"}).difference(here) == "torch (none), here 2.13.0"
+    )
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RayMissing, match="flint-on-flower\\[cluster\\]"):
+        ClusterConnection("auto", 2)
+
+
+@integration
+def test_too_many_deaths_stop_the_run_with_the_executor_and_the_mend(executor, monkeypatch):
+    """Last, because all actors end with it."""
+    monkeypatch.setattr(ray_executors, "MOST_DEATHS", 1)
+    executor.set_weights(1, np.zeros(TINY.parameter_count, np.float32))
+    actors(2)[0].kill()
+    with pytest.raises(ClusterExecutorLost) as caught:
+        executor.reduce(make_tasks(6, base_version=1))
+    assert re.search(r"executor \d of 2 on node .* ended, 1 time on the same", str(caught.value))
+    assert "resume the run, with fewer executors a node if memory ran out" in str(caught.value)
+    assert actors(0) == []
