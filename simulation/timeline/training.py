@@ -149,7 +149,7 @@ class TimelineTrial:
             "trial": self.number,
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
-            "learnt": {name: getattr(learnt, name) for name in (*_LEARNT, "wall_s")},
+            "learnt": {name: list(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
             "measured_version": self._measured_version,
             "diverged": self._diverged,
             "wall_s": self._wall_s(),
