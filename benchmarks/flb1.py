@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from device_runtime.training_plan import epoch_order
 from device_runtime.update_codec import flatten, unflatten
 from modeling.torch_models import build_torch, dump_parameters, load_parameters, weighted_loss
+from server.aggregation.aggregator import PartialSum
 from simulation.executors import ClientOutputs, TrainingTask
 from simulation.executors.local import LocalExecutor
 from simulation.executors.training import LocalPlan
@@ -59,13 +60,20 @@ def tasks_of(work: Workload, at: int) -> list[TrainingTask]:
     ]
 
 
+def stepped(weights: NDArray[np.float32], partial: PartialSum) -> NDArray[np.float32]:
+    """The next version; it takes the place of the sum."""
+    partial.total /= np.float32(partial.weight)
+    partial.total += weights
+    return partial.total
+
+
 def our_round(
     executor: LocalExecutor, work: Workload, at: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     executor.set_weights(at, weights)
     (partial,) = executor.reduce(tasks_of(work, at)).sums
     executor.forget_weights(at)
-    return weights + partial.total / np.float32(partial.weight)
+    return stepped(weights, partial)
 
 
 def in_groups(
@@ -77,7 +85,7 @@ def in_groups(
         executor.set_weights(at, weights)
         (partial,) = executor.reduce(tasks[group::GROUPS]).sums
         executor.forget_weights(at)
-        weights = weights + partial.total / np.float32(partial.weight)
+        weights = stepped(weights, partial)
 
 
 def naive_round(

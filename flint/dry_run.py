@@ -31,6 +31,7 @@ from simulation.experiment import (
 )
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
+from simulation.update_training import outputs_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +187,18 @@ def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]
     if executors == 0 or records is None:
         examples = np.minimum(prepared.record_counts, client.max_records)
         return NoTraining(model.parameter_count, examples)
-    asked = prepared.dry_run.environment.executors
+    dry_run = prepared.dry_run
+    asked = dry_run.environment.executors
     return make_executor(
         asked.kind,
         executors,
         model,
         client,
         records,
+        outputs_needed(dry_run.job),
         cluster=asked.cluster,
         on_replaced=note,
+        training=dry_run.environment.training,
     )
 
 

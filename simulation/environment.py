@@ -270,6 +270,27 @@ class Executors(_Block):
         )
 
 
+class TrainingSettings(_Block):
+    """How executors train the updates.
+
+    Attributes:
+        path: ``auto``: the fastest exact way; ``module``: the model's torch module and autograd.
+        device: Where that module is; a GPU has no other way.
+    """
+
+    path: Literal["auto", "module"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _module_on_a_gpu(self) -> Self:
+        if self.device == "cuda" and self.path != "module":
+            raise ValueError(
+                "device is cuda, where only torch modules are trained; add path: module, or remove "
+                "device"
+            )
+        return self
+
+
 class Environment(_Block):
     """A whole environment file, checked.
 
@@ -291,6 +312,7 @@ class Environment(_Block):
     bandwidth: InputReference
     dropout: Dropout | None = None
     executors: Executors = Executors()
+    training: TrainingSettings = TrainingSettings()
     trials: int = Field(default=1, ge=1, le=1000)
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """The executor of this process: one thread, one task after the other."""
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +13,17 @@ from torch import Tensor
 
 from device_runtime.compression import UpdateCodec
 from modeling.spec import ModelSpec
+from modeling.torch_models import build_torch, weighted_loss
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.client_residuals import ClientResiduals
 from simulation.executors.compiled.training import BaseVersion, CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import add_update
+from simulation.executors.modules import ModuleTraining
 from simulation.executors.paths import TrainingPath, choose_path
 from simulation.executors.record_paging import RecordPaging
-from simulation.executors.records import ClientRecords
+from simulation.executors.records import ClientRecords, ClientWithoutRecords
 from simulation.executors.shared_sums import reduced
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
@@ -55,12 +58,18 @@ class LocalExecutor:
         self._plan = plan
         self._records = records
         self._paging = RecordPaging(records, plan.max_records, resident_bytes)
-        self._new_total = new_total or (lambda: np.zeros(model.parameter_count, np.float64))
+        self._new_total = new_total or self._cleared_total
+        self._owns_totals = new_total is None
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
         if self.path.name == "compiled":
             self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
+        self._modules: ModuleTraining | None = None
+        if self.path.name == "module":
+            self._modules = ModuleTraining(
+                build_torch(model), weighted_loss, plan, records, plan.device
+            )
         self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
         self._spare: list[NDArray[np.float64]] = []
@@ -93,18 +102,23 @@ class LocalExecutor:
     def train(self, tasks: Sequence[TrainingTask]) -> Sequence[UpdateStatistics]:
         """Train now and keep the updates; see `Executor.train`."""
         with one_thread(), self._paging.slice_of(tasks):
-            for task in tasks:
-                if task.task_id not in self._kept:
-                    self._kept[task.task_id] = self._trained(task)
+            new = [task for task in tasks if task.task_id not in self._kept]
+            if self._modules is not None:
+                for task, update in self._by_module(new):
+                    self._kept[task.task_id] = self._as_sent(task, update)
+            else:
+                for task in new:
+                    self._kept.setdefault(task.task_id, self._trained(task))
         return [self._kept[task.task_id].statistics for task in tasks]
 
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
         totals, statistics = self.sum_on_grid(columns)
-        summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
-        self._spare = list(totals.values())
-        return summed
+        answer = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
+        if self._owns_totals:
+            self._spare = list(totals.values())
+        return answer
 
     def sum_on_grid(
         self, tasks: TaskColumns
@@ -117,18 +131,15 @@ class LocalExecutor:
         """
         totals: dict[int, NDArray[np.float64]] = {}
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
-        in_groups = self._compiled is not None and self._plan.codec is None
-        with (
-            contextlib.nullcontext() if in_groups else one_thread(),
-            self._paging.slice_of(tasks),
-        ):
-            if not in_groups or self._kept:
+        together: list[tuple[BaseVersion, NDArray[np.int64]]] = []
+        is_torch = self._compiled is None or self._plan.codec is not None
+        with one_thread() if is_torch else nullcontext(), self._paging.slice_of(tasks):
+            if is_torch or self._kept:
                 together = self._sum_alone(tasks, totals, parts)
             else:
-                together = [
-                    (self._bases[version], np.flatnonzero(tasks.base_version == version))
-                    for version in np.unique(tasks.base_version).tolist()
-                ]
+                for version in sorted(set(tasks.base_version.tolist())):
+                    at = np.flatnonzero(tasks.base_version == version)
+                    together.append((self._bases[version], at))
             for base, at in together:
                 version = int(tasks.base_version[at[0]])
                 group = tasks if len(at) == len(tasks) else tasks.take(at)
@@ -138,7 +149,7 @@ class LocalExecutor:
             if len(parts) == 1 and len(together) == 1
             else StatisticsColumns.placed(tasks.task_ids, parts)
         )
-        counted = np.unique(tasks.base_version[statistics.is_finite]).tolist()
+        counted = sorted(set(tasks.base_version[statistics.is_finite].tolist()))
         return {version: totals[version] for version in counted}, statistics
 
     def _sum_alone(
@@ -152,6 +163,8 @@ class LocalExecutor:
         Returns:
             Positions of the others, with the version that they are trained from together.
         """
+        if self._modules is not None:
+            return self._sum_of_modules(tasks, totals, parts)
         found: list[UpdateStatistics] = []
         places: list[int] = []
         together: dict[int, tuple[BaseVersion, list[int]]] = {}
@@ -174,6 +187,43 @@ class LocalExecutor:
         if places:
             parts.append((np.array(places, np.int64), StatisticsColumns.of(found)))
         return [(base, np.array(group, np.int64)) for base, group in together.values()]
+
+    def _sum_of_modules(
+        self,
+        tasks: TaskColumns,
+        totals: dict[int, NDArray[np.float64]],
+        parts: list[tuple[NDArray[np.int64], StatisticsColumns]],
+    ) -> list[tuple[BaseVersion, NDArray[np.int64]]]:
+        """`_sum_alone`, of tasks that are trained many at a time."""
+        given = list(tasks)
+        place = {task.task_id: at for at, task in enumerate(given)}
+        new = [task for task in given if task.task_id not in self._kept]
+        kept = [(task, self._kept.pop(task.task_id)) for task in given if task not in new]
+        trained = ((task, self._as_sent(task, update)) for task, update in self._by_module(new))
+        found: list[UpdateStatistics] = []
+        places: list[int] = []
+        for task, each in itertools.chain(kept, trained):
+            found.append(each.statistics)
+            places.append(place[task.task_id])
+            if each.update is not None and each.statistics.is_finite:
+                add_update(self._total(task.base_version, totals), each.update, task.weight)
+        if places:
+            parts.append((np.array(places, np.int64), StatisticsColumns.of(found)))
+        return []
+
+    def _by_module(
+        self, tasks: Sequence[TrainingTask]
+    ) -> Iterator[tuple[TrainingTask, LocalUpdate]]:
+        """Train tasks by the torch module, those of a version together."""
+        by_version: dict[int, list[TrainingTask]] = {}
+        for task in tasks:
+            if self._records.records[task.data_client] < 1:
+                raise ClientWithoutRecords.of(task.data_client)
+            by_version.setdefault(task.base_version, []).append(task)
+        if self._modules is None:
+            return
+        for version, group in by_version.items():
+            yield from zip(group, self._modules.updates(self._weights[version], group), strict=True)
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -206,13 +256,16 @@ class LocalExecutor:
         self._spare.clear()
         self._residuals.clear()
 
+    def _cleared_total(self) -> NDArray[np.float64]:
+        """Zeros, where there is some in memory that is mapped already."""
+        if not self._spare:
+            return np.zeros(self._parameters, np.float64)
+        self._spare[-1].fill(0.0)
+        return self._spare.pop()
+
     def _total(self, version: int, totals: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
         if version not in totals:
-            if self._spare:  # memory that is mapped already
-                self._spare[-1].fill(0.0)
-                totals[version] = self._spare.pop()
-            else:
-                totals[version] = self._new_total()
+            totals[version] = self._new_total()
         return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
@@ -221,7 +274,10 @@ class LocalExecutor:
             base = self._bases[task.base_version]
             (statistics,) = self._compiled.sum(base, TaskColumns.of([task]), None)
             return _Trained(task.base_version, statistics, None, base)
-        update = self.learned(task)
+        return self._as_sent(task, self.learned(task))
+
+    def _as_sent(self, task: TrainingTask, update: LocalUpdate) -> "_Trained":
+        """A task's update as its device sends it, and what is known of it."""
         if self._plan.codec is not None and update.is_finite:
             update = self._compressed(task, update, self._plan.codec)
         norm = update.norm if self._plan.outputs.norms else None
@@ -244,7 +300,7 @@ class LocalExecutor:
             return self._compiled.learned(self._bases[task.base_version], task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
-            raise ValueError(f"data client {task.data_client} has no records to train on")
+            raise ClientWithoutRecords.of(task.data_client)
         return train_locally(
             self._model,
             self._plan,
@@ -254,6 +310,12 @@ class LocalExecutor:
             learning_rate=task.learning_rate,
             shuffle_seed=task.shuffle_seed,
         )
+
+    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
+        """The version that a task is trained from together with others; None: by itself."""
+        if self._compiled is None or self._plan.codec is not None:
+            return None
+        return self._bases[task.base_version]
 
     def _kernel(self) -> CompiledTraining:
         if self._compiled is None:

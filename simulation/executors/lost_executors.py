@@ -29,9 +29,9 @@ def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> Ex
         executors: How many processes there are.
         feeds_back: Whether clients' error feedback was in it.
     """
-    said = (
-        ending.sentence if deaths == 1 else f"{ending.sentence}, the {deaths}rd on the same tasks"
-    )
+    said = ending.sentence
+    if deaths > 1:
+        said += f", {deaths} times on the same tasks"
     several = executors > 1
     fewer = (
         f"go on with fewer executors (there are {executors})"
@@ -51,6 +51,8 @@ def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> Ex
             f"{said}: a file of records it reads may have been cut off meanwhile, or its disk has "
             f"failed; put the file back and go on{_tail(ending)}"
         )
+    if ending.exit_code is not None:
+        return ExecutorLost(f"{said}; mend what its log names, and go on{_tail(ending)}")
     return ExecutorLost(f"{said}; {fewer} if memory ran out{_tail(ending)}")
 
 

@@ -7,12 +7,14 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.environment import TrainingSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
 
 _NOTHING_MORE = ClientOutputs()
+_AS_IS_FASTEST = TrainingSettings()
 
 
 def make_executor(
@@ -24,6 +26,7 @@ def make_executor(
     outputs: ClientOutputs = _NOTHING_MORE,
     cluster: ClusterSettings | None = None,
     on_replaced: Callable[[str], None] = lambda _: None,
+    training: TrainingSettings = _AS_IS_FASTEST,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -35,6 +38,7 @@ def make_executor(
         outputs: What is computed of each update besides.
         cluster: Where the actors of ``ray`` run.
         on_replaced: Told a sentence when a process or actor has ended and another took its place.
+        training: On which path, where it is not the fastest.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -47,7 +51,9 @@ def make_executor(
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
-    plan = LocalPlan.of(client, outputs)
+    plan = LocalPlan.of(
+        client, outputs, by_module=training.path == "module", device=training.device
+    )
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 

@@ -1,10 +1,12 @@
 """Local training of any torch module on the CPU or a GPU: autograd, many clients at a time or one.
 
 Nothing is asked of a module but its parameters, in wire order, and logits for a batch of records.
-Where a step is little arithmetic, on a GPU or for a small model, what costs is calls: then each
-step of many clients is one call, their parameters stacked (``torch.func.vmap`` over ``grad``;
-clients sorted by how many steps they take, short batches masked). A large model on a CPU fills its
-caches by itself: stacked, it is slower than the loop, so there it is the loop.
+On a GPU what costs is calls: there each step of many clients is one call, their parameters stacked
+(``torch.func.vmap`` over ``grad``; clients sorted by how many steps they take, short batches
+masked). The last bits of a stacked product depend on what is stacked with it, so results of a GPU
+are not the same to the bit for any number of executors, as those of all other ways are. On a CPU it
+is the loop: stacked, models of up to some ten thousand parameters would be up to 4.5 times faster
+and larger ones slower, but the models of a job have faster ways there, which keep their bits.
 """
 
 import math
@@ -26,9 +28,6 @@ from simulation.executors.training import LocalPlan, LocalUpdate
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Mean loss of a batch: of logits, labels, and a weight for each record, 0 to leave it out."""
 
-_SMALL = 32_768
-"""Parameters up to which clients are stacked on a CPU: 4.5 times the loop at 1,500 parameters, 0.9
-times at 189,000 (measured on one thread)."""
 _STACK_BYTES = 256 * 2**20
 """Of the parameters that are stacked."""
 _MOST_STACKED = 1024
@@ -52,14 +51,22 @@ class ModuleTraining:
     Args:
         module: In a state that does not matter; its parameters are replaced, never changed.
         device: ``cpu`` or ``cuda``.
+        stacks: Whether many clients are trained at a time; None: on a GPU only.
 
     Raises:
         NoSuchDevice: If there is no such device.
-        ModuleNotTrainable: If the module has buffers that training changes, as batch norm has.
+        ModuleNotTrainable: If the module keeps running statistics, as batch norm does.
     """
 
     def __init__(
-        self, module: nn.Module, loss: Loss, plan: LocalPlan, records: ClientRecords, device: str
+        self,
+        module: nn.Module,
+        loss: Loss,
+        plan: LocalPlan,
+        records: ClientRecords,
+        device: str,
+        *,
+        stacks: bool | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise NoSuchDevice(
@@ -79,7 +86,7 @@ class ModuleTraining:
         self._records = records
         self._shapes = {name: p.shape for name, p in self._module.named_parameters()}
         self._parameters = sum(math.prod(shape) for shape in self._shapes.values())
-        self.stacks = device != "cpu" or self._parameters <= _SMALL
+        self.stacks = device != "cpu" if stacks is None else stacks
         self._together = 1
         if self.stacks:
             self._together = min(_MOST_STACKED, max(1, _STACK_BYTES // (8 * self._parameters)))

@@ -28,7 +28,7 @@ _SEGMENT_ROWS = 128
 _PAIRS = 1.5
 """Products of rows with rows, half of all in forward and in backward, and what is slow in them."""
 
-PathName = Literal["compiled", "layers"]
+PathName = Literal["compiled", "layers", "module"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class TrainingPath:
 
     Attributes:
         name: ``compiled``: machine code for one client's whole task; ``layers``: a torch call a
-            layer and step, for any model.
+            layer and step, for any model of known layers; ``module``: autograd through a torch
+            module, see `simulation.executors.modules`.
         why: Why it was taken, for users.
         in_samples: Which data clients the compiled kernel trains in sample space, ``(clients,)``.
     """
@@ -49,7 +50,11 @@ class TrainingPath:
     @property
     def sentence(self) -> str:
         """What a run says of it."""
-        ways = {"compiled": "compiled kernel", "layers": "layer by layer, the slower way"}
+        ways = {
+            "compiled": "compiled kernel",
+            "layers": "layer by layer, the slower way",
+            "module": "torch module, the slowest way on a CPU",
+        }
         return f"training: {ways[self.name]}, because {self.why}"
 
     def executor_of(self, count: int) -> NDArray[np.int64]:
@@ -61,6 +66,8 @@ class TrainingPath:
 def choose_path(model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> TrainingPath:
     """The fastest way that gives a job's updates."""
     nobody = np.zeros(len(records), np.bool_)
+    if plan.by_module:
+        return TrainingPath("module", f"that was asked for, on {plan.device}", nobody)
     against = why_not_compiled(model) or why_records_do_not_fit(model, records)
     if against is not None:
         return TrainingPath("layers", f"in {model.name} {against}", nobody)

@@ -8,8 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.errors import FlintError
 from feature_catalog.record_files import Rows, read_records
 from simulation.executors.whole_files import require_bytes
+
+
+class ClientWithoutRecords(FlintError):
+    """A task of a client that has nothing to train on."""
+
+    code = "FLN-3052"
+
+    @classmethod
+    def of(cls, client: int) -> "ClientWithoutRecords":
+        """Of a data client, by its position."""
+        return cls(
+            f"client {client} of the data set (counted from 0) has no records to train on; leave "
+            "it out of the data set, or give no tasks to clients without records"
+        )
 
 
 @dataclass(frozen=True)

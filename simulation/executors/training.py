@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -29,7 +29,13 @@ _LARGEST_FROZEN = 1e4
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
-    """What every task of a job does; see `device_runtime.training_plan.TrainingPlan`."""
+    """What every task of a job does; see `device_runtime.training_plan.TrainingPlan`.
+
+    Attributes:
+        outputs: What is computed of each update besides.
+        by_module: Train by the model's torch module, whatever is faster.
+        device: Of that module: ``cpu`` or ``cuda``.
+    """
 
     local_epochs: int
     batch_size: int
@@ -37,10 +43,19 @@ class LocalPlan:
     proximal_mu: float = 0.0
     codec: UpdateCodec | None = None
     outputs: ClientOutputs = _NOTHING_MORE
+    by_module: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @classmethod
-    def of(cls, client: ClientTraining, outputs: ClientOutputs = _NOTHING_MORE) -> Self:
-        """The part of a job's ``client`` block that all tasks have in common."""
+    def of(
+        cls,
+        client: ClientTraining,
+        outputs: ClientOutputs = _NOTHING_MORE,
+        *,
+        by_module: bool = False,
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> Self:
+        """The part of a job's ``client`` block that all tasks have in common, and how to train."""
         return cls(
             client.local_epochs,
             client.batch_size,
@@ -48,6 +63,8 @@ class LocalPlan:
             client.proximal_mu,
             client.compression.codec,
             outputs,
+            by_module,
+            device,
         )
 
 

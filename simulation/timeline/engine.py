@@ -65,6 +65,7 @@ from simulation.timeline.queues import (
     slot_start_s,
 )
 from simulation.timeline.sightings import (
+    MOST_BETWEEN,
     _sweep,
     forget_before,
     forget_eligible_before,
@@ -266,7 +267,7 @@ def _is_full(s: Record, memory: Memory) -> bool:
         or s.in_heap + 1 >= len(memory.on_devices)
         or s.due + 1 >= len(memory.due)
         or s.versions >= len(memory.versions)
-        or s.seen[2] - s.seen[1] >= len(memory.seen)
+        or s.seen[2] - s.seen[1] + MOST_BETWEEN >= len(memory.seen)
         or s.seen[2] >= s.sweep_at
         or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
     )
@@ -384,7 +385,7 @@ _MEMORY = _types.NamedTuple(
         *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
         *map(_array, (np.int64, np.int64, np.int32, np.int64)),
         *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
-        *map(_array, (np.float64, np.uint8, SIGHTING, np.uint32)),
+        *map(_array, (np.uint32, np.uint8, SIGHTING, np.uint32)),
     ],
     Memory,
 )

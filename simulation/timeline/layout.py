@@ -122,6 +122,7 @@ _PROGRESS = [
     *(("ready", np.int64), ("taken", np.int64), ("due", np.int64)),
     # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
     *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,)), ("sweep_at", np.int64)),
+    *(("seen_first_tick", np.int64), ("seen_last_tick", np.int64)),
 ]
 STATE = np.dtype([*_SETTINGS, *_PROGRESS], align=True)
 """Settings of a trial, and how far it has come; an array of one record."""
@@ -197,7 +198,7 @@ class Memory(NamedTuple):
     held: NDArray[np.int32]
     diverged: NDArray[np.int64]
     versions: NDArray[np.void]
-    seen: NDArray[np.float64]
+    seen: NDArray[np.uint32]
     superseded: NDArray[np.uint8]
     eligible: NDArray[np.void]
     scratch: NDArray[np.uint32]

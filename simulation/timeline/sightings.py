@@ -4,6 +4,9 @@ Sightings are numbered; a ring holds the time of each that may still count. A cl
 One that is superseded by a later one of its client has a bit set, so that forgetting reads times
 and bits in order, and looks up no client; a client that is forgotten is found to be so when it is
 next asked for.
+
+Times are the lower 32 bits of their ticks, which tell them from the one before: sightings are in
+order, and between two that are further apart stand some that are of nobody.
 """
 
 import numpy as np
@@ -11,9 +14,14 @@ from numpy.typing import NDArray
 
 from simulation.timeline.compilation import compiled
 from simulation.timeline.layout import Memory, Record
+from simulation.timeline.queues import TICKS_PER_S
 
 SWEEP_EVERY = 1 << 31
 """Sightings after which forgotten clients are marked as such: numbers of 32 bits repeat."""
+
+MOST_BETWEEN = 16
+"""Sightings of nobody in a row; beyond, more time between two makes no difference."""
+LONGEST_MEMORY_S = MOST_BETWEEN * 4095.0
 
 _WORD = (1 << 32) - 1
 _BYTE_BITS = np.array([1 << bit for bit in range(8)], np.uint8)
@@ -27,31 +35,48 @@ def _times_seen(s: Record, client: Record) -> int:
 
 def _see(s: Record, memory: Memory, client: Record) -> None:
     """Note a check-in; there is room."""
-    mask = len(memory.seen) - 1
     times = times_seen(s, client)
     if times == 0:
         s.seen[0] += 1
     else:
-        at = np.int64(client.sighting) & mask
+        at = np.int64(client.sighting) & (len(memory.seen) - 1)
         memory.superseded[at >> 3] |= _BYTE_BITS[at & 7]
     client.seen_times = times + 1
-    at = s.seen[2] & mask
-    memory.seen[at] = s.now_s
-    memory.superseded[at >> 3] &= ~_BYTE_BITS[at & 7]
+    tick = int(s.now_s * TICKS_PER_S)
+    if s.seen[1] == s.seen[2]:
+        s.seen_first_tick = s.seen_last_tick = tick
+    too_long = tick - s.seen_last_tick - MOST_BETWEEN * _WORD
+    if too_long > 0:
+        s.seen_first_tick += too_long
+        s.seen_last_tick += too_long
+    while tick - s.seen_last_tick > _WORD:
+        append(s, memory, s.seen_last_tick + _WORD)
+        at = (s.seen[2] - 1) & (len(memory.seen) - 1)
+        memory.superseded[at >> 3] |= _BYTE_BITS[at & 7]
     client.sighting = np.uint32(s.seen[2] & _WORD)
+    append(s, memory, tick)
+
+
+def _append(s: Record, memory: Memory, tick: int) -> None:
+    at = s.seen[2] & (len(memory.seen) - 1)
+    memory.seen[at] = np.uint32(tick & _WORD)
+    memory.superseded[at >> 3] &= ~_BYTE_BITS[at & 7]
     s.seen[2] += 1
+    s.seen_last_tick = tick
 
 
 def _forget_before(s: Record, memory: Memory, then_s: float) -> None:
-    """Forget clients last seen before then."""
+    """Forget clients last seen before then, at most `LONGEST_MEMORY_S` ago."""
     mask = len(memory.seen) - 1
-    first, beyond = s.seen[1], s.seen[2]
-    while first < beyond and memory.seen[first & mask] < then_s:
+    first, beyond, tick = s.seen[1], s.seen[2], s.seen_first_tick
+    while first < beyond and float(tick) / TICKS_PER_S < then_s:
         at = first & mask
         if (memory.superseded[at >> 3] & _BYTE_BITS[at & 7]) == 0:
             s.seen[0] -= 1
         first += 1
-    s.seen[1] = first
+        if first < beyond:
+            tick += (np.int64(memory.seen[first & mask]) - np.int64(memory.seen[at])) & _WORD
+    s.seen[1], s.seen_first_tick = first, tick
 
 
 def _forget_eligible_before(
@@ -89,6 +114,7 @@ def _sweep(state: NDArray[np.void], memory: Memory) -> None:
 
 
 times_seen = compiled(_times_seen)
+append = compiled(_append)
 see = compiled(_see)
 forget_before = compiled(_forget_before)
 forget_eligible_before = compiled(_forget_eligible_before)

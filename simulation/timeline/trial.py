@@ -50,13 +50,15 @@ from simulation.timeline.layout import (
 )
 from simulation.timeline.ledger import NUMBER_BITS
 from simulation.timeline.queues import CHUNK, MOST_TALLY_BITS, SLOTS
-from simulation.timeline.sightings import SWEEP_EVERY
+from simulation.timeline.sightings import LONGEST_MEMORY_S, MOST_BETWEEN, SWEEP_EVERY
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult, trial_seed
 
 _EVENTS_AT_ONCE = 2_000_000
 _CACHE_LINE_BYTES = 64
+_FIRST_TASKS = 1 << 22
+"""Room for them costs no memory before they come; a column that grows is there twice meanwhile."""
 _NUMBERS = (1 << NUMBER_BITS) - 1
 
 
@@ -101,7 +103,7 @@ class Timeline:
         if "tasks" in changed:
             changed["undecided"] = _grown(memory.undecided)
         _, first, beyond = self.state["seen"][0].tolist()
-        if beyond - first >= len(memory.seen):
+        if beyond - first + MOST_BETWEEN >= len(memory.seen):
             # A sighting's place is its number, so it is in the right one of the halves.
             changed["seen"] = np.tile(memory.seen, 2)
             changed["superseded"] = np.tile(memory.superseded, 2)
@@ -191,6 +193,8 @@ def _conditions(dry_run: DryRun) -> dict[str, Any]:
     hours = DailyHours.parse(dry_run.job.participation.state.allowed_hours)
     pace = PaceSteering(check_ins_per_s=environment.check_in.check_ins_per_s)
     hazard = environment.dropout.hazard_per_hour if environment.dropout else 0.0
+    if 2 * pace.longest_s > LONGEST_MEMORY_S:
+        raise ValueError("the event engine forgets devices sooner than pace steering lets them go")
     return {
         "hours_start_s": hours.start_s,
         "hours_length_s": hours.length_s,
@@ -270,12 +274,12 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
         tally=np.zeros((1 << MOST_TALLY_BITS) + 1, np.int32),
         due=np.zeros(1024, np.int64),
         on_devices=np.zeros(1024, DUE),
-        tasks=np.zeros(4096, TASK),
-        undecided=np.zeros(4096, np.int32),
+        tasks=np.zeros(_FIRST_TASKS, TASK),
+        undecided=np.zeros(_FIRST_TASKS, np.int32),
         held=np.zeros(in_one + 1, np.int32),
         diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
-        seen=np.zeros(65536, np.float64),
+        seen=np.zeros(65536, np.uint32),
         superseded=np.zeros(65536 // 8, np.uint8),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
         scratch=np.zeros(64, np.uint32),

@@ -22,6 +22,7 @@ from simulation.executors.training import LocalPlan
 from simulation.inputs import FileInputs
 from simulation.population import PopulationMapping
 from simulation.trial import DryRun, Trial, TrialResult
+from simulation.update_training import outputs_needed
 from simulation.world import ClientDevices, load_world
 from tests.device_runtime.records import draw_records
 
@@ -135,7 +136,11 @@ def records_of(phones: Sequence[Phone], spoilt: Sequence[int] = ()) -> ClientRec
 
 def training(dry_run: DryRun, phones: Sequence[Phone], spoilt: Sequence[int] = ()) -> LocalExecutor:
     """An executor that really trains."""
-    return LocalExecutor(MODEL, LocalPlan.of(dry_run.job.client), records_of(phones, spoilt))
+    return LocalExecutor(
+        MODEL,
+        LocalPlan.of(dry_run.job.client, outputs_needed(dry_run.job)),
+        records_of(phones, spoilt),
+    )
 
 
 def run_training(

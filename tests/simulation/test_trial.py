@@ -15,6 +15,7 @@ from simulation.executors.processes import ProcessExecutors
 from simulation.executors.training import LocalPlan
 from simulation.trajectory import events_sha256, trajectory_sha256
 from simulation.trial import Trial
+from simulation.update_training import outputs_needed
 from tests.device_runtime.records import reference_steps
 from tests.simulation.small_worlds import (
     EVERY_VERSION,
@@ -119,7 +120,7 @@ def test_trials_on_one_executor_are_as_trials_on_executors_of_their_own(job):
 def test_any_number_of_executors_sees_the_same_events(job):
     dry_run = make_dry_run(MIXED_PHONES, job, **WORLD)
     one = Trial(dry_run, 0, training(dry_run, MIXED_PHONES), weights_by_version([])).run()
-    plan = LocalPlan.of(job.client)
+    plan = LocalPlan.of(job.client, outputs_needed(job))
     executors = ProcessExecutors(2, MODEL, plan, records_of(MIXED_PHONES))
     try:
         two = Trial(dry_run, 0, executors, weights_by_version([])).run()

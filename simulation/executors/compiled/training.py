@@ -19,7 +19,7 @@ from simulation.executors.compiled.network import Network
 from simulation.executors.compiled.sample_buffers import SampleBuffers
 from simulation.executors.compiled.sample_space import sum_samples
 from simulation.executors.executor import TrainingTask
-from simulation.executors.records import ClientRecords
+from simulation.executors.records import ClientRecords, ClientWithoutRecords
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate
 
@@ -165,31 +165,24 @@ class CompiledTraining:
         Args:
             total: In wire order, shape ``(parameters,)``; changed in place. None for none.
         """
-        in_samples = self._in_samples[tasks.data_client]
-        if not in_samples.any():
-            return self._summed(base, tasks, None, total)
-        together = self._places(tasks, np.flatnonzero(in_samples))
-        lanes = tasks.data_client[together] % LANES
-        summed = self._summed(base, tasks.take(together), lanes, total)
-        if len(together) == len(tasks):
-            return StatisticsColumns.placed(tasks.task_ids, [(together, summed)])
-        by_itself = np.flatnonzero(~in_samples)
-        others = self._summed(base, tasks.take(by_itself), None, total)
-        return StatisticsColumns.placed(tasks.task_ids, [(by_itself, others), (together, summed)])
-
-    def _summed(
-        self,
-        base: BaseVersion,
-        tasks: TaskColumns,
-        lanes: NDArray[np.int64] | None,
-        total: NDArray[np.float64] | None,
-    ) -> StatisticsColumns:
-        """Tasks in sample space, each in its lane, or none of them."""
         clients, found = self._columns(tasks), _outcomes(len(tasks))
-        if lanes is None:
-            self._sum_clients(base, clients, total, found)
+        in_samples = self._in_samples[tasks.data_client]
+        if in_samples.any():
+            together = self._places(tasks, np.flatnonzero(in_samples))
+            lanes = tasks.data_client[together] % LANES
+            for at, its_lanes in ((np.flatnonzero(~in_samples), None), (together, lanes)):
+                if len(at) == 0:
+                    continue
+                part = Clients._make(column[at] for column in clients)
+                of_part = _outcomes(len(at))
+                if its_lanes is None:
+                    self._sum_clients(base, part, total, of_part)
+                else:
+                    self._sum_samples(base, part, its_lanes, total, of_part)
+                for column, values in zip(found, of_part, strict=True):
+                    column[at] = values
         else:
-            self._sum_samples(base, clients, lanes, total, found)
+            self._sum_clients(base, clients, total, found)
         self._check_ids(tasks, found)
         return self._statistics(tasks, clients, found)
 
@@ -244,8 +237,7 @@ class CompiledTraining:
         held = records.records[data_client]
         count = np.minimum(held, self._max_records)
         if count.min(initial=1) < 1:
-            empty = data_client[np.argmin(count)]
-            raise ValueError(f"data client {empty} has no records to train on")
+            raise ClientWithoutRecords.of(int(data_client[np.argmin(count)]))
         row = records.first_row[data_client] + held - count
         return Clients(
             x=records.x.ctypes.data + row * records.x.strides[0],
@@ -298,12 +290,4 @@ def _require_rows(records: ClientRecords) -> None:
 
 
 def _outcomes(tasks: int) -> Outcomes:
-    return Outcomes(
-        train_loss=np.empty(tasks, np.float64),
-        loss_before=np.empty(tasks, np.float64),
-        loss_after=np.empty(tasks, np.float64),
-        squared_norm=np.empty(tasks, np.float64),
-        summable=np.zeros(tasks, np.int64),
-        diverged=np.zeros(tasks, np.int64),
-        used=np.zeros(tasks, np.int64),
-    )
+    return Outcomes(*np.full((4, tasks), np.nan), *np.zeros((3, tasks), np.int64))
