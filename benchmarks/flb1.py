@@ -62,9 +62,10 @@ def tasks_of(work: Workload, at: int) -> list[TrainingTask]:
 
 def stepped(weights: NDArray[np.float32], partial: PartialSum) -> NDArray[np.float32]:
     """The next version; it takes the place of the sum."""
-    partial.total /= np.float32(partial.weight)
-    partial.total += weights
-    return partial.total
+    total = partial.total
+    total /= np.float32(partial.weight)
+    total += weights
+    return total
 
 
 def our_round(

@@ -98,6 +98,7 @@ def test_json_of_an_environment_is_the_same_environment():
             "population.assignment = 'by_activty' is not possible (did you mean by_activity?)",
         ),
         ("executors: {kind: local, count: 0}", "executors.count = 0 is not possible"),
+        ("training: {device: cuda}", "only torch modules are trained; add path: module"),
         ("device_population: 'a b'", "'a b' is neither a path of a .parquet or .csv file nor"),
         ("device_population: x@0", "'x@0' is neither a path"),
         ("population: 5", "population = 5 is not possible; it must be a block of keys"),

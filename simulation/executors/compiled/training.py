@@ -63,6 +63,7 @@ class CompiledTraining:
         in_samples: NDArray[np.bool_],
     ) -> None:
         self._records = records
+        self._first_x, self._first_y = records.x.ctypes.data, records.y.ctypes.data
         self._in_samples = in_samples
         self._samples: SampleBuffers | None = None
         _require_rows(records)
@@ -240,8 +241,8 @@ class CompiledTraining:
             raise ClientWithoutRecords.of(int(data_client[np.argmin(count)]))
         row = records.first_row[data_client] + held - count
         return Clients(
-            x=records.x.ctypes.data + row * records.x.strides[0],
-            y=records.y.ctypes.data + row * records.y.strides[0],
+            x=self._first_x + row * records.x.strides[0],
+            y=self._first_y + row * records.y.strides[0],
             records=count,
             rate=np.ascontiguousarray(tasks.learning_rate),
             seed=np.ascontiguousarray(tasks.shuffle_seed),
