@@ -9,8 +9,10 @@ are wall seconds of both commands, Python and Ray's own starts included.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,9 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
@@ -31,12 +33,15 @@ _BIN = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One that the system gives to nobody by itself: Ray's processes take those as they start."""
+    while True:
+        port = secrets.randbelow(10_000) + 20_000
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_node(folder: Path) -> Iterator[str]:
     """A cluster whose processes end with the block; yields where jobs are submitted."""
     dashboard = free_port()
@@ -61,11 +66,10 @@ def one_node(folder: Path) -> Iterator[str]:
 
 
 def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
+    """Whether jobs can be submitted."""
+    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/api/version") as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def last_json(said: str) -> dict[str, Any]:
