@@ -151,7 +151,11 @@ class RayExecutors:
                 exceptions.NodeDiedError,
             )
             self._actor_class = ray.remote(
-                num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+                num_cpus=1,
+                num_gpus=1 if plan.device == "cuda" else 0,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy="SPREAD",
             )(PartitionActor)
             self._assignment = ray.put(Assignment(model, plan, self.path))
             self._whole = ray.put(self._cut(None)) if self._is_shared else None
