@@ -7,10 +7,10 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.cluster_settings import ClusterSettings
 from simulation.environment import TrainingSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
-from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
 
 _NOTHING_MORE = ClientOutputs()
