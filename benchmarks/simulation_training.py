@@ -3,8 +3,9 @@
 What is compared: `LocalExecutor.reduce` with the loop one writes first (a `TorchModel`, autograd,
 `torch.optim.SGD` and the sum of whole deltas) on the same tasks, one epoch in batches of 20, no
 losses but those of the training. Clients are heavy-tailed: lengths of a log-normal, median 20
-records, at most 500; a record of sparse_mlp has 30 of 64 slots on average, ids as skewed as words are (Zipf, 1.1). Both
-on one thread, each version of the workload run in turn, medians of the repeats.
+records, at most 500; a record of sparse_mlp has 30 of 64 slots on average, ids as skewed as words
+are (Zipf, 1.1). Both on one thread, each version of the workload run in turn, medians of CPU
+seconds.
 
     python benchmarks/simulation_training.py
 """

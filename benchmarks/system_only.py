@@ -15,8 +15,12 @@ name says `cpu_s`, so that other work on the machine counts less.
 - `week`: 16.4 M clients (FLINT's largest trace has 16,422,290 sessions) over a virtual week, with
   their population's assignment and without.
 
-The limit is memory: an event draws two or three numbers (13 ns each), but looks in four to ten
-places of arrays that do not fit the caches. `perf` shows single loads, no arithmetic, at the top.
+The limit is memory: an event draws two or three numbers (13 to 20 ns each), but looks in five
+places of arrays that do not fit the caches: client, device, offset, start and end of its window.
+On a busy machine one such look took 240 ns when the next waits for it, and 6 ns (huge pages; 11
+without) when many are under way: 5 x 240 ns = 1.2 us an event without fetching ahead (1.29
+measured), 30 to 60 ns with it. The rest is arithmetic: draws, SHA-256 of each client's key of pace
+(250 ns, once), sorting, the ledger.
 
     python benchmarks/system_only.py [--case events|million|week] [--clients N]
 """
@@ -39,7 +43,8 @@ from simulation.durations import TaskWork
 from simulation.environment import Environment
 from simulation.executors.no_training import NoTraining
 from simulation.timeline.engine import PAUSED
-from simulation.timeline.trial import Timeline, run_compiled, set_up
+from simulation.timeline.timeline import Timeline, set_up
+from simulation.timeline.trial import run_compiled
 from simulation.traces.bandwidth import Bandwidth, LinkSpeeds
 from simulation.traces.device_profiles import DevicePopulation, DeviceProfiles
 from simulation.traces.sessions import AvailabilityTrace

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
-from sqlalchemy import URL, Connection, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from device_runtime.errors import FlintError
@@ -83,6 +83,7 @@ class EmbeddedPostgres:
         self._log = self.data_dir / "server.log"
         self._hba_file = self.data_dir / "pg_hba.conf"
         self._ident_file = self.data_dir / "pg_ident.conf"
+        self._engines: dict[str, Engine] = {}
 
     def start(self) -> str:
         """Start the server, or attach to it when it runs; returns its SQLAlchemy URL.
@@ -273,14 +274,23 @@ class EmbeddedPostgres:
 
     @contextlib.contextmanager
     def _connect(self, database: str) -> Iterator[Connection]:
-        engine = create_engine(
-            self.url(database),
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
-        )
-        with engine.connect() as connection:
+        with self._engine(database).connect() as connection:
             yield connection
+
+    def _engine(self, database: str) -> Engine:
+        """Kept, for it is asked every second: an engine is many objects that refer in circles.
+
+        Those wait for Python's full collection, and until then a supervisor grew by a megabyte an
+        hour.
+        """
+        if database not in self._engines:
+            self._engines[database] = create_engine(
+                self.url(database),
+                poolclass=NullPool,
+                isolation_level="AUTOCOMMIT",
+                connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+            )
+        return self._engines[database]
 
     def _socket_dir(self) -> Path:
         """Where the socket lies: in the data directory, or where that is too deep for a socket.

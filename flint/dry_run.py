@@ -196,9 +196,9 @@ def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]
         client,
         records,
         outputs_needed(dry_run.job),
+        dry_run.environment.training,
         cluster=asked.cluster,
         on_replaced=note,
-        training=dry_run.environment.training,
     )
 
 

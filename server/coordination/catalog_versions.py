@@ -23,12 +23,13 @@ from feature_catalog.task_outcomes import TaskOutcomeRow
 from modeling.spec import ModelSpec
 from server.coordination.tasks import Outcome, TaskResult
 from server.coordination.versions import JobTotals, StoredVersion
-from server.operations.memory import give_back_memory
+from server.operations.memory import MemoryReturn, give_back_memory
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED_ENDS = 100_000
 _LARGE_PARAMETERS = 1_000_000
+_GIVE_BACK_EVERY_S = 60.0
 
 
 class CatalogVersions:
@@ -69,6 +70,7 @@ class CatalogVersions:
         self._contract_sha256 = contract_sha256
         self._feature_contract_sha256 = feature_contract_sha256
         self._rows: dict[int, ModelVersion] = {}
+        self._memory_return = MemoryReturn(_GIVE_BACK_EVERY_S)
 
     def begin(self, parameters: Sequence[NDArray[np.float32]], parent_id: int | None) -> None:
         """Store version 0, unless the job has versions already."""
@@ -110,6 +112,8 @@ class CatalogVersions:
         self._on_stored()
         if version.weights.size >= _LARGE_PARAMETERS:
             give_back_memory()
+        else:
+            self._memory_return.due()
         return row.parameters_sha256
 
     def record_metrics(self, number: int, metrics: Mapping[str, float]) -> None:

@@ -39,6 +39,8 @@ from server.update_gate.rejections import RejectionReason
 _RECENT_VERSIONS = 64
 """At least so many versions back a restart names the releases that were committed."""
 
+_REMEMBERED_CANCELS = 10_000
+"""Of so many grants of closed rounds a task may still be heard to start."""
 
 _ASK_AGAIN_S = 2.0
 """An enclave that keeps an aggregate is not asked for the same again at once."""
@@ -494,6 +496,8 @@ class JobRunner:
         for grant_id in self._offered:
             self._fleet.cancel(grant_id, running_too=True)
         self._cancelled.update(dict.fromkeys(self._offered))
+        while len(self._cancelled) > _REMEMBERED_CANCELS:
+            del self._cancelled[next(iter(self._cancelled))]
         self._void_offers()
         self._ledger.end_running(self._strategy.late_outcome, self._strategy.late_reason)
 

@@ -1,5 +1,6 @@
 """Which node takes which slot: open grants on one side, online and idle nodes on the other."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from server.coordination.tasks import Grant
 from server.job import Selection
+
+_REMEMBERED_CANCELS = 10_000
 
 
 @dataclass(slots=True)
@@ -27,7 +30,7 @@ class NodeSlots:
         self._selection = selection
         self._generator = np.random.Generator(np.random.Philox(seed))
         self._grants: dict[str, _OpenGrant] = {}
-        self._cancelled: set[str] = set()
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._online: dict[int, None] = {}  # in the order in which they came or became idle
         self._busy: set[int] = set()
 
@@ -69,7 +72,9 @@ class NodeSlots:
     def cancel(self, grant_id: str) -> None:
         """Close the slots that are left of a grant."""
         self._grants.pop(grant_id, None)
-        self._cancelled.add(grant_id)
+        self._cancelled[grant_id] = None
+        if len(self._cancelled) > _REMEMBERED_CANCELS:
+            self._cancelled.popitem(last=False)
 
     def give_back(self) -> dict[str, int]:
         """Close the slots that no idle node is there for, newest grants first; how many of each."""

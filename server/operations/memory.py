@@ -23,6 +23,14 @@ the ends of threads' heaps: a coordinator of models of 100 MB grew by 150 MB in 
 """
 
 
+FEW_HEAPS = {"MALLOC_ARENA_MAX": "2"}
+"""Environment of a process whose threads share two heaps (glibc) instead of eight a core.
+
+For a process that moves a few large messages, each on whatever thread is free: otherwise one heap
+after the other grows to hold the largest of them, for hours. Not for one that decodes many at once.
+"""
+
+
 def give_back_memory() -> None:
     """Return free pages of all heaps; takes milliseconds. Does nothing where there is no glibc."""
     _trim()(0)

@@ -20,7 +20,7 @@ from server.flower.superlink import (
 from server.operations.console import Console
 from server.operations.enclaves import enclave_command, write_attestation_trust
 from server.operations.home_claim import AlreadyRunning, HomeClaim, claim_home, running_server
-from server.operations.memory import HEAPS_GIVE_BACK
+from server.operations.memory import FEW_HEAPS, HEAPS_GIVE_BACK
 from server.operations.ports import (
     choose_ports,
     is_accepting,
@@ -291,7 +291,7 @@ def server_processes(settings: ServerSettings) -> tuple[ProcessSpec, ...]:
             "coordinator",
             (*python, "server.coordination", *home),
             lambda: is_accepting(settings.coordinator_address),
-            environment,
+            {**environment, **FEW_HEAPS},
         )
     )
     for number in range(settings.gateways):

@@ -58,8 +58,7 @@ class LocalExecutor:
         self._plan = plan
         self._records = records
         self._paging = RecordPaging(records, plan.max_records, resident_bytes)
-        self._new_total = new_total or self._cleared_total
-        self._owns_totals = new_total is None
+        self._new_total = new_total or (lambda: np.zeros(self._parameters, np.float64))
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
@@ -115,10 +114,9 @@ class LocalExecutor:
         """Sum the tasks' updates; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
         totals, statistics = self.sum_on_grid(columns)
-        answer = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
-        if self._owns_totals:
-            self._spare = list(totals.values())
-        return answer
+        summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
+        self._spare = list(totals.values())
+        return summed
 
     def sum_on_grid(
         self, tasks: TaskColumns
@@ -198,7 +196,9 @@ class LocalExecutor:
         given = list(tasks)
         place = {task.task_id: at for at, task in enumerate(given)}
         new = [task for task in given if task.task_id not in self._kept]
-        kept = [(task, self._kept.pop(task.task_id)) for task in given if task not in new]
+        kept = [
+            (task, self._kept.pop(task.task_id)) for task in given if task.task_id in self._kept
+        ]
         trained = ((task, self._as_sent(task, update)) for task, update in self._by_module(new))
         found: list[UpdateStatistics] = []
         places: list[int] = []
@@ -256,16 +256,13 @@ class LocalExecutor:
         self._spare.clear()
         self._residuals.clear()
 
-    def _cleared_total(self) -> NDArray[np.float64]:
-        """Zeros, where there is some in memory that is mapped already."""
-        if not self._spare:
-            return np.zeros(self._parameters, np.float64)
-        self._spare[-1].fill(0.0)
-        return self._spare.pop()
-
     def _total(self, version: int, totals: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
         if version not in totals:
-            totals[version] = self._new_total()
+            if self._spare:  # memory that is mapped already
+                self._spare[-1].fill(0.0)
+                totals[version] = self._spare.pop()
+            else:
+                totals[version] = self._new_total()
         return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":

@@ -1,20 +1,21 @@
 """The executor that an environment's ``executors`` block asks for."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
 from simulation.cluster_settings import ClusterSettings
-from simulation.environment import TrainingSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
 from simulation.executors.records import ClientRecords
 
+if TYPE_CHECKING:  # an environment names what executors are made of
+    from simulation.environment import TrainingSettings
+
 _NOTHING_MORE = ClientOutputs()
-_AS_IS_FASTEST = TrainingSettings()
 
 
 def make_executor(
@@ -24,9 +25,9 @@ def make_executor(
     client: ClientTraining,
     records: ClientRecords,
     outputs: ClientOutputs = _NOTHING_MORE,
+    training: "TrainingSettings | None" = None,
     cluster: ClusterSettings | None = None,
     on_replaced: Callable[[str], None] = lambda _: None,
-    training: TrainingSettings = _AS_IS_FASTEST,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -36,6 +37,7 @@ def make_executor(
         count: One local trains in this process, without starting any; more in as many processes.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
+        training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
         on_replaced: Told a sentence when a process or actor has ended and another took its place.
         training: On which path, where it is not the fastest.
@@ -52,12 +54,15 @@ def make_executor(
     from simulation.executors.training import LocalPlan
 
     plan = LocalPlan.of(
-        client, outputs, by_module=training.path == "module", device=training.device
+        client,
+        outputs,
+        by_module=training is not None and training.path == "module",
+        device="cpu" if training is None else training.device,
     )
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
+        return RayExecutors(count, model, plan, records, cluster)
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)

@@ -36,7 +36,7 @@ _SOURCES = (
 """Files of everything that is compiled here."""
 
 
-_DRIVERS = ("trial.py", "training.py")
+_DRIVERS = ("timeline.py", "trial.py", "training.py")
 """The files of this folder with nothing that is compiled."""
 
 

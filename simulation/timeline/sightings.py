@@ -21,7 +21,7 @@ SWEEP_EVERY = 1 << 31
 
 MOST_BETWEEN = 16
 """Sightings of nobody in a row; beyond, more time between two makes no difference."""
-LONGEST_MEMORY_S = MOST_BETWEEN * 4095.0
+LONGEST_MEMORY_S = (MOST_BETWEEN - 1) * 4095.0
 
 _WORD = (1 << 32) - 1
 _BYTE_BITS = np.array([1 << bit for bit in range(8)], np.uint8)
@@ -45,10 +45,11 @@ def _see(s: Record, memory: Memory, client: Record) -> None:
     tick = int(s.now_s * TICKS_PER_S)
     if s.seen[1] == s.seen[2]:
         s.seen_first_tick = s.seen_last_tick = tick
-    too_long = tick - s.seen_last_tick - MOST_BETWEEN * _WORD
+    too_long = tick - s.seen_last_tick - (MOST_BETWEEN - 1) * _WORD
     if too_long > 0:
-        s.seen_first_tick += too_long
-        s.seen_last_tick += too_long
+        # Nobody seen before is remembered so long; the lower bits stay as they are noted.
+        s.seen_first_tick += too_long & ~_WORD
+        s.seen_last_tick += too_long & ~_WORD
     while tick - s.seen_last_tick > _WORD:
         append(s, memory, s.seen_last_tick + _WORD)
         at = (s.seen[2] - 1) & (len(memory.seen) - 1)

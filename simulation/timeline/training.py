@@ -29,11 +29,10 @@ from simulation.run_versions import LiveVersions
 from simulation.timeline.engine import ASKS, PAUSED, STOPPED
 from simulation.timeline.layout import OUTCOMES
 from simulation.timeline.shuffle_seeds import shuffle_seeds
+from simulation.timeline.timeline import Timeline, set_up
 from simulation.timeline.trial import (
-    Timeline,
     end_tasks,
     progress_of,
-    set_up,
     tasks_table,
     trajectory_table,
     why_it_ended,
@@ -150,7 +149,7 @@ class TimelineTrial:
             "trial": self.number,
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
-            "learnt": {name: getattr(learnt, name) for name in (*_LEARNT, "wall_s")},
+            "learnt": {name: list(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
             "measured_version": self._measured_version,
             "diverged": self._diverged,
             "wall_s": self._wall_s(),

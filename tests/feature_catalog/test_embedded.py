@@ -1,5 +1,6 @@
 """The embedded Postgres: started by several, survived by its data, stopped for good."""
 
+import gc
 import multiprocessing
 import os
 import pwd
@@ -67,6 +68,21 @@ def test_it_starts_empty_in_utf8_and_keeps_what_was_written(server: EmbeddedPost
     assert not server.is_running()
     assert server.start() == url
     assert query(url, "SELECT word FROM t") == [("ä",)]
+
+
+def test_asking_whether_it_runs_leaves_nothing_for_the_garbage_collector(
+    server: EmbeddedPostgres,
+) -> None:
+    server.start()
+    assert server.is_running()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert server.is_running()
+        assert gc.collect() < 200  # an engine of SQLAlchemy's each time would be some thousands
+    finally:
+        gc.enable()
 
 
 def test_it_listens_on_its_private_socket_only(server: EmbeddedPostgres) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from simulation.checkpoint import decode_checkpoint, encode_checkpoint
 from simulation.event_path import choose_event_path
 from simulation.experiment import Training, run_trial
 from tests.simulation.small_worlds import EVERY_VERSION, FEDAVG, FEDBUFF, make_dry_run, make_job
@@ -41,14 +42,16 @@ def test_a_trial_goes_its_way_and_is_taken_up_on_the_same(limit):
             Training(executor, measured, None),
             0,
             state=state,
-            save=states.append,
+            save=lambda kept: states.append(encode_checkpoint("r", kept)),
             checkpoint_every=4,
             on_progress=lambda *progress: told.append(progress),
         )
 
     whole = trial()
-    assert [("timeline" in state) for state in states] == [limit is None]
-    assert_same(trial(states[0]), whole)
+    (kept,) = states
+    state = decode_checkpoint("r", kept)
+    assert ("timeline" in state) == (limit is None)
+    assert_same(trial(state), whole)
     assert told[-1][0] == 0
     assert told[-1][1].version == 6
     assert told[-1][2] == whole.virtual_s

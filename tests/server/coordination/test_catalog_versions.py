@@ -11,6 +11,7 @@ from modeling.zoo import get_model
 from server.coordination.catalog_versions import CatalogVersions
 from server.coordination.tasks import Outcome, TaskResult
 from server.coordination.versions import JobTotals
+from server.operations import memory
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +66,17 @@ def test_totals_of_a_restart_hold_what_ended_after_the_newest_version(coordinato
     assert totals.outcomes == {"succeeded": 1, "failed": 2, "stale": 1, "refused": 2}
     assert totals.reasons == {"engine": 2, "base_version": 1, "bad_signature": 2}
     assert sorted(again.ended_tasks()) == ["t-1", "t-2", "t-3", "t-4"]
+
+
+def test_freed_memory_is_given_back_after_a_version_and_not_after_the_next(
+    coordinator, monkeypatch
+):
+    given_back = []
+    monkeypatch.setattr(memory, "give_back_memory", lambda: given_back.append(1))
+    versions, _ = coordinator()
+    for _ in range(3):
+        versions.store(next_version(versions, {}), [])
+    assert given_back == [1]
 
 
 def test_it_says_when_all_is_stored_and_not_before(coordinator, monkeypatch):

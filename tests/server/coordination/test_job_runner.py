@@ -89,6 +89,24 @@ def test_over_commitment_takes_the_first_cohort_and_names_the_rest(store):
     assert outcomes(store) == {"succeeded": 10, "over_committed": 3}
 
 
+def test_grants_of_closed_rounds_are_remembered_up_to_a_number(store, monkeypatch):
+    monkeypatch.setattr("server.coordination.job_runner._REMEMBERED_CANCELS", 3)
+    job = make_job(FEDAVG | {"over_commitment": 1.5}, max_aggregations=20)
+    opened = OpenJob("j-1", 1, job, MODEL, b"", b"", b"")
+    runner = JobRunner(
+        opened,
+        LocalFleet(store, [5.0] * 15),
+        store,
+        Watcher(),
+        evaluate=None,
+        stop_requested=lambda: None,
+        poll_s=None,
+    )
+    runner.run()
+    assert list(runner._cancelled) == ["g1-18", "g1-19", "g1-20"]
+    assert outcomes(store)["succeeded"] == 200
+
+
 def test_a_round_below_min_updates_is_abandoned_and_leaves_the_model_alone(store):
     strategy = FEDAVG | {"min_updates": 8, "round_deadline_s": 50}
     fleet = LocalFleet(store, [5.0] * 10, fails={0, 1, 2})

@@ -2,9 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.coordination.events import TaskCompleted, TaskEnded, TaskStarted
-from server.coordination.ledger import TaskLedger
+from server.coordination.ledger import RecentTasks, TaskLedger
 from server.coordination.tasks import Outcome, UpdateReference
 
+MOST = 100
 TASKS = ["t1", "t2", "t3", "t4"]
 
 
@@ -99,3 +100,38 @@ def test_counts_go_on_from_a_stored_version():
     ledger.complete(completed("t9"))
     ledger.succeed("t9", 3)
     assert ledger.outcomes["succeeded"] == 41
+
+
+@given(st.lists(st.sampled_from([f"t{i}" for i in range(9)]), max_size=40))
+def test_at_least_the_last_four_new_tasks_are_remembered_and_at_most_two_more(tasks):
+    recent, plain = RecentTasks(4, block=3), []
+    for task_id in tasks:
+        is_new = task_id not in recent
+        recent.add(task_id)
+        plain = [*plain, task_id] if is_new else plain
+        known = {task for task in set(tasks) if task in recent}
+        assert known == set(plain[-len(recent) :])
+        assert min(len(plain), 4) <= len(recent) <= 6
+
+
+def test_the_last_ten_thousand_tasks_are_found_and_older_ones_and_strangers_are_not():
+    recent = RecentTasks(10_000, (f"t{i}" for i in range(30_000)))
+    assert all(f"t{i}" in recent for i in range(20_000, 30_000))
+    assert not any(f"t{i}" in recent for i in range(17_000))
+    assert not any(f"other{i}" in recent for i in range(20_000))
+    assert len(recent) < 10_000 + 2048
+
+
+def test_a_ledger_of_many_tasks_holds_no_more_than_its_running_ones_and_the_last_ends(monkeypatch):
+    monkeypatch.setattr("server.coordination.ledger._REMEMBERED_ENDS", MOST)
+    ledger = TaskLedger({}, {}, [f"before-{i}" for i in range(2 * MOST)])
+    for number in range(50 * MOST):
+        task_id = f"t{number}"
+        ledger.start(started(task_id, base_version=number))
+        ledger.complete(completed(task_id, base_version=number))
+        ledger.succeed(task_id, number + 1)
+        ledger.take_unsaved()
+    assert MOST <= len(ledger._ended) < MOST + 2048
+    assert not any((ledger.running, ledger.held, ledger.lost, ledger.take_unsaved()))
+    assert not ledger.complete(completed(f"t{49 * MOST}"))
+    assert ledger.outcomes == {"succeeded": 50 * MOST}

@@ -108,3 +108,12 @@ def test_a_slot_that_could_not_be_used_is_open_again(slots):
     slots.lose_node(node_id)
     slots.return_slot(taken)
     assert nodes_of(slots.take()) == [2]
+
+
+def test_cancelled_grants_are_remembered_up_to_a_number(slots, monkeypatch):
+    monkeypatch.setattr("server.flower.node_slots._REMEMBERED_CANCELS", 5)
+    for number in range(50):
+        slots.add(grant(f"g{number}", 1))
+        slots.cancel(f"g{number}")
+    assert list(slots._cancelled) == [f"g{number}" for number in range(45, 50)]
+    assert slots.take() == []

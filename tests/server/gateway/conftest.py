@@ -15,6 +15,7 @@ from feature_catalog.blobs import BlobStore
 from feature_catalog.database import connect
 from feature_catalog.devices import DeviceRegistry
 from server.gateway.gateway import Gateway
+from server.gateway.rate_limits import DeviceRates, Rate
 from server.job import Job
 from server.operations.ports import choose_ports
 from server.operations.settings import ServerSettings
@@ -22,6 +23,9 @@ from server.operations.tls import ensure_keys
 from tests.server.gateway.scripted_coordinator import ScriptedCoordinator
 from tests.server.gateway.scripted_device import ScriptedDevice
 
+# For tests that ask again until it is so: held to a device's rate, one that waits for its slot on a
+# busy machine would spend every check-in on asking for the policy, and never get the task.
+IMPATIENT = DeviceRates(check_ins=Rate(1e4, 10_000), uploads=Rate(1e4, 10_000))
 PARAMETERS, ARTIFACT, MANIFEST = b"parameters " * 100_000, b"model.tflite" * 50_000, b"{}"
 
 

@@ -21,7 +21,7 @@ from server.gateway.gateway import Gateway
 from server.gateway.rate_limits import DeviceRates, Rate
 from server.gateway.service import TransferLimits
 from server.operations.settings import ServerSettings
-from tests.server.gateway.conftest import Deployment, with_free_ports
+from tests.server.gateway.conftest import IMPATIENT, Deployment, with_free_ports
 from tests.server.gateway.scripted_device import ScriptedDevice, status_of
 from tests.server.gateway.test_with_the_coordinators_fleet import Coordinator
 from tests.server.update_examples import make_delta, make_payload
@@ -51,8 +51,9 @@ def doors(own, coordinator) -> Iterator[Doors]:
     other = with_free_ports(own.settings)
     second = replace(first, gateway_address=other.gateway_address, gateway_metrics_port=0)
     both = (first, second)
-    made = Doors(both, [Gateway(settings, n) for n, settings in enumerate(both)])
-    until(lambda: coordinator.fleet.gateways() == 2)
+    made = Doors(both, [Gateway(s, n, rates=IMPATIENT) for n, s in enumerate(both)])
+    # Slots go to those that are ready; a test that is no coordinator moves none later.
+    until(lambda: sum(link.ready for link in coordinator.fleet._links.values()) == 2)
     yield made
     for gateway in made.gateways:
         gateway.close()

@@ -15,7 +15,7 @@ from server.fleet_protocol.endpoint import serve_gateways
 from server.fleet_protocol.gateway_fleet import GatewayFleet
 from server.gateway.gateway import Gateway
 from tests.server.coordination.fleet_contract import CLIENTS, FleetContract
-from tests.server.gateway.conftest import Deployment, with_free_ports
+from tests.server.gateway.conftest import IMPATIENT, Deployment, with_free_ports
 from tests.server.gateway.scripted_device import ScriptedDevice
 from tests.server.update_examples import MODEL, make_delta, make_job, make_payload
 
@@ -80,7 +80,7 @@ def start_gateway(own) -> Iterator[Callable[[], Gateway]]:
     running: list[Gateway] = []
 
     def start() -> Gateway:
-        running.append(Gateway(own.settings))
+        running.append(Gateway(own.settings, rates=IMPATIENT))
         return running[-1]
 
     yield start

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from server.operations import memory
-from server.operations.memory import HEAPS_GIVE_BACK, MemoryReturn
+from server.operations.memory import FEW_HEAPS, HEAPS_GIVE_BACK, MemoryReturn
 
 
 def resident_kb() -> int:
@@ -70,3 +70,41 @@ def test_a_threads_heap_gives_back_its_end():
         check=True,
     )
     assert int(flood.stdout) < 10_000  # of 45,000
+
+
+AFTER_A_MESSAGE_ON_EACH_THREAD = """
+import threading
+from pathlib import Path
+
+def resident_kb():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+
+def receive(done):
+    bytearray(b"x" * 1_500_000)  # copied: 3 MB, which a heap keeps at its end
+    done.set()
+    over.wait()
+
+over, before_kb = threading.Event(), resident_kb()
+for _ in range(12):
+    done = threading.Event()
+    threading.Thread(target=receive, args=(done,)).start()
+    done.wait()
+print(resident_kb() - before_kb)
+over.set()
+"""
+
+
+def test_threads_that_share_two_heaps_keep_room_for_two_messages():
+    kept_kb = {}
+    for name, more in (("many", {}), ("few", FEW_HEAPS)):
+        threads = subprocess.run(
+            [sys.executable, "-S", "-c", AFTER_A_MESSAGE_ON_EACH_THREAD],
+            env={**os.environ, **HEAPS_GIVE_BACK, **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        kept_kb[name] = int(threads.stdout)
+    print(kept_kb)
+    assert kept_kb["few"] < 10_000
+    assert kept_kb["many"] > 2 * kept_kb["few"]

@@ -14,10 +14,11 @@ import pytest
 
 from feature_catalog.embedded import EmbeddedPostgres
 from server.operations.home_claim import AlreadyRunning, claim_home
+from server.operations.memory import FEW_HEAPS, HEAPS_GIVE_BACK
 from server.operations.ports import PortInUse, is_accepting
 from server.operations.settings import ServerSettings
 from server.operations.supervisor import read_status
-from server.operations.up import ServerOptions, prepare, run_up, start_up
+from server.operations.up import ServerOptions, prepare, run_up, server_processes, start_up
 from tests.server.operations.conftest import eventually
 from tests.server.operations.test_supervisor import is_alive
 
@@ -65,6 +66,15 @@ def test_one_call_starts_everything_and_one_call_ends_it(home):
         supervisor.stop()
     assert not any(is_alive(pid) for pid in pids)
     assert not read_status(home).running
+
+
+def test_the_coordinators_threads_share_heaps_and_a_gateways_do_not(home):
+    at = [f"127.0.0.1:{port}" for port in (1, 2, 3)]
+    settings = ServerSettings(home, "postgresql://", "file:///nowhere", *at, 0, 0)
+    environments = {spec.name: spec.environment for spec in server_processes(settings)}
+    assert environments["coordinator"].items() >= (HEAPS_GIVE_BACK | FEW_HEAPS).items()
+    assert environments["gateway"].items() >= HEAPS_GIVE_BACK.items()
+    assert not environments["gateway"].keys() & FEW_HEAPS.keys()
 
 
 def test_killing_it_outright_leaves_no_orphan_not_even_postgres(home):

@@ -16,7 +16,7 @@ deltas = st.lists(
 
 
 def update(delta) -> LocalUpdate:
-    return LocalUpdate(np.array(delta, np.float32), None, 0, 1, 1.0, 1.0, 1.0)
+    return LocalUpdate(np.array(delta, np.float32), None, 0, 1, 1.0, 1.0, None, None, True)
 
 
 @given(deltas, st.data())

@@ -20,7 +20,7 @@ def test_sums_are_zero_with_the_weights_and_ids_of_the_tasks():
         assert partial.weight == sum(t.weight for t in mine)
         np.testing.assert_array_equal(partial.total, np.zeros(9, np.float32))
     assert [s.task_id for s in reduced.statistics] == [t.task_id for t in tasks]
-    assert all(s.is_finite and math.isnan(s.loss_before) for s in reduced.statistics)
+    assert all(s.is_finite and math.isnan(s.train_loss) for s in reduced.statistics)
 
 
 def test_an_environment_gets_the_executor_it_names(spec, records):
