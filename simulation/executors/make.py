@@ -40,7 +40,6 @@ def make_executor(
         training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
         on_replaced: Told a sentence when a process or actor has ended and another took its place.
-        training: On which path, where it is not the fastest.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -62,7 +61,7 @@ def make_executor(
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster)
+        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
