@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 # Flower's own commands start each other by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A benchmark is what can be run; record.py runs it, peer_environment.py makes what it compares
-# with, other files are shared.
-FIGURES := $(filter-out record peer_environment,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
+# with, other files are shared. FLB-1 has a table of its own, a result a row.
+FIGURES := $(filter-out record peer_environment flb1%,$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 # Two test processes, a file in one of them: what a file's tests share is started once.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 STAMP := $(VENV)/.installed
@@ -58,6 +58,7 @@ test: lint
 bench: $(STAMP)
 	@for figure in $(FIGURES); do echo "== $$figure" >&2; \
 		$(BIN)/python benchmarks/record.py "$$figure"; done
+	$(BIN)/python benchmarks/flb1_table.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -24,12 +24,11 @@ from statistics import median
 
 import numpy as np
 import psutil
-from flb1_workload import LEARNING_RATE, WIDTHS, Workload, make_workload
+from flb1_workload import MOST_RECORDS, WIDTHS, Workload, make_workload, tasks_of
 from numpy.typing import NDArray
 
 from device_runtime.update_codec import flatten
 from simulation.executors.processes import ProcessExecutors
-from simulation.executors.task_columns import TaskColumns, TaskIds
 from simulation.executors.training import LocalPlan
 
 Seconds = tuple[float, float, list[float]]
@@ -50,23 +49,9 @@ class Side:
         return [int(file.read_text().split()[0]) / 1e9 for file in files]
 
 
-def columns_of(work: Workload, at: int) -> TaskColumns:
-    clients = work.cohorts[at]
-    numbers = at * 1_000_003 + np.arange(len(clients))
-    return TaskColumns(
-        TaskIds(numbers),
-        clients,
-        np.full(len(clients), at),
-        work.records.records[clients].astype(np.float64),
-        np.full(len(clients), LEARNING_RATE),
-        numbers.astype(np.uint64),
-        clients,
-    )
-
-
 def rounds_of(side: Side, work: Workload, weights: NDArray[np.float32]) -> Seconds:
     """Seconds of a round, the mean over all cohorts."""
-    tasks = [columns_of(work, at) for at in range(len(work.cohorts))]
+    tasks = [tasks_of(work, at) for at in range(len(work.cohorts))]
     before_s = side.cpu_s()
     wall_s, leader_s = time.perf_counter(), time.process_time()
     for at, cohort in enumerate(tasks):
@@ -84,7 +69,7 @@ def rounds_of(side: Side, work: Workload, weights: NDArray[np.float32]) -> Secon
 def measure(options: argparse.Namespace) -> dict[str, object]:
     rounds = options.rounds or (400 if options.model == "A" else 25)
     work = make_workload(options.model, cohort=options.cohort, rounds=rounds, seed=options.seed)
-    plan = LocalPlan(1, 20, max_records=400)
+    plan = LocalPlan(1, 20, MOST_RECORDS)
     weights = flatten(work.start)
     sides = {1: Side(1, work, plan), options.processes: Side(options.processes, work, plan)}
     found: dict[int, list[Seconds]] = {count: [] for count in sides}

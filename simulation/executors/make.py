@@ -7,9 +7,9 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.cluster_settings import ClusterSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
-from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
 
 if TYPE_CHECKING:  # an environment names what executors are made of
@@ -39,7 +39,7 @@ def make_executor(
         outputs: What is computed of each update besides.
         training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
-        on_replaced: Told a sentence when a local process has ended and another took its place.
+        on_replaced: Told a sentence when a process or actor has ended and another took its place.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -61,7 +61,7 @@ def make_executor(
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster)
+        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
+from simulation.cluster_settings import ClusterSettings
 from simulation.executors.client_residuals import merged
 from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.paths import choose_path
 from simulation.executors.ray_actor import Assignment, Instruction, PartitionActor, Software
-from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings
+from simulation.executors.ray_cluster import ClusterConnection
 from simulation.executors.ray_records import SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_sums import reduced
@@ -151,7 +152,11 @@ class RayExecutors:
                 exceptions.NodeDiedError,
             )
             self._actor_class = ray.remote(
-                num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+                num_cpus=1,
+                num_gpus=1 if plan.device == "cuda" else 0,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy="SPREAD",
             )(PartitionActor)
             self._assignment = ray.put(Assignment(model, plan, self.path))
             self._whole = ray.put(self._cut(None)) if self._is_shared else None

@@ -210,9 +210,9 @@ def cluster() -> Iterator[str]:
 
 
 def actors() -> list[psutil.Process]:
-    """Those of the cluster above."""
+    """Those of the cluster above; what they are doing is part of their name."""
     below = psutil.Process().children(recursive=True)
-    return [each for each in below if each.cmdline()[:1] == ["ray::PartitionActor"]]
+    return [each for each in below if "ray::PartitionActor" in " ".join(each.cmdline())]
 
 
 def test_a_run_on_a_ray_cluster_whose_leader_is_killed_resumes_to_the_same_trajectory(
@@ -231,7 +231,7 @@ def test_a_run_on_a_ray_cluster_whose_leader_is_killed_resumes_to_the_same_traje
         env={**os.environ, "FLINT_HOME": str(home)},
     )
     run_id = leader.stderr.readline().split()[1]
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 240
     with open_catalog(home) as catalog:
         while catalog.simulation_runs.get(run_id).checkpoint_sha256 is None:
             assert time.monotonic() < deadline_s
@@ -244,7 +244,7 @@ def test_a_run_on_a_ray_cluster_whose_leader_is_killed_resumes_to_the_same_traje
         kept = decode_checkpoint(run_id, runs.load_checkpoint(runs.get(run_id)))
     assert len(trained) == 2
     assert psutil.wait_procs(trained, timeout=30)[1] == []
-    done = kept["trial"]["rows"][-1]["version"]
+    done = kept["trial"]["versions"]["number"]
     assert 0 < done < run["aggregations"]
     resumed = simulate(home, "--resume", run_id, job=short, environment=environment)
     for name in ("trajectory_sha256", "events_sha256", "metric"):
