@@ -8,7 +8,7 @@ and from then on asks before each aggregation.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,10 @@ class TimelineTrial:
             return
         self._versions.restore(state["versions"])
         executor.restore_residuals(state["residuals"])
-        self._learnt = _Learnt(**{name: list(each) for name, each in state["learnt"].items()})
+        count = state["versions"]["number"] + 1
+        self._learnt = _Learnt(
+            **{name: _of_each_version(each, count) for name, each in state["learnt"].items()}
+        )
         self._measured_version = state["measured_version"]
         self._diverged = np.asarray(state["diverged"], np.int64)
         self._begun_s -= state["wall_s"]
@@ -149,7 +152,7 @@ class TimelineTrial:
             "trial": self.number,
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
-            "learnt": {name: list(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
+            "learnt": {name: _known(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
             "measured_version": self._measured_version,
             "diverged": self._diverged,
             "wall_s": self._wall_s(),
@@ -327,6 +330,21 @@ class TimelineTrial:
             self._versions.newest().weights,
             self._wall_s(),
         )
+
+
+def _known(values: Sequence[float | None]) -> dict[str, NDArray[Any]]:
+    """Values of versions for a checkpoint, as arrays: there may be many thousands of them."""
+    at = [version for version, value in enumerate(values) if value is not None]
+    known = [values[version] for version in at]
+    return {"version": np.array(at, np.int64), "value": np.array(known, np.float64)}
+
+
+def _of_each_version(known: Mapping[str, NDArray[Any]], count: int) -> list[Any]:
+    """What `_known` was given, of so many versions."""
+    values: list[float | None] = [None] * count
+    for version, value in zip(known["version"].tolist(), known["value"].tolist(), strict=True):
+        values[version] = value
+    return values
 
 
 def _of_each(
