@@ -191,8 +191,17 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
-        return type(self), tuple(getattr(self, name) for name in _STATISTICS)
+    def __reduce__(self) -> tuple[Callable[..., "StatisticsColumns"], tuple[Any, ...]]:
+        numbers = _numbers_of(self.task_ids)
+        if numbers is None:
+            return type(self), tuple(getattr(self, name) for name in _STATISTICS)
+        known = tuple(name for name in _STATISTICS[1:] if getattr(self, name) is not None)
+        words = np.empty((1 + len(known), len(self)), np.int64)
+        words[0] = numbers
+        for row, name in zip(words[1:], known, strict=True):
+            column = getattr(self, name)
+            row.view(np.float64 if column.dtype == np.float64 else np.int64)[:] = column
+        return _statistics_of, (known, bytearray(words))
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -237,6 +246,17 @@ def _tasks_of(words: bytearray) -> TaskColumns:
         seed.view(np.uint64),
         client,
     )
+
+
+def _statistics_of(known: tuple[str, ...], words: bytearray) -> StatisticsColumns:
+    """What `StatisticsColumns.__reduce__` made bytes of."""
+    numbers, *rows = np.frombuffer(words, np.int64).reshape(1 + len(known), -1)
+    columns: dict[str, Any] = dict(zip(known, rows, strict=True))
+    columns["is_finite"] = columns["is_finite"].astype(np.bool_)
+    for name in ("train_loss", "update_norm", "loss_before", "loss_after"):
+        if name in columns:
+            columns[name] = columns[name].view(np.float64)
+    return StatisticsColumns(TaskIds(numbers), **columns)
 
 
 _TASK = tuple(field.name for field in fields(TaskColumns))
