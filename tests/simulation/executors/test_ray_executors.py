@@ -15,7 +15,6 @@ pytest.importorskip("ray")
 
 from device_runtime.compression import UpdateCodec
 from device_runtime.update_codec import flatten
-from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
 from simulation.executors import ray_executors
 from simulation.executors.local import LocalExecutor
@@ -27,7 +26,6 @@ from simulation.executors.ray_executors import (
     RayExecutors,
 )
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
-from simulation.executors.records import ClientRecords
 from simulation.executors.task_columns import TaskColumns
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
@@ -97,6 +95,21 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@integration
+def test_a_cluster_of_this_run_alone_is_reached_from_this_machine_only(cluster):
+    own = psutil.Process()
+    processes = [own, *(p for p in own.children(recursive=True) if "ray" in str(_command(p)))]
+    listening = {
+        f"{process.name()} {connection.laddr.ip}"
+        for process in processes
+        if process.is_running()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert any(each.startswith("gcs_server") for each in listening)
+    assert [each for each in listening if "127.0.0.1" not in each] == []
+
+
 @pytest.fixture
 def local(spec, records, weights) -> LocalExecutor:
     executor = LocalExecutor(spec, PLAN, records)
@@ -157,23 +170,6 @@ def test_dispatch_waits_for_all_actors_and_says_when_the_cluster_has_no_room(
     assert "of 9 executors have no core to run on within 1 s" in str(caught.value)
     assert "has 3, " in str(caught.value)
     assert "lower executors.count" in str(caught.value)
-
-
-@pytest.fixture
-def mapped(tmp_path) -> ClientRecords:
-    """Ten records of each of four clients of tiny_mlp, in a records file."""
-    draws = np.random.default_rng(0)
-    path = tmp_path / "records.arrow"
-    write_records(
-        path,
-        tmp_path / "scratch",
-        iter([draws.standard_normal((40, 40)).astype(np.float32)]),
-        place=np.arange(40),
-        labels=(np.arange(40) % 3 == 0).astype(np.uint8),
-        width=40,
-        dtype=np.float32,
-    )
-    return ClientRecords(*read_records(path), np.arange(4) * 10, np.full(4, 10), path)
 
 
 @integration
