@@ -19,13 +19,10 @@ from modeling.zoo import get_model
 from simulation.cluster_settings import ClusterSettings
 from simulation.executors import ray_executors
 from simulation.executors.local import LocalExecutor
+from simulation.executors.lost_actors import ClusterExecutorLost, ExecutorsNotReady
 from simulation.executors.ray_actor import Software
 from simulation.executors.ray_cluster import ClusterConnection, RayMissing
-from simulation.executors.ray_executors import (
-    ClusterExecutorLost,
-    ExecutorsNotReady,
-    RayExecutors,
-)
+from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.task_columns import TaskColumns
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
@@ -169,7 +166,7 @@ def test_dispatch_waits_for_all_actors_and_says_when_the_cluster_has_no_room(
     with pytest.raises(ExecutorsNotReady) as caught:
         RayExecutors(9, spec, PLAN, records, settings)
     assert "of 9 executors have no core to run on within 1 s" in str(caught.value)
-    assert "has 3, " in str(caught.value)
+    assert "has 3 cores, " in str(caught.value)
     assert "lower executors.count" in str(caught.value)
 
 
