@@ -1,5 +1,6 @@
 """How far a dry-run has come, how fast it goes, and when it may end: what its screen shows."""
 
+import os
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,6 @@ from server.coordination.progress import JobProgress
 from server.job import Stop
 
 _WINDOW_S = 20.0
-_PAGE_BYTES = 4096
 _STATM = Path("/proc/self/statm")
 
 
@@ -94,7 +94,7 @@ def tasks_in(progress: JobProgress) -> int:
 def resident_mb() -> float | None:
     """Memory of this process that is in use, MB; None where the system does not say."""
     try:
-        return int(_STATM.read_text().split()[1]) * _PAGE_BYTES / 1e6
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
         return None
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from device_runtime.errors import FlintError
 
 _LISTENS_S = 10.0
+_IS_NODE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's word, which its processes inherit, for whether a machine is a node others may reach."""
 
 
 class RayMissing(FlintError):
@@ -85,7 +87,8 @@ class ClusterConnection:
         where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         try:
             _require_listening(where)
-            with _handlers_kept(), warnings.catch_warnings():
+            only_here = _loopback_only() if address == "local" else contextlib.nullcontext()
+            with only_here, _handlers_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 self._ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
@@ -118,6 +121,27 @@ def _require_listening(address: str) -> None:
 def _short_folder() -> Path | None:
     folder = Path("/tmp")  # noqa: S108 - a folder of our own is made in it
     return folder if folder.is_dir() else None
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Start a cluster that only this machine reaches: whoever reaches Ray's ports runs code.
+
+    Ray opens them to every network the machine is in, and replaces a loopback address it is given,
+    but for machines that it takes for nobody's node, which macOS and Windows always are.
+    """
+    from ray._private import ray_constants
+
+    before, is_node = os.environ.get(_IS_NODE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_IS_NODE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = is_node
+        if before is None:
+            del os.environ[_IS_NODE]
+        else:
+            os.environ[_IS_NODE] = before
 
 
 @contextlib.contextmanager

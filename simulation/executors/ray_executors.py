@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,18 @@ from simulation.cluster_settings import ClusterSettings
 from simulation.executors.client_residuals import merged
 from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
+from simulation.executors.lost_actors import (
+    MOST_DEATHS,
+    ClusterExecutorLost,
+    ExecutorsNotReady,
+    ForeignNode,
+    Place,
+    actor_lost,
+    cause_of,
+    not_ready,
+)
 from simulation.executors.paths import choose_path
-from simulation.executors.ray_actor import Assignment, Instruction, PartitionActor, Software
+from simulation.executors.ray_actor import Assignment, PartitionActor, Software
 from simulation.executors.ray_cluster import ClusterConnection
 from simulation.executors.ray_records import SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
@@ -24,55 +34,15 @@ from simulation.executors.shared_sums import reduced
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan
 
-MOST_DEATHS = 3
-"""So often an executor may end without an answer between; then the run stops."""
-
 _SENT_AT_A_TIME = 4
 """Partitions in the object store of the run's own node at a time."""
-
-
-class ExecutorsNotReady(FlintError):
-    """Not all executors of a cluster started in time."""
-
-    code = "FLN-3062"
-
-
-class ClusterExecutorLost(FlintError):
-    """An executor of a cluster ended, and the run cannot or should not go on without it."""
-
-    code = "FLN-3064"
-
-
-class ForeignNode(FlintError):
-    """A node has other software than the run, so its updates would be others."""
-
-    code = "FLN-3065"
-
-
-@dataclass(eq=False)
-class _Place:
-    """One of the executors: who does its work now, and what it has still to be told.
-
-    Attributes:
-        number: From 0.
-        actor: Handle of the Ray actor.
-        node: Where that runs, for messages.
-        queue: Instructions that go with the next question.
-        deaths: Since the last answer.
-    """
-
-    number: int
-    actor: Any = None
-    node: str = ""
-    queue: list[Instruction] = field(default_factory=list)
-    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
     """An executor's part of what was asked; ``positions`` among all tasks, shape ``(share,)``."""
 
-    place: _Place
+    place: Place
     positions: NDArray[np.int64]
     tasks: TaskColumns
 
@@ -129,6 +99,7 @@ class RayExecutors:
         self._feeds_back = plan.codec is not None and plan.codec.error_feedback
         self._parameters = model.parameter_count
         self._count = count
+        self._actor_needs = "core and GPU" if plan.device == "cuda" else "core"
         self._timeout_s = settings.ready_timeout_s
         self._is_shared = settings.records == "shared" and records.path is not None
         self._records = records
@@ -136,14 +107,15 @@ class RayExecutors:
         self._executor_of = self.path.executor_of(count)
         self._on_replaced = on_replaced
         self._weights: dict[int, Any] = {}
-        self._places = [_Place(number) for number in range(count)]
+        self._places = [Place(number, count) for number in range(count)]
         self._software = Software.here()
         self._connection = ClusterConnection(settings.address, count)
-        with self._or_none():
-            import ray
-            from ray import exceptions
+        import ray
+        from ray import exceptions
 
-            self._ray = ray
+        self._ray = ray
+        self._cluster_errors = (exceptions.RayError, ConnectionError)  # the latter by ray://
+        with self._or_none():
             self._task_error = exceptions.RayTaskError
             self._lost_errors = (
                 exceptions.RayActorError,
@@ -167,7 +139,8 @@ class RayExecutors:
         """Make a version known to train from; see `Executor.set_weights`."""
         if weights.shape != (self._parameters,):
             raise ValueError(f"weights of shape {weights.shape}, not ({self._parameters},)")
-        self._weights[version] = self._ray.put(weights.copy())
+        with self._or_none():
+            self._weights[version] = self._ray.put(weights.copy())
         self._tell_all("set_weights", version)
 
     def forget_weights(self, before: int) -> None:
@@ -226,7 +199,7 @@ class RayExecutors:
                 try:
                     found.append(self._received(place, answer))
                 except self._lost_errors as error:
-                    raise self._lost(place, error) from error
+                    raise actor_lost(place, error, feeds_back=self._feeds_back) from error
             return merged(found)
 
     def restore_residuals(self, state: Mapping[str, Any]) -> None:
@@ -271,13 +244,13 @@ class RayExecutors:
         for place in self._places:
             place.queue.append((name, arguments))
 
-    def _send(self, place: _Place, question: str, *arguments: object) -> Any:  # noqa: ANN401
+    def _send(self, place: Place, question: str, *arguments: object) -> Any:  # noqa: ANN401
         """Ask an actor, with what it was to be told; returns the reference of its answer."""
         queue, place.queue = tuple(place.queue), []
         weights = [self._weights[told[0]] for name, told in queue if name == "set_weights"]
         return getattr(place.actor, question).remote(queue, *arguments, *weights)
 
-    def _received(self, place: _Place, answer: Any) -> Any:  # noqa: ANN401 - Ray's own
+    def _received(self, place: Place, answer: Any) -> Any:  # noqa: ANN401 - Ray's own
         """An answer, once it is there.
 
         Raises:
@@ -291,11 +264,11 @@ class RayExecutors:
                 raise error.cause from None
             said = str(error).strip().splitlines()
             raise ClusterExecutorLost(
-                f"{self._name(place)} failed: {said[-1] if said else error!r}; its log on that "
+                f"{place.name} failed: {said[-1] if said else error!r}; its log on that "
                 "node says more, and the run can be resumed"
             ) from error
 
-    def _start(self, places: Sequence[_Place]) -> list[str]:
+    def _start(self, places: Sequence[Place]) -> list[str]:
         """Start actors and wait until each is ready to train; returns their nodes' processors."""
         deadline_s = time.monotonic() + self._timeout_s
         for place in places:
@@ -319,11 +292,11 @@ class RayExecutors:
                 pass
         return processors
 
-    def _begun(self, place: _Place) -> Any:  # noqa: ANN401 - Ray's own
+    def _begun(self, place: Place) -> Any:  # noqa: ANN401 - Ray's own
         records = self._whole or self._ray.put(self._cut(place))
         return place.actor.begin.remote(self._assignment, records)
 
-    def _cut(self, place: _Place | None) -> SharedRecords | SentRecords:
+    def _cut(self, place: Place | None) -> SharedRecords | SentRecords:
         """The records as an actor is given them."""
         if place is None and self._records.path is not None:
             return SharedRecords.of(self._records, self._records.path)
@@ -331,8 +304,8 @@ class RayExecutors:
         return SentRecords.of(self._records, self._executor_of == number)
 
     def _each(
-        self, places: Sequence[_Place], ask: Callable[[_Place], Any], deadline_s: float
-    ) -> Iterator[tuple[_Place, Any]]:
+        self, places: Sequence[Place], ask: Callable[[Place], Any], deadline_s: float
+    ) -> Iterator[tuple[Place, Any]]:
         """Ask all at a time; yields their answers, or raises what keeps one from being ready."""
         asked = [(place, ask(place)) for place in places]
         references = [reference for _, reference in asked]
@@ -340,58 +313,30 @@ class RayExecutors:
         _, missing = self._ray.wait(references, num_returns=len(references), timeout=timeout_s)
         for place, reference in asked:
             if reference in missing:
-                raise self._late([p for p, each in asked if each in missing])
+                late = [p for p, each in asked if each in missing]
+                needs, within_s = self._actor_needs, self._timeout_s
+                raise not_ready(late, needs, within_s, self._connection)
             try:
                 yield place, self._received(place, reference)
             except self._lost_errors as error:
                 raise ExecutorsNotReady(
-                    f"{self._name(place)} cannot start: {_cause(error)}; FLINT with its extra "
+                    f"{place.name} cannot start: {cause_of(error)}; FLINT with its extra "
                     "cluster must be installed on every node, and memory be enough"
                 ) from error
 
-    def _late(self, missing: Sequence[_Place]) -> ExecutorsNotReady:
-        within = f"within {self._timeout_s:g} s (executors.ready_timeout_s)"
-        nodes = sorted({place.node for place in missing if place.node})
-        if nodes:
-            return ExecutorsNotReady(
-                f"{len(missing)} of {self._count} executors do not answer {within}, on node "
-                f"{', '.join(nodes)}; look at that node, or take it out of the cluster"
-            )
-        total, free = self._connection.free_cores()
-        return ExecutorsNotReady(
-            f"{len(missing)} of {self._count} executors have no core to run on {within}: the "
-            f"cluster at {self._connection.address} has {total:g}, {free:g} of them free; add "
-            "nodes, or lower executors.count"
-        )
-
-    def _replace(self, place: _Place, error: Exception) -> None:
+    def _replace(self, place: Place, error: Exception) -> None:
         """Have another actor take a place over."""
         place.deaths += 1
         if self._feeds_back or place.deaths >= MOST_DEATHS:
-            raise self._lost(place, error) from error
-        ended = f"{self._name(place)} ended ({_cause(error)})"
+            raise actor_lost(place, error, feeds_back=self._feeds_back) from error
+        ended = f"{place.name} ended ({cause_of(error)})"
         self._end(place)
         self._start([place])
         self._on_replaced(f"{ended}; another on node {place.node} does its tasks again")
 
-    def _lost(self, place: _Place, error: Exception) -> ClusterExecutorLost:
-        if self._feeds_back:
-            why = "what its clients' compressed updates had left out is lost with it"
-        else:
-            times = "time" + "s" * (place.deaths > 1)
-            why = f"{place.deaths} {times} on the same clients without an answer"
-        return ClusterExecutorLost(
-            f"{self._name(place)} ended, {why}: {_cause(error)}; resume the run, with fewer "
-            "executors a node if memory ran out"
-        )
-
-    def _name(self, place: _Place) -> str:
-        node = f" on node {place.node}" if place.node else ""
-        return f"executor {place.number + 1} of {self._count}{node}"
-
-    def _end(self, place: _Place) -> None:
+    def _end(self, place: Place) -> None:
         if place.actor is not None:
-            with contextlib.suppress(self._ray.exceptions.RayError):  # it has ended by itself
+            with contextlib.suppress(*self._cluster_errors):  # it has ended by itself
                 self._ray.kill(place.actor)
         place.actor = None
 
@@ -415,9 +360,19 @@ class RayExecutors:
 
     @contextlib.contextmanager
     def _or_none(self) -> Iterator[None]:
-        """End all actors when an exchange is broken off."""
+        """End all actors when an exchange is broken off.
+
+        Raises:
+            ClusterExecutorLost: If Ray itself fails.
+        """
         try:
             yield
+        except self._cluster_errors as error:
+            self.close()
+            raise ClusterExecutorLost(
+                f"the Ray cluster at {self._connection.address} failed: {cause_of(error)}; "
+                "resume the run when it works again"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -427,10 +382,3 @@ def _statistics(tasks: TaskColumns, answers: Sequence[tuple[_Share, _Answer]]) -
     """In the order of the tasks."""
     parts = [(share.positions, statistics) for share, (_, statistics) in answers]
     return StatisticsColumns.placed(tasks.task_ids, parts)
-
-
-def _cause(error: Exception) -> str:
-    """Ray's account of an end, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[-1] if lines else repr(error)
-    return said.split(". ")[0].rstrip(".")

@@ -13,22 +13,19 @@ import pytest
 
 pytest.importorskip("ray")
 
+from ray.exceptions import OutOfDiskError
+
 from device_runtime.compression import UpdateCodec
 from device_runtime.update_codec import flatten
-from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
 from simulation.cluster_settings import ClusterSettings
 from simulation.executors import ray_executors
 from simulation.executors.local import LocalExecutor
+from simulation.executors.lost_actors import ClusterExecutorLost, ExecutorsNotReady
 from simulation.executors.ray_actor import Software
 from simulation.executors.ray_cluster import ClusterConnection, RayMissing
-from simulation.executors.ray_executors import (
-    ClusterExecutorLost,
-    ExecutorsNotReady,
-    RayExecutors,
-)
+from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
-from simulation.executors.records import ClientRecords
 from simulation.executors.task_columns import TaskColumns
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import PLAN, make_tasks
@@ -98,6 +95,21 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@integration
+def test_a_cluster_of_this_run_alone_is_reached_from_this_machine_only(cluster):
+    own = psutil.Process()
+    processes = [own, *(p for p in own.children(recursive=True) if "ray" in str(_command(p)))]
+    listening = {
+        f"{process.name()} {connection.laddr.ip}"
+        for process in processes
+        if process.is_running()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert any(each.startswith("gcs_server") for each in listening)
+    assert [each for each in listening if "127.0.0.1" not in each] == []
+
+
 @pytest.fixture
 def local(spec, records, weights) -> LocalExecutor:
     executor = LocalExecutor(spec, PLAN, records)
@@ -127,24 +139,26 @@ def test_a_killed_actor_is_replaced_and_its_share_is_done_again_and_counted_once
 
 @integration
 def test_with_error_feedback_a_death_stops_the_run_because_what_was_left_out_is_lost(
-    shared, spec, records, weights
+    shared, mapped
 ):
+    """On records in a file that the node maps."""
     plan = replace(PLAN, codec=UpdateCodec("top_k", 0.1, "float32", error_feedback=True))
-    here, there = LocalExecutor(spec, plan, records), RayExecutors(1, spec, plan, records)
+    here, there = LocalExecutor(TINY, plan, mapped), RayExecutors(1, TINY, plan, mapped)
     for executor in (here, there):
-        executor.set_weights(1, weights(1))
-    first, second = make_tasks(6, base_version=1), make_tasks(6, base_version=1, task_id="u")
-    second = [replace(task, task_id=f"u-{i}") for i, task in enumerate(second)]
-    for tasks in (first, second):
+        executor.set_weights(1, flatten(TINY.initial_parameters(1)))
+    whose = [replace(task, data_client=task.data_client % 4) for task in make_tasks(12, 1)]
+    for tasks in (whose[:6], whose[6:]):
         assert_same(there.reduce(tasks), here.reduce(tasks))
         for executor in (here, there):
             executor.carry_over([task.task_id for task in tasks])
     kept = there.residuals()
     assert len(kept["counted"]) == len(here.residuals()["counted"]) > 0
-    actors(3)[-1].kill()
+    victim = actors(3)[-1]
+    assert str(mapped.path) in {region.path for region in victim.memory_maps()}
+    victim.kill()
     told = r"executor 1 of 1 on node .* ended, what its clients' compressed updates had left out "
     with pytest.raises(ClusterExecutorLost, match=told):
-        there.reduce(first)
+        there.reduce(whose[:6])
     actors(2)  # those of the other executor
 
 
@@ -156,42 +170,17 @@ def test_dispatch_waits_for_all_actors_and_says_when_the_cluster_has_no_room(
     with pytest.raises(ExecutorsNotReady) as caught:
         RayExecutors(9, spec, PLAN, records, settings)
     assert "of 9 executors have no core to run on within 1 s" in str(caught.value)
-    assert "has 3, " in str(caught.value)
+    assert "has 3 cores, " in str(caught.value)
     assert "lower executors.count" in str(caught.value)
 
 
-@pytest.fixture
-def mapped(tmp_path) -> ClientRecords:
-    """Ten records of each of four clients of tiny_mlp, in a records file."""
-    draws = np.random.default_rng(0)
-    path = tmp_path / "records.arrow"
-    write_records(
-        path,
-        tmp_path / "scratch",
-        iter([draws.standard_normal((40, 40)).astype(np.float32)]),
-        place=np.arange(40),
-        labels=(np.arange(40) % 3 == 0).astype(np.uint8),
-        width=40,
-        dtype=np.float32,
-    )
-    return ClientRecords(*read_records(path), np.arange(4) * 10, np.full(4, 10), path)
-
-
 @integration
-def test_records_on_shared_storage_are_mapped_by_the_node_or_missed_by_name(shared, mapped):
-    tasks = [replace(task, data_client=task.data_client % 4) for task in make_tasks(8, 1)]
-    here, there = LocalExecutor(TINY, PLAN, mapped), RayExecutors(1, TINY, PLAN, mapped)
-    try:
-        for executor in (here, there):
-            executor.set_weights(1, flatten(TINY.initial_parameters(1)))
-        assert_same(there.reduce(tasks), here.reduce(tasks))
-        assert str(mapped.path) in {region.path for region in actors(3)[-1].memory_maps()}
-        mapped.path.rename(mapped.path.with_name("elsewhere"))
-        actors(3)[-1].kill()
-        with pytest.raises(RecordsMissingOnNode) as caught:
-            there.reduce(tasks)
-    finally:
-        there.close()
+def test_what_an_actor_refuses_is_told_as_it_said_it(executor, mapped):
+    records = SharedRecords.of(mapped, mapped.path)
+    mapped.path.rename(mapped.path.with_name("elsewhere"))
+    place = executor._places[0]
+    with pytest.raises(RecordsMissingOnNode) as caught:
+        executor._received(place, place.actor.begin.remote(None, records))
     told = str(caught.value)
     assert re.match(rf"node \S+ \(.+\) has no records file {re.escape(str(mapped.path))} ", told)
     assert "executors.records: sent" in told
@@ -264,3 +253,14 @@ def test_too_many_deaths_stop_the_run_with_the_executor_and_the_mend(executor, m
     assert re.search(r"executor \d of 2 on node .* ended, 1 time on the same", str(caught.value))
     assert "resume the run, with fewer executors a node if memory ran out" in str(caught.value)
     assert actors(0) == []
+
+
+@integration
+def test_a_cluster_that_fails_is_a_sentence_and_not_a_traceback_of_ray(executor, monkeypatch):
+    def put(_: object) -> None:
+        raise OutOfDiskError("The object cannot be created because the local object store is full")
+
+    monkeypatch.setattr(executor._ray, "put", put)
+    told = r"the Ray cluster at 127\.0\.0\.1:\d+ failed: .*store is full.*; resume the run when it"
+    with pytest.raises(ClusterExecutorLost, match=told):
+        executor.set_weights(2, np.zeros(TINY.parameter_count, np.float32))

@@ -1,0 +1,105 @@
+"""What a user is told of executors of a cluster that end or do not start."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_runtime.errors import FlintError
+from simulation.executors.ray_actor import Instruction
+from simulation.executors.ray_cluster import ClusterConnection
+
+MOST_DEATHS = 3
+"""So often an executor may end without an answer between; then the run stops."""
+
+
+class ExecutorsNotReady(FlintError):
+    """Not all executors of a cluster started in time."""
+
+    code = "FLN-3062"
+
+
+class ClusterExecutorLost(FlintError):
+    """An executor of a cluster ended, and the run cannot or should not go on without it."""
+
+    code = "FLN-3064"
+
+
+class ForeignNode(FlintError):
+    """A node has other software than the run, so its updates would be others."""
+
+    code = "FLN-3065"
+
+
+@dataclass(eq=False)
+class Place:
+    """One of the executors: who does its work now, and what it has still to be told.
+
+    Attributes:
+        number: From 0.
+        of: How many there are.
+        actor: Handle of the Ray actor.
+        node: Where that runs, for messages.
+        queue: Instructions that go with the next question.
+        deaths: Since the last answer.
+    """
+
+    number: int
+    of: int
+    actor: Any = None
+    node: str = ""
+    queue: list[Instruction] = field(default_factory=list)
+    deaths: int = 0
+
+    @property
+    def name(self) -> str:
+        """Which executor, for messages."""
+        node = f" on node {self.node}" if self.node else ""
+        return f"executor {self.number + 1} of {self.of}{node}"
+
+
+def not_ready(
+    late: Sequence[Place], needs: str, within_s: float, connection: ClusterConnection
+) -> ExecutorsNotReady:
+    """The error of a run whose executors do not all start in time.
+
+    Args:
+        late: Those that do not.
+        needs: What an executor reserves, in words.
+    """
+    count = f"{len(late)} of {late[0].of} executors"
+    within = f"within {within_s:g} s (executors.ready_timeout_s)"
+    nodes = sorted({place.node for place in late if place.node})
+    if nodes:
+        return ExecutorsNotReady(
+            f"{count} do not answer {within}, on node {', '.join(nodes)}; look at that node, or "
+            "take it out of the cluster"
+        )
+    total, free = connection.free_cores()
+    return ExecutorsNotReady(
+        f"{count} have no {needs} to run on {within}: the cluster at {connection.address} has "
+        f"{total:g} cores, {free:g} of them free; add nodes, or lower executors.count"
+    )
+
+
+def actor_lost(place: Place, error: Exception, *, feeds_back: bool) -> ClusterExecutorLost:
+    """The error of a run that cannot go on without an executor.
+
+    Args:
+        feeds_back: Whether clients' error feedback was in it.
+    """
+    if feeds_back:
+        why = "what its clients' compressed updates had left out is lost with it"
+    else:
+        times = "time" + "s" * (place.deaths > 1)
+        why = f"{place.deaths} {times} on the same clients without an answer"
+    return ClusterExecutorLost(
+        f"{place.name} ended, {why}: {cause_of(error)}; resume the run, with fewer executors a "
+        "node if memory ran out"
+    )
+
+
+def cause_of(error: Exception) -> str:
+    """Ray's account of an end, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1] if lines else repr(error)
+    return said.split(". ")[0].rstrip(".")
