@@ -310,12 +310,6 @@ class LocalExecutor:
             shuffle_seed=task.shuffle_seed,
         )
 
-    def _summed_with(self, task: TrainingTask) -> BaseVersion | None:
-        """The version that a task is trained from together with others; None: by itself."""
-        if self._compiled is None or self._plan.codec is not None:
-            return None
-        return self._bases[task.base_version]
-
     def _kernel(self) -> CompiledTraining:
         if self._compiled is None:
             raise ValueError(f"{self._model.name} is not trained by the compiled kernel")

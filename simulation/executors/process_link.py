@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.spec import ModelSpec
-from simulation.executors.messages import OUT_OF_MEMORY, Begin, Message, Refused
+from simulation.executors.messages import (
+    OUT_OF_MEMORY,
+    Begin,
+    ForgetWeights,
+    Message,
+    Refused,
+    SetWeights,
+)
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
 from simulation.executors.training import LocalPlan
@@ -123,7 +130,17 @@ class ProcessLink:
         return self._sums.row(row)
 
     def tell(self, message: Message) -> None:
-        """Send what is not answered with the next `ask`."""
+        """Send what is not answered with the next `ask`.
+
+        A process that is asked for nothing is not told of versions that are forgotten already.
+        """
+        if isinstance(message, ForgetWeights):
+            self._unsent = [
+                each
+                for each in self._unsent
+                if not (isinstance(each, SetWeights) and each.version < message.before)
+                and not (isinstance(each, ForgetWeights) and each.before <= message.before)
+            ]
         self._unsent.append(message)
 
     def ask(self, message: Message) -> None:

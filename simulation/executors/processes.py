@@ -245,7 +245,11 @@ class ProcessExecutors:
     def _started(self, number: int) -> ProcessLink:
         """A process that has been told to begin; it has not answered yet."""
         process = ProcessLink(number, self._count, self._model.parameter_count, self._weights)
-        process.begin(self._model, self._plan, self._records)
+        try:
+            process.begin(self._model, self._plan, self._records)
+        except BaseException:
+            process.end()
+            raise
         return process
 
     def _tell_all(self, message: Message) -> None:

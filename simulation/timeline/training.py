@@ -332,9 +332,11 @@ class TimelineTrial:
 def _of_each(
     function: Callable[[int], float], values: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
-    """A function of each value, none of them negative; called once for equal ones."""
-    found: NDArray[np.float64] = np.zeros(int(values.max(initial=0)) + 1)
-    for value in np.flatnonzero(np.bincount(values)).tolist():
-        found[value] = function(value)
-    of_each: NDArray[np.float64] = found[values]
+    """A function of each value, which lie close together; called once for equal ones."""
+    least = int(values.min()) if len(values) else 0
+    counts = np.bincount(values - least)
+    found: NDArray[np.float64] = np.zeros(len(counts))
+    for value in np.flatnonzero(counts).tolist():
+        found[value] = function(value + least)
+    of_each: NDArray[np.float64] = found[values - least]
     return of_each
