@@ -70,8 +70,8 @@ class ModuleTraining:
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise NoSuchDevice(
-                "executors.device is cuda, but torch finds no GPU on this machine; install a torch "
-                "for CUDA and its driver, or write executors: {device: cpu}"
+                "training.device is cuda, but torch finds no GPU on this machine; install a torch "
+                "for CUDA and its driver, or leave device out of the environment's training block"
             )
         for name, part in module.named_modules():
             if getattr(part, "track_running_stats", False):
