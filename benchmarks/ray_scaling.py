@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from device_runtime.update_codec import flatten
-from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings
+from simulation.cluster_settings import ClusterSettings
+from simulation.executors.ray_cluster import ClusterConnection
 from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.task_columns import TaskColumns, TaskIds
 from simulation.executors.training import LocalPlan

@@ -19,7 +19,7 @@ from device_runtime.errors import FlintError
 from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from server.job import Job
 from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown
-from simulation.executors.ray_cluster import ADDRESSES, ClusterSettings
+from simulation.cluster_settings import ADDRESSES, ClusterSettings
 from simulation.traces.spans import SpanRules
 
 _CLUSTER_ADDRESS = re.compile(r"^(auto|local|(ray://)?[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5})$")

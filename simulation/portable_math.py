@@ -9,6 +9,7 @@ fdlibm's reductions and polynomials; quantile: Wichura, AS 241, 1988).
 
 import math
 from collections.abc import Sequence
+from math import frexp, ldexp
 from typing import TypeVar, overload
 
 import numpy as np
@@ -123,7 +124,7 @@ def portable_log(x: float | Floats) -> float | Floats:
 
 def log_of(x: float) -> float:
     """`portable_log` of one number; the event engine compiles it."""
-    mantissa, exponent = math.frexp(x)
+    mantissa, exponent = frexp(x)
     if mantissa < _SQRT_HALF:
         mantissa, exponent = mantissa * 2.0, exponent - 1
     return _log_reduced(mantissa - 1.0, float(exponent))
@@ -161,7 +162,7 @@ def exp_of(x: float) -> float:
     """`portable_exp` of one number; the event engine compiles it."""
     bounded = min(max(x, -_EXP_LIMIT), _EXP_LIMIT)
     power = float(math.floor(bounded * _INVERSE_LN2 + 0.5))
-    return math.ldexp(_exp_reduced(bounded, power), int(power))
+    return ldexp(_exp_reduced(bounded, power), int(power))
 
 
 def _exp_reduced(x: FloatOrFloats, power: FloatOrFloats) -> FloatOrFloats:
@@ -224,7 +225,5 @@ def _ratio(
 
 def _polynomial(coefficients: Sequence[float], r: FloatOrFloats) -> FloatOrFloats:
     """Lowest power first, by Horner's rule: one fixed order of roundings."""
-    value = r * coefficients[-1] + coefficients[-2]
-    for coefficient in coefficients[-3::-1]:
-        value = value * r + coefficient
-    return value
+    a, b, c, d, e, f, g, h = coefficients  # written out, so that compiled code holds them
+    return ((((((r * h + g) * r + f) * r + e) * r + d) * r + c) * r + b) * r + a

@@ -7,9 +7,9 @@ import numpy as np
 
 from modeling.spec import ModelSpec
 from server.job import ClientTraining
+from simulation.cluster_settings import ClusterSettings
 from simulation.executors.executor import ClientOutputs, Executor
 from simulation.executors.no_training import NoTraining
-from simulation.executors.ray_cluster import ClusterSettings
 from simulation.executors.records import ClientRecords
 
 if TYPE_CHECKING:  # an environment names what executors are made of

@@ -9,14 +9,9 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from device_runtime.errors import FlintError
-
-ADDRESSES = "auto, local, HOST:PORT or ray://HOST:PORT"
-"""What an address may be, in words."""
 
 _LISTENS_S = 10.0
 
@@ -31,23 +26,6 @@ class ClusterUnreachable(FlintError):
     """No Ray cluster answers at the address, or not one of our version."""
 
     code = "FLN-3061"
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSettings:
-    """Where executors run, and how records reach them.
-
-    Attributes:
-        address: ``auto``: the cluster this machine belongs to, or ``RAY_ADDRESS``; ``local``: one
-            started on this machine for this run alone; else the address of a cluster.
-        records: ``shared``: each node maps the records file at the path it has here; ``sent``:
-            each executor is sent those of its clients.
-        ready_timeout_s: Within this all executors must be ready.
-    """
-
-    address: str = "auto"
-    records: Literal["shared", "sent"] = "shared"
-    ready_timeout_s: float = 300.0
 
 
 class ClusterConnection:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
+from simulation.cluster_settings import ClusterSettings
 from simulation.executors.client_residuals import merged
 from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.paths import choose_path
 from simulation.executors.ray_actor import Assignment, Instruction, PartitionActor, Software
-from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings
+from simulation.executors.ray_cluster import ClusterConnection
 from simulation.executors.ray_records import SentRecords, SharedRecords
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_sums import reduced

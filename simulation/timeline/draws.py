@@ -4,6 +4,7 @@ The same numbers as `simulation.random_streams` (Philox4x32-10) and `server.coor
 (SHA-256, Philox4x64-10; Salmon et al., SC 2011) give, to the bit.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _WIDE_M0, _WIDE_M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _WIDE_W0, _WIDE_W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 _S12, _S20, _S32, _S11 = np.uint64(12), np.uint64(20), np.uint64(32), np.uint64(11)
+
+
+_MANTISSA, _HALF = (1 << 52) - 1, 1022 << 52
 
 
 def _constants() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -71,10 +75,47 @@ def _multiplication(_context: _Of, _left: _Of, _right: _Of) -> tuple[_Of, Callab
 _high_word: _Of = intrinsic(_multiplication)
 
 
+def _bits_as_number(_context: _Of, _bits: _Of) -> tuple[_Of, Callable[..., _Of]]:
+    """The number of 64 bits that has these."""
+
+    def generate(_context: _Of, builder: _Of, _signature: _Of, arguments: _Of) -> _Of:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+def _number_as_bits(_context: _Of, _number: _Of) -> tuple[_Of, Callable[..., _Of]]:
+    """The bits of a number of 64."""
+
+    def generate(_context: _Of, builder: _Of, _signature: _Of, arguments: _Of) -> _Of:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+_number_of_bits: _Of = intrinsic(_bits_as_number)
+_bits_of_number: _Of = intrinsic(_number_as_bits)
+
+
+def _normal_frexp(x: float) -> tuple[float, int]:
+    """`math.frexp` of a positive normal number, without a call."""
+    bits = _bits_of_number(x)
+    mantissa = _number_of_bits((bits & _MANTISSA) | _HALF)
+    return mantissa, (bits >> 52) - 1022
+
+
+def _normal_ldexp(x: float, power: int) -> float:
+    """`math.ldexp` of a normal number to a normal one, without a call: exact."""
+    return float(x * _number_of_bits((power + 1023) << 52))
+
+
 def _uniform(key: NDArray[np.uint32], client: int, task: int, draw: int) -> float:
+    return uniform_of(_U(key[0]), _U(key[1]), client, task, draw)
+
+
+def _uniform_of(k0: np.uint64, k1: np.uint64, client: int, task: int, draw: int) -> float:
     c0, c1 = _U(draw >> 1), _U(task)
     c2, c3 = _U(client) & _WORD, _U(client) >> _S32
-    k0, k1 = _U(key[0]), _U(key[1])
     for _ in range(10):
         product_0, product_1 = c0 * _M0, c2 * _M1
         c0, c1 = (product_1 >> _S32) ^ c1 ^ k0, product_1 & _WORD
@@ -146,19 +187,43 @@ def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float
     return np.float64(word_0 >> _S11) * 2.0**-53
 
 
+uniform_of = compiled(_uniform_of)
 uniform = compiled(_uniform)
 _turned = compiled(_turned_right)
 digest_word = compiled(_digest_word)
 device_key = compiled(_device_key)
 device_draw = compiled(_device_draw)
 
-_log_reduced = compiled(portable_math._log_reduced)
-log_of = compiled(portable_math.log_of, _log_reduced=_log_reduced)
-exp_of = compiled(portable_math.exp_of, _exp_reduced=compiled(portable_math._exp_reduced))
+log_of = compiled(
+    portable_math.log_of,
+    _log_reduced=compiled(portable_math._log_reduced),
+    frexp=compiled(_normal_frexp),
+)
+exp_of = compiled(
+    portable_math.exp_of,
+    _exp_reduced=compiled(portable_math._exp_reduced),
+    ldexp=compiled(_normal_ldexp),
+)
 _ratio = compiled(portable_math._ratio, _polynomial=compiled(portable_math._polynomial))
+_near_centre = compiled(portable_math._near_centre, _ratio=_ratio)
 quantile_of = compiled(
     portable_math.quantile_of,
-    _near_centre=compiled(portable_math._near_centre, _ratio=_ratio),
+    _near_centre=_near_centre,
     _ratio=_ratio,
     log_of=log_of,
 )
+
+
+def _usual_quantile(p: float) -> float:
+    """`quantile_of` between `LEAST_USUAL` and 1 less it, without branches: for loops in vectors."""
+    q = p - 0.5
+    centre = _near_centre(q)
+    z = _ratio(portable_math._TAIL, math.sqrt(-log_of(p if q < 0.0 else 1.0 - p)) - 1.6)
+    tail = -z if q < 0.0 else z
+    return centre if abs(q) <= 0.425 else tail
+
+
+LEAST_USUAL = 1e-10
+"""Nearer to 0 and to 1, `quantile_of` takes the far tail: ``sqrt(-log(p)) > 5`` below 1.4e-11."""
+
+usual_quantile = compiled(_usual_quantile)

@@ -16,16 +16,15 @@ from simulation import durations
 from simulation.clock import EventKind
 from simulation.patience import PATIENCE_S
 from simulation.timeline.compilation import Signature, compiled, entry_point
+from simulation.timeline.courses import IN_A_ROW, draw_course, draw_courses
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.devices import (
-    bits_per_s,
     earliest_return_s,
     later_tick,
     next_check_in,
-    per_example_s,
     told_interval_s,
 )
-from simulation.timeline.draws import SELECTION, device_draw, device_key, log_of, uniform
+from simulation.timeline.draws import SELECTION, device_draw, device_key
 from simulation.timeline.layout import (
     BASE_VERSION,
     CLIENT,
@@ -34,6 +33,7 @@ from simulation.timeline.layout import (
     DUE,
     FEDAVG,
     INTERRUPTED,
+    LANES,
     SIGHTING,
     STALE,
     STATE,
@@ -118,23 +118,27 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
     return True
 
 
-def _start(s: Record, traces: Traces, memory: Memory, number: int) -> None:
-    """A client takes a task, whose course is decided now; see `VirtualClients.task`."""
+def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -> None:
+    """A client takes a task, whose course is decided now; see `VirtualClients.task`.
+
+    Args:
+        place: Of its check-in among those ready; -1 if it is not one of them.
+    """
     client = memory.clients[number]
     ordinal = client.tasks
+    if place >= s.drawn_beyond and s.got_tasks >= IN_A_ROW:
+        draw_courses(s, traces, memory, place)
+    if s.drawn_first <= place < s.drawn_beyond:
+        lane, courses = place - s.drawn_first, memory.courses
+        examples = memory.lanes[2 * LANES + lane]
+        download_s, train_s = courses[lane], courses[LANES + lane]
+        upload_s, drop_out_s = courses[2 * LANES + lane], courses[3 * LANES + lane]
+    else:
+        examples, download_s, train_s, upload_s, drop_out_s = draw_course(
+            s, traces, number, ordinal
+        )
     client.tasks += 1
-    examples = min(traces.records[number], s.max_records)
-    model, down, up = traces.device_model[number], traces.down_link[number], traces.up_link[number]
-    seconds = per_example_s(traces, model, uniform(s.speed_key, number, ordinal, 0))
-    down_bits = bits_per_s(s, traces.down_kbps, traces.down_log_stdev, down, number, ordinal, 0)
-    up_bits = bits_per_s(s, traces.up_kbps, traces.up_log_stdev, up, number, ordinal, 1)
-    download_s = s.download_bytes * 8.0 / down_bits
-    train_s = seconds * np.float64(s.local_epochs * examples)
-    upload_s = s.upload_bytes * 8.0 / up_bits
-    drops_out_s = math.inf
-    if s.dropout_scale_s < math.inf:
-        draw = uniform(s.dropout_key, number, ordinal, 0)
-        drops_out_s = s.now_s + -log_of(draw) * s.dropout_scale_s
+    drops_out_s = s.now_s + drop_out_s
     completes_s = s.now_s + (download_s + train_s + upload_s)
     deadline_s = s.now_s + s.task_timeout_s
     end_s, ending = _first_end(completes_s, client.open_until_s, drops_out_s, deadline_s)
@@ -214,13 +218,17 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
     returning, slots, after_task = -1, s.open_slots, 0
     if check_in != NOTHING:
         number = client_of(check_in)
+        place = -1
         if drop_first_check_in(s, memory, check_in):
+            place = s.taken - 1
             look_ahead(s, traces, memory, s.taken)
         news = _NO_NEWS
         if take_slot(s, memory, number, slots):
-            start(s, traces, memory, number)
+            start(s, traces, memory, number, place)
+            s.got_tasks += 1
             news = _STARTED
         else:
+            s.got_tasks = 0
             returning = number
     else:
         sequence = memory.on_devices[0].sequence
@@ -385,7 +393,7 @@ _MEMORY = _types.NamedTuple(
         *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
         *map(_array, (np.int64, np.int64, np.int32, np.int64)),
         *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
-        *map(_array, (np.uint32, np.uint8, SIGHTING, np.uint32)),
+        *map(_array, (np.uint32, np.uint8, SIGHTING, np.float64, np.int64, np.uint32)),
     ],
     Memory,
 )

@@ -79,6 +79,9 @@ NOT_FINITE = 8
 
 FEDBUFF, FEDAVG = 0, 1
 
+LANES = 16
+"""Courses of tasks drawn at once; see `simulation.timeline.courses`."""
+
 _SETTINGS = [
     # The job.
     *(("strategy", np.int64), ("buffer_size", np.int64), ("concurrency", np.int64)),
@@ -120,6 +123,8 @@ _PROGRESS = [
     *(("slot", np.int64), ("waiting", np.int64), ("far", np.int64)),
     *(("chunks", np.int64), ("free_chunk", np.int64)),
     *(("ready", np.int64), ("taken", np.int64), ("due", np.int64)),
+    # Of those ready, which have their task's course drawn; check-ins in a row that got a task.
+    *(("drawn_first", np.int64), ("drawn_beyond", np.int64), ("got_tasks", np.int64)),
     # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
     *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,)), ("sweep_at", np.int64)),
     *(("seen_first_tick", np.int64), ("seen_last_tick", np.int64)),
@@ -178,6 +183,9 @@ class Memory(NamedTuple):
         diverged: Numbers of tasks, ascending, whose updates training has shown not to be finite.
         seen: When devices were seen, a ring; bits of ``superseded`` say which were again since.
         eligible: Sightings of devices that could take a task.
+        courses: Rows of `LANES` columns: seconds of download, training and upload, and until a
+            drop-out, of tasks that are likely to start next; then what they are drawn from.
+        lanes: Rows of their clients, their numbers at the client, and their records.
         scratch: Room for a hash.
     """
 
@@ -201,4 +209,6 @@ class Memory(NamedTuple):
     seen: NDArray[np.uint32]
     superseded: NDArray[np.uint8]
     eligible: NDArray[np.void]
+    courses: NDArray[np.float64]
+    lanes: NDArray[np.int64]
     scratch: NDArray[np.uint32]

@@ -28,6 +28,8 @@ NOTHING = 1 << 60
 """Above every check-in."""
 
 _SHORT = 24
+_U, _ONE = np.uint64, np.uint64(1)
+"""Of an index without sign, compiled code need not ask whether it counts from the end."""
 _SLOT_MASK, _RING_MASK, _CHUNK_MASK = (1 << SLOT_BITS) - 1, SLOTS - 1, CHUNK - 1
 _CLIENT_MASK = (1 << CLIENT_BITS) - 1
 
@@ -46,28 +48,23 @@ def _heap_push(heap: NDArray[np.void], size: int, at_s: float, sequence: int) ->
 
 
 def _heap_drop_first(heap: NDArray[np.void], size: int) -> None:
-    """Remove the first of ``size`` entries."""
-    last = size - 1
+    """Remove the first of ``size`` entries.
+
+    The gap goes down to the end, to the earlier of two each time, and the last entry goes up from
+    there: it belongs near the end, so few branches go another way than the processor expects.
+    """
+    last = _U(size) - _ONE
     at_s, sequence = heap[last].at_s, heap[last].sequence
-    place = 0
-    while True:
-        below = 2 * place + 1
-        if below >= last:
-            break
-        other = below + 1
-        if other < last and (
-            heap[other].at_s < heap[below].at_s
-            or (
-                heap[other].at_s == heap[below].at_s and heap[other].sequence < heap[below].sequence
-            )
-        ):
-            below = other
-        entry = heap[below]
-        if entry.at_s > at_s or (entry.at_s == at_s and entry.sequence > sequence):
-            break
-        heap[place].at_s, heap[place].sequence = entry.at_s, entry.sequence
-        place = below
-    heap[place].at_s, heap[place].sequence = at_s, sequence
+    place, below = _U(0), _ONE
+    while below < last:
+        left, right = heap[below], heap[below + _ONE]  # the last entry is still there
+        if right.at_s == left.at_s:  # seldom
+            below += _U(right.sequence < left.sequence)
+        else:
+            below += _U(right.at_s < left.at_s)
+        heap[place].at_s, heap[place].sequence = heap[below].at_s, heap[below].sequence
+        place, below = below, (below << _ONE) + _ONE
+    heap_push(heap, np.int64(place), at_s, sequence)  # type: ignore[arg-type]
 
 
 def _key_push(heap: NDArray[np.int64], size: int, key: int) -> None:
@@ -227,6 +224,7 @@ def _open_slot(s: Record, memory: Memory) -> None:
         sort(memory, count)
     s.waiting -= count
     s.ready, s.taken = count, 0
+    s.drawn_first = s.drawn_beyond = 0
 
 
 def _first_check_in(s: Record, memory: Memory) -> int:

@@ -25,6 +25,7 @@ from simulation.timeline.layout import (
     DUE,
     FEDAVG,
     FEDBUFF,
+    LANES,
     SIGHTING,
     STATE,
     TASK,
@@ -224,6 +225,8 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
         seen=np.zeros(65536, np.uint32),
         superseded=np.zeros(65536 // 8, np.uint8),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
+        courses=np.full(10 * LANES, math.inf),
+        lanes=np.zeros(3 * LANES, np.int64),
         scratch=np.zeros(64, np.uint32),
     )
 

@@ -144,7 +144,7 @@ def test_a_run_that_is_asked_to_end_has_not_failed(world, runs):
 def test_what_of_an_environment_an_app_does_not_use_is_said(world):
     text = world.read_text() + "dataset: clicks.parquet\nexecutors: {count: 2}\n"
     said = notes(parse_environment(text))
-    assert [sentence.split(" ")[0] for sentence in said] == ["dataset", "executors.count"]
+    assert [sentence.split(" ")[0] for sentence in said] == ["dataset", "executors"]
     assert notes(parse_environment(world.read_text())) == []
 
 

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from server.job_file import UnknownJobKey, parse_job
+from simulation.cluster_settings import ClusterSettings
 from simulation.environment import (
     EnvironmentFileError,
     InvalidEnvironmentValue,
@@ -12,7 +13,6 @@ from simulation.environment import (
     load_environment,
     parse_environment,
 )
-from simulation.executors.ray_cluster import ClusterSettings
 from simulation.inputs import FileInputs, UnresolvedInput
 from simulation.traces.spans import SpanRules
 

@@ -17,10 +17,11 @@ from device_runtime.compression import UpdateCodec
 from device_runtime.update_codec import flatten
 from feature_catalog.record_files import read_records, write_records
 from modeling.zoo import get_model
+from simulation.cluster_settings import ClusterSettings
 from simulation.executors import ray_executors
 from simulation.executors.local import LocalExecutor
 from simulation.executors.ray_actor import Software
-from simulation.executors.ray_cluster import ClusterConnection, ClusterSettings, RayMissing
+from simulation.executors.ray_cluster import ClusterConnection, RayMissing
 from simulation.executors.ray_executors import (
     ClusterExecutorLost,
     ExecutorsNotReady,

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from server.coordination.selection import draw
-from simulation.timeline.draws import PACE, SELECTION, device_draw, device_key
+from simulation.portable_math import normal_quantile, portable_exp, portable_log
+from simulation.timeline.draws import (
+    LEAST_USUAL,
+    PACE,
+    SELECTION,
+    device_draw,
+    device_key,
+    exp_of,
+    log_of,
+    quantile_of,
+    usual_quantile,
+)
 
 CLIENTS = [0, 7, 10, 99, 12_345, 16_422_290, 2**31 - 1]
 
@@ -17,3 +28,20 @@ def test_a_device_draws_what_the_gateway_draws_for_it(purpose, name):
         for seed, check_in in ((0, 0), (7, 3), (2**63 - 1, 100_000)):
             found = device_draw(np.uint64(seed), key, check_in)
             assert found == draw(seed, str(client), check_in, purpose=name)
+
+
+def test_compiled_functions_have_the_bits_of_the_plain_ones():
+    p = np.concatenate(
+        [
+            np.random.default_rng(3).random(2000) * 0.999 + 0.0005,
+            [LEAST_USUAL, 1e-9, 1e-5, 0.075, 0.5, 0.925, 1.0 - 1e-9, 1.0 - LEAST_USUAL],
+        ]
+    )
+    for found, plain in (
+        (usual_quantile, normal_quantile),
+        (quantile_of, normal_quantile),
+        (log_of, portable_log),
+    ):
+        assert [found(x) for x in p.tolist()] == plain(p).tolist()
+    x = np.concatenate([(p - 0.5) * 1400.0, (p - 0.5) * 10.0, [-800.0, 0.0, 800.0]])
+    assert [exp_of(value) for value in x.tolist()] == portable_exp(x).tolist()

@@ -54,6 +54,8 @@ def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
         seen=np.zeros(SEEN, np.uint32),
         superseded=np.zeros(SEEN // 8, np.uint8),
         eligible=np.zeros(0, SIGHTING),
+        courses=none.astype(float),
+        lanes=none,
         scratch=np.zeros(64, np.uint32),
     )
 
