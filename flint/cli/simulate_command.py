@@ -81,12 +81,18 @@ def simulate(
     if as_json:
         print_json(figures(row))
     else:
-        _show(row)
+        show(row)
 
 
-def _show(row: "SimulationRunRow") -> None:
+def show(row: "SimulationRunRow") -> None:
+    """Print what came of a finished run: a table of its trials, and why they ended."""
     summary, trained = row.summary, row.executors > 0
     name = summary["metric_name"] or "metric"
+    unusual = [
+        outcome
+        for outcome in ("failed", "rejected")
+        if any(trial["outcomes"][outcome] for trial in summary["trials"])
+    ]
     columns = (
         "trial",
         "virtual hours",
@@ -97,6 +103,7 @@ def _show(row: "SimulationRunRow") -> None:
         "interrupted",
         "stale",
         "over-committed",
+        *unusual,
         "device hours",
         "wasted",
         "MB up",
@@ -117,6 +124,7 @@ def _show(row: "SimulationRunRow") -> None:
                 outcomes["interrupted"],
                 outcomes["stale"],
                 outcomes["over_committed"],
+                *(outcomes[name] for name in unusual),
                 device_hours,
                 f"{wasted:.0%}",
                 trial["bytes_up"] / 1e6,

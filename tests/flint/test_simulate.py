@@ -21,7 +21,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flint.catalog_session import open_catalog
-from flint.cli import run_commands
+from flint.cli import run_commands, simulate_command
 from server.job_file import load_job
 from simulation.checkpoint import decode_checkpoint
 from simulation.executors.ray_cluster import ClusterConnection
@@ -130,6 +130,19 @@ def test_a_runs_record_says_which_way_it_was_computed_and_why(home, run):
     fields = dict(line.split(maxsplit=1) for line in shown.output.splitlines() if "because" in line)
     assert fields["events"].startswith("compiled engine, because nothing that decides")
     assert fields["training"].startswith("compiled kernel, because every layer of sparse_mlp")
+
+
+def test_tasks_that_failed_have_a_column_where_there_are_some(home, run, capsys):
+    with open_catalog(home) as catalog:
+        row = catalog.simulation_runs.get(run["run_id"])
+    simulate_command.show(row)
+    assert "failed" not in capsys.readouterr().out
+    row.summary["trials"][0]["outcomes"]["failed"] = 4711
+    simulate_command.show(row)
+    told = capsys.readouterr().out
+    assert "failed" in told
+    assert "4711" in told
+    assert "rejected" not in told
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_number_of_executors(home, run, short):
