@@ -31,7 +31,8 @@ def simulate(
         int | None, typer.Option(min=0, help="Of every draw. Default: the job's.")
     ] = None,
     executors: Annotated[
-        int | None, typer.Option(min=1, help="What trains: so many. Default: the environment's.")
+        int | None,
+        typer.Option(min=1, max=1024, help="What trains: so many. Default: the environment's."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")
