@@ -1,5 +1,6 @@
 """From a job file and an environment file to a recorded dry-run."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from server.feature_service import pin_feature_service, require_fitting_features
 from server.job import Job
 from server.job_file import load_job
 from simulation.catalog_inputs import CatalogInputs
-from simulation.environment import Environment, load_environment
+from simulation.environment import ClientOutput, Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.event_path import choose_event_path
 from simulation.executors.executor import Executor
@@ -31,6 +32,7 @@ from simulation.experiment import (
 )
 from simulation.preparation import Preparation, prepare
 from simulation.update_bytes import require_room_for_residuals
+from simulation.update_log import outputs_of
 from simulation.update_training import outputs_needed
 
 
@@ -44,6 +46,7 @@ class DryRunOptions:
         executors: Processes or actors that train; None: as for ``trials``.
         resume: Run to go on with.
         trains: Whether updates are trained; if not, only time, devices and bytes are simulated.
+        client_outputs: What is recorded of each update; None: as for ``trials``.
     """
 
     trials: int | None = None
@@ -52,6 +55,7 @@ class DryRunOptions:
     checkpoint_every: int = 25
     resume: str | None = None
     trains: bool = True
+    client_outputs: tuple[ClientOutput, ...] | None = None
 
 
 def simulate(
@@ -81,6 +85,7 @@ def simulate(
     runs = catalog.simulation_runs
     resumed = None if options.resume is None else runs.get(options.resume)
     seed, trials, executors = _as_asked(options, job, environment, resumed)
+    environment = _with_outputs(options, environment, resumed)
     prepared = _prepared(
         catalog, job, environment, environment_file.parent, seed, trains=options.trains
     )
@@ -167,6 +172,18 @@ def _as_asked(
     return seed, trials, executors
 
 
+def _with_outputs(
+    options: DryRunOptions, environment: Environment, resumed: SimulationRunRow | None
+) -> Environment:
+    """The environment with the outputs that the command line, else the run resumed, asks for."""
+    asked = environment.client_outputs if options.client_outputs is None else options.client_outputs
+    if options.client_outputs is None and resumed is not None:
+        asked = json.loads(resumed.environment_json).get("client_outputs", ())
+    if not options.trains:
+        asked = ()  # there is nothing to be known of an update that is not trained
+    return environment.model_copy(update={"client_outputs": tuple(asked)})
+
+
 def _prepared(
     catalog: CatalogSession,
     job: Job,
@@ -210,7 +227,7 @@ def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]
         model,
         client,
         records,
-        outputs_needed(dry_run.job),
+        outputs_needed(dry_run.job) | outputs_of(dry_run.environment.client_outputs),
         dry_run.environment.training,
         cluster=asked.cluster,
         on_replaced=note,

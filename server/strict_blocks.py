@@ -76,6 +76,9 @@ def value_at(raw: Mapping[str, Any], keys: Sequence[str]) -> tuple[bool, Any]:
     """Whether there is a value at a path of keys, and the value."""
     value: Any = raw
     for key in keys:
+        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+            continue
         if not isinstance(value, dict) or key not in value:
             return False, None
         value = value[key]

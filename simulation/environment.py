@@ -71,6 +71,9 @@ def _is_cluster_address(address: str) -> bool:
     return is_formed and (not port.isdigit() or 1 <= int(port) <= _HIGHEST_PORT)
 
 
+ClientOutput = Literal["train_loss", "losses", "norms"]
+"""What can be recorded of each update; docs/environment-file.md says what it costs."""
+
 InputReference = Annotated[str, AfterValidator(_checked_reference)]
 
 
@@ -307,6 +310,7 @@ class Environment(_Block):
         device_profiles: Seconds per example of each device model.
         device_population: Share of each device model; None if the trace names each device's.
         bandwidth: Link speeds.
+        client_outputs: What is recorded of each update: ``train_loss``, ``losses``, ``norms``.
         trials: Repetitions with other random streams in the same population.
     """
 
@@ -320,7 +324,15 @@ class Environment(_Block):
     dropout: Dropout | None = None
     executors: Executors = Executors()
     training: TrainingSettings = TrainingSettings()
+    client_outputs: tuple[ClientOutput, ...] = ()
     trials: int = Field(default=1, ge=1, le=1000)
+
+    @field_validator("client_outputs", mode="before")
+    @classmethod
+    def _each_once(cls, value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        return tuple(each for at, each in enumerate(value) if each not in value[:at])
 
     @model_validator(mode="after")
     def _records_told_once(self) -> Self:

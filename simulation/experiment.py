@@ -3,20 +3,23 @@
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from device_runtime.update_codec import encode_parameters, unflatten
 from feature_catalog.code_version import code_version, package_versions
 from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, SimulationRuns
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
+from server.job import Job
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.enclave_load import enclave_load
+from simulation.environment import Environment
 from simulation.event_path import choose_event_path
 from simulation.executors.executor import Executor
 from simulation.patience import FleetExhausted
@@ -30,6 +33,7 @@ from simulation.run_summary import (
 )
 from simulation.trial import DryRun, Trial, TrialResult
 from simulation.update_bytes import enclave_bytes
+from simulation.update_log import DivergedUpdate, diverged_as_json, diverged_sentence
 
 if TYPE_CHECKING:
     from simulation.timeline.training import TimelineTrial
@@ -97,11 +101,11 @@ def require_same(row: SimulationRunRow, run: NewSimulationRun) -> None:
         raise UnusableCheckpoint(
             f"run {row.run_id} was started {how} --no-training; resume it in the same way"
         )
-    for what, then, now in (
-        ("job", row.job_json, run.job_json),
-        ("environment", row.environment_json, run.environment_json),
+    for what, kind, then, now in (
+        ("job", Job, row.job_json, run.job_json),
+        ("environment", Environment, row.environment_json, run.environment_json),
     ):
-        found = _difference(_what_decides(then), _what_decides(now))
+        found = _difference(_what_decides(then, kind), _what_decides(now, kind))
         if found is not None:
             key, before, after = found
             raise UnusableCheckpoint(
@@ -163,7 +167,7 @@ def run_trials(
         )
         state = None
         if result.is_exhausted and len(result.trajectory) == 1:
-            raise FleetExhausted(f"no aggregation came about: {result.stop_reason}")
+            raise FleetExhausted(_why_nothing_came(result))
         done.append(result)
         if not training.trains and len(done) < row.trials:
             save(None)  # within a trial the compiled engine keeps nothing
@@ -253,6 +257,12 @@ def _summary(
     }
 
 
+def _why_nothing_came(result: TrialResult) -> str:
+    said = f"no aggregation came about: {result.stop_reason}"
+    diverged = diverged_sentence({"diverged": diverged_as_json(result.diverged)})
+    return said if diverged is None else f"{said}; {diverged}"
+
+
 def _enclave(prepared: Preparation, result: TrialResult) -> dict[str, Any]:
     """What went into the enclave, where the job has one."""
     job = prepared.dry_run.job
@@ -298,6 +308,7 @@ def _result_state(result: TrialResult) -> dict[str, Any]:
         "tasks": _parquet(result.tasks),
         "weights": result.weights,
         "wall_s": result.wall_s,
+        "diverged": [list(astuple(each)) for each in result.diverged],
     }
 
 
@@ -306,12 +317,20 @@ def _result_of(state: Mapping[str, Any]) -> TrialResult:
         name: pq.read_table(pa.py_buffer(np.asarray(state[name]).tobytes()))
         for name in ("trajectory", "tasks")
     }
-    return TrialResult(**{**state, **tables})
+    diverged = tuple(DivergedUpdate(*each) for each in state.get("diverged", ()))
+    return TrialResult(**{**state, **tables, "diverged": diverged})
 
 
-def _what_decides(file_json: str) -> dict[str, Any]:
-    """A job or an environment without what trains its updates."""
-    return {key: value for key, value in json.loads(file_json).items() if key != "executors"}
+def _what_decides(file_json: str, kind: type[Job | Environment]) -> dict[str, Any]:
+    """A job or an environment without what trains its updates.
+
+    Keys that came into being after a run was recorded have their defaults.
+    """
+    try:
+        whole = kind.model_validate_json(file_json).model_dump(mode="json")
+    except ValidationError:  # of a version with other keys or limits: the difference is named
+        whole = json.loads(file_json)
+    return {key: value for key, value in whole.items() if key != "executors"}
 
 
 def _difference(then: object, now: object, path: str = "") -> tuple[str, object, object] | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simulation.trajectory import OUTCOMES, events_sha256, trajectory_sha256
 from simulation.trial import TrialResult
+from simulation.update_log import diverged_as_json
 from simulation.world import SimulatedPopulation
 
 TIERS = ("fast", "middle", "slow")
@@ -83,6 +84,7 @@ def summarise(
         "best_metric": pc.max(measured).as_py(),
         "tasks_started": len(tasks),
         "outcomes": {outcome: outcomes.get(outcome, 0) for outcome in OUTCOMES},
+        "diverged": diverged_as_json(result.diverged),
         "device_hours": _sum(tasks["device_s"]) / 3600.0,
         "wasted_device_hours": _sum(tasks.filter(wasted)["device_s"]) / 3600.0,
         "bytes_up": int(_sum(tasks["bytes_up"])),

@@ -14,6 +14,7 @@ from server.coordination.tasks import Outcome
 from simulation.executors.executor import UpdateStatistics
 from simulation.fleet import VirtualFleet
 from simulation.task_log import TaskLog
+from simulation.update_log import OUTPUT_COLUMNS
 
 OUTCOMES = tuple(str(outcome) for outcome in Outcome)
 
@@ -147,7 +148,8 @@ def events_sha256(trajectory: pa.Table, tasks: pa.Table) -> str:
     """Digest of what happened and when, whatever was learnt: equal for any number of executors."""
     left_out = _WALL_CLOCK | _LEARNT
     kept = [name for name in trajectory.schema.names if name not in left_out]
-    both = _digest(trajectory.select(kept)) + _digest(tasks)
+    happened = [name for name in tasks.schema.names if name not in OUTPUT_COLUMNS]
+    both = _digest(trajectory.select(kept)) + _digest(tasks.select(happened))
     return hashlib.sha256(both.encode()).hexdigest()
 
 

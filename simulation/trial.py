@@ -29,6 +29,7 @@ from simulation.run_versions import RunVersions
 from simulation.task_log import TaskLog
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA, TrajectoryRecorder
+from simulation.update_log import DivergedUpdate, UpdateLog
 from simulation.update_training import UpdateTraining, decides_on_results
 from simulation.virtual_clients import VirtualClients
 from simulation.world import ClientDevices, SimulatedPopulation, World
@@ -69,8 +70,9 @@ class TrialResult:
     Attributes:
         is_exhausted: It ended because no client could bring another update.
         trajectory: Columns of `TRAJECTORY_SCHEMA`.
-        tasks: Columns of `simulation.task_log.TASK_SCHEMA`.
+        tasks: Columns of `simulation.task_log.TASK_SCHEMA`, and the outputs that were asked for.
         weights: Of the last version, shape ``(parameters,)``.
+        diverged: Tasks whose update is no numbers.
     """
 
     trial: int
@@ -81,6 +83,7 @@ class TrialResult:
     tasks: pa.Table
     weights: NDArray[np.float32]
     wall_s: float
+    diverged: tuple[DivergedUpdate, ...] = ()
 
 
 class Trial:
@@ -118,6 +121,9 @@ class Trial:
             rows=() if state is None else state["rows"],
             wall_s=0.0 if state is None else state["wall_s"],
         )
+        self._updates = UpdateLog.restored(
+            environment.client_outputs, None if state is None else state.get("updates")
+        )
         strategy = make_strategy(job.strategy)
         self._versions = RunVersions(
             StoredVersion(0, dry_run.initial_weights, {}),
@@ -136,6 +142,7 @@ class Trial:
             or strategy.needs_training_results
             or decides_on_results(job),
             on_reduced=self._recorder.on_reduced,
+            log=self._updates,
         )
         clients = VirtualClients(
             dry_run.world,
@@ -200,15 +207,17 @@ class Trial:
                 save(self.state())
         virtual_s = self._fleet.now_s()
         self._runner.finish(reason)
+        tasks = self._log.table()
         return TrialResult(
             self.number,
             reason,
             is_exhausted,
             virtual_s,
             self._trajectory(),
-            self._log.table(),
+            self._updates.with_outputs(tasks),
             self._newest().weights,
             self._recorder.wall_s(),
+            self._updates.diverged(tasks),
         )
 
     def state(self) -> dict[str, Any]:
@@ -218,6 +227,7 @@ class Trial:
             "log": self._log.state(),
             "rows": self._recorder.rows(),
             "wall_s": self._recorder.wall_s(),
+            "updates": self._updates.state(),
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
             "fleet": self._fleet.state(),

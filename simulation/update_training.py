@@ -7,6 +7,8 @@ Lazily, with the release that needs them, unless the job's gate must see an upda
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from server.coordination.selection import shuffle_seed
 from server.coordination.tasks import Outcome, UpdateReference
 from server.job import FedAvgSettings, Job
@@ -19,6 +21,7 @@ from simulation.executors.executor import (
     TrainingTask,
     UpdateStatistics,
 )
+from simulation.update_log import UpdateLog
 from simulation.virtual_task import VirtualTask
 
 Refusal = tuple[Outcome, str, int]
@@ -43,6 +46,7 @@ class UpdateTraining:
         seed: Of the order of records.
         at_completion: Train each update when it arrives instead of when it is needed.
         on_reduced: Told how the updates of a release were trained.
+        log: Told of each update that is trained to count.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class UpdateTraining:
         *,
         at_completion: bool = False,
         on_reduced: Callable[[Sequence[UpdateStatistics]], None] = lambda _: None,
+        log: UpdateLog | None = None,
     ) -> None:
         self.at_completion = at_completion
         self._executor = executor
         self._data_client = data_client
         self._seed = seed
         self._on_reduced = on_reduced
+        self._log = log or UpdateLog()
         self._trained: dict[int, UpdateStatistics] = {}
 
     def use(self, job: Job, gate: ContentGate) -> None:
@@ -89,6 +95,7 @@ class UpdateTraining:
                 (each.number, trained) for each, trained in zip(batch, statistics, strict=True)
             )
         trained = self._trained[task.number]
+        self._log.note(np.array([task.number]), [trained])
         if not trained.is_finite:
             return Outcome.FAILED, "not_finite", 0
         if self._limits_norms and _known(trained.update_norm) > self._gate.max_norm:
@@ -103,6 +110,7 @@ class UpdateTraining:
         for task in tasks:
             self._trained.pop(task.number, None)
         self._on_reduced(reduced.statistics)
+        self._log.note(np.array([task.number for task in tasks], np.int64), reduced.statistics)
         pairs = zip(tasks, reduced.statistics, strict=True)
         diverged = [task for task, trained in pairs if not trained.is_finite]
         task_ids = [task.task_id for task in tasks]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -11,6 +11,7 @@ from flint.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from feature_catalog.simulation_runs import SimulationRunRow
+    from simulation.environment import ClientOutput
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +41,14 @@ def simulate(
     checkpoint_every: Annotated[
         int, typer.Option(min=1, help="Aggregations between two checkpoints.")
     ] = 25,
+    client_outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Record of each update: train_loss (free), losses, norms. Default: the "
+            "environment's.",
+        ),
+    ] = None,
     no_training: Annotated[
         bool,
         typer.Option(
@@ -59,7 +68,8 @@ def simulate(
 
     With --no-training it answers within seconds how long a job takes and what it costs devices,
     for millions of clients; it needs no data set then, only how many records clients hold
-    (population.records).
+    (population.records). --client-outputs losses,norms adds columns to the run's table of tasks;
+    docs/dry-run.md says what they cost.
     """
     from flint.catalog_session import open_catalog
     from flint.dry_run import DryRunOptions
@@ -74,6 +84,7 @@ def simulate(
         checkpoint_every=checkpoint_every,
         resume=resume,
         trains=not no_training,
+        client_outputs=_client_outputs(client_outputs, trains=not no_training),
     )
     with open_catalog(resolve_home(home)) as catalog, SimulationScreen() as screen:
         row = dry_run(
@@ -85,8 +96,30 @@ def simulate(
         show(row)
 
 
+def _client_outputs(names: str | None, *, trains: bool) -> "tuple[ClientOutput, ...] | None":
+    if names is None:
+        return None
+    from simulation.environment import ClientOutput
+
+    if not trains:
+        raise typer.BadParameter(
+            "--client-outputs is of updates that are trained; leave it or --no-training out"
+        )
+    known: dict[str, ClientOutput] = {name: name for name in get_args(ClientOutput)}
+    asked = list(dict.fromkeys(filter(None, (name.strip() for name in names.split(",")))))
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise typer.BadParameter(
+            f"--client-outputs: {unknown[0]!r} is not one of {', '.join(known)}; give some of "
+            "these, separated by commas"
+        )
+    return tuple(known[name] for name in asked)
+
+
 def show(row: "SimulationRunRow") -> None:
     """Print what came of a finished run: a table of its trials, and why they ended."""
+    from simulation.update_log import diverged_sentence
+
     summary, trained = row.summary, row.executors > 0
     name = summary["metric_name"] or "metric"
     unusual = [
@@ -135,6 +168,9 @@ def show(row: "SimulationRunRow") -> None:
     print_table(columns, rows, empty="no trials")
     for trial in summary["trials"]:
         print(f"trial {trial['trial']} ended: {trial['stop_reason']}")
+        diverged = diverged_sentence(trial)
+        if diverged is not None:
+            print(f"trial {trial['trial']}: {diverged}")
         if "enclave" in trial:
             print(f"trial {trial['trial']}: {_enclave_sentence(trial['enclave'])}")
     if not trained:

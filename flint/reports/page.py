@@ -34,6 +34,7 @@ from flint.reports.wording import (
     said_share,
     sentence,
 )
+from simulation.update_log import diverged_sentence
 
 _CHARTS = (
     metric_chart,
@@ -106,6 +107,12 @@ def _head(runs: Sequence[ShownRun]) -> Html:
         for run in runs
         if run.run.status != "finished"
     ]  # fmt: skip
+    warnings += [
+        element("p", f"{run.label}, trial {trial.number}: {told}.", class_="warning")
+        for run in runs
+        for trial in run.trials
+        if (told := diverged_sentence(trial.summary)) is not None
+    ]
     if len(runs) == 1:
         verdict = element("p", sentence(_verdict(runs[0])), class_="verdict")
         cards = _cards(runs[0])

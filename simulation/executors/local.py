@@ -147,8 +147,10 @@ class LocalExecutor:
             if len(parts) == 1 and len(together) == 1
             else StatisticsColumns.placed(tasks.task_ids, parts)
         )
-        counted = sorted(set(tasks.base_version[statistics.is_finite].tolist()))
-        return {version: totals[version] for version in counted}, statistics
+        if not statistics.is_finite.all():
+            counted = set(tasks.base_version[statistics.is_finite].tolist())
+            totals = {version: total for version, total in totals.items() if version in counted}
+        return dict(sorted(totals.items())), statistics
 
     def _sum_alone(
         self,

@@ -27,9 +27,13 @@ def reduced(
     """
     sums = []
     for version in sorted(totals):
-        counted = np.flatnonzero(statistics.is_finite & (tasks.base_version == version))
-        weight = float(np.add.accumulate(tasks.weight[counted])[-1])  # one after the other
-        sums.append(PartialSum(version, _added(totals[version]), weight, tasks.ids_of(counted)))
+        is_counted = statistics.is_finite & (tasks.base_version == version)
+        weights, ids = tasks.weight, tasks.task_ids
+        if not is_counted.all():
+            counted = np.flatnonzero(is_counted)
+            weights, ids = weights[counted], tasks.ids_of(counted)
+        weight = float(np.add.accumulate(weights)[-1])  # one after the other
+        sums.append(PartialSum(version, _added(totals[version]), weight, ids))
     return Reduced(tuple(sums), statistics)
 
 

@@ -38,6 +38,7 @@ from simulation.timeline.trial import (
     why_it_ended,
 )
 from simulation.trial import DryRun, TrialResult, trial_seed
+from simulation.update_log import UpdateLog
 
 _EVENTS_AHEAD = 100_000
 _TASKS_AHEAD = 1_000
@@ -97,6 +98,9 @@ class TimelineTrial:
         self._feeds_back = codec is not None and codec.error_feedback
         self._seed = trial_seed(RandomStreams(dry_run.seed, number), dry_run.seed)
         self._learnt = _Learnt()
+        self._updates = UpdateLog.restored(
+            dry_run.environment.client_outputs, None if state is None else state.get("updates")
+        )
         self._measured_version = -1
         self._diverged = np.zeros(0, np.int64)
         self._first_open = 0
@@ -150,6 +154,7 @@ class TimelineTrial:
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
             "learnt": {name: list(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
+            "updates": self._updates.state(),
             "measured_version": self._measured_version,
             "diverged": self._diverged,
             "wall_s": self._wall_s(),
@@ -173,7 +178,7 @@ class TimelineTrial:
     def _train_held(self) -> bool:
         """Make a version of what is held, or tell the engine which of it is not finite."""
         held = self._engine.memory.held[: self._engine.number("held")].astype(np.int64)
-        diverged = self._aggregate(self._columns(held))
+        diverged = self._aggregate(held, self._columns(held))
         if diverged is not None:
             self._note_diverged(held[diverged])
             self._engine.memory = self._engine.memory._replace(diverged=self._diverged)
@@ -192,7 +197,7 @@ class TimelineTrial:
                 coming = columns.data_client[expected : end + _TASKS_AHEAD]
                 self._executor.expect(coming)
                 expected += len(coming)
-            diverged = self._aggregate(columns[first:end])
+            diverged = self._aggregate(numbers[first:end], columns[first:end])
             if diverged is not None:
                 self._note_diverged(numbers[first:end][diverged])
                 self._engine = self._up_to(self._version)
@@ -239,14 +244,20 @@ class TimelineTrial:
             client,
         )
 
-    def _aggregate(self, tasks: TaskColumns) -> NDArray[np.bool_] | None:
+    def _aggregate(
+        self, numbers: NDArray[np.int64], tasks: TaskColumns
+    ) -> NDArray[np.bool_] | None:
         """Train the tasks and make the next version of their updates.
+
+        Args:
+            numbers: Of the tasks, from 0.
 
         Returns:
             Which of the updates are not finite, shape ``(tasks,)``; None if all are.
         """
         reduced = self._executor.reduce(tasks)
         statistics = StatisticsColumns.of(reduced.statistics)
+        self._updates.note(numbers + 1, statistics)
         if not statistics.is_finite.all():
             self._executor.forget(tasks.task_ids)
             return ~statistics.is_finite
@@ -317,15 +328,17 @@ class TimelineTrial:
         end_tasks(self._dry_run, engine)
         self._on_progress(progress_of(engine, self._metric()), engine.seconds("now_s"))
         learnt = {name: getattr(self._learnt, name) for name in _LEARNT}
+        tasks = tasks_table(self.number, engine)
         return TrialResult(
             self.number,
             reason,
             is_exhausted,
             engine.seconds("now_s"),
             trajectory_table(self._dry_run, self.number, engine, self._learnt.wall_s, learnt),
-            tasks_table(self.number, engine),
+            self._updates.with_outputs(tasks),
             self._versions.newest().weights,
             self._wall_s(),
+            self._updates.diverged(tasks),
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,35 @@ def test_the_same_seed_gives_the_same_run_whatever_the_number_of_executors(home,
     other = simulate(home, "--seed", 8, "--no-training", job=short)
     assert other["events_sha256"] != run["events_sha256"]
     assert other["metric"] is None
+
+
+def test_outputs_asked_for_are_columns_of_the_task_table_and_change_nothing_else(home, run, short):
+    told = sentence(home, short, "-e", ENVIRONMENT, "--client-outputs", "norms,loss")
+    assert "'loss' is not one of train_loss, losses, norms" in " ".join(told.split())
+    asked = simulate(home, "--client-outputs", "losses,norms", "--executors", 2, job=short)
+    for name in ("trajectory_sha256", "events_sha256"):
+        assert asked[name] == run[name]
+    tasks = table(home, asked["run_id"], "tasks").to_pylist()
+    for task in tasks:
+        counted = task["outcome"] == "succeeded"
+        assert (task["update_norm"] is not None) == counted == (task["loss_after"] is not None)
+    trained = [task for task in tasks if task["outcome"] == "succeeded"]
+    assert sum(task["loss_after"] < task["loss_before"] for task in trained) > len(trained) / 2
+    shown = json.loads(flint("runs", "show", asked["run_id"], "--json", home=home).stdout)
+    assert shown["environment"]["client_outputs"] == ["losses", "norms"]
+
+
+def test_training_that_leaves_the_numbers_is_told_with_client_and_step(home, tmp_path):
+    client = yaml.safe_load(JOB.read_text())["client"] | {
+        "optimizer": {"name": "sgd", "learning_rate": 1e38}
+    }
+    job = edited(JOB, tmp_path, client=client, stop={"max_aggregations": 2, "max_hours": 2})
+    result = flint("simulate", job, "-e", ENVIRONMENT, home=home)
+    assert "Traceback" not in result.stderr
+    said = " ".join((result.stdout + result.stderr).split())
+    found = re.search(r"the training of client (\d+) \(task (\d+), from version 0\) left", said)
+    assert found, said
+    assert "lower client.optimizer.learning_rate" in said
 
 
 def test_trials_share_the_population_and_differ_in_all_else(home, run, short):

@@ -182,6 +182,16 @@ def test_impossible_executors_are_refused_with_the_mend(block, said):
     assert said in refusal(SMALLEST + f"executors: {block}", InvalidEnvironmentValue)
 
 
+def test_outputs_of_single_updates_are_named_each_once():
+    assert parse_environment(SMALLEST).client_outputs == ()
+    asked = parse_environment(SMALLEST + "client_outputs: [norms, losses, norms]")
+    assert asked.client_outputs == ("norms", "losses")
+    told = refusal(SMALLEST + "client_outputs: [norm]", InvalidEnvironmentValue)
+    assert "client_outputs" in told
+    assert "did you mean norms?" in told
+    assert "client_outputs" in refusal(SMALLEST + "client_outputs: norms", InvalidEnvironmentValue)
+
+
 def test_bad_yaml_and_missing_files_are_one_sentence(tmp_path):
     assert "is already given on line 2" in refusal(SMALLEST + "dataset: b", EnvironmentFileError)
     with pytest.raises(EnvironmentFileError, match="there is no environment file"):

@@ -131,36 +131,6 @@ class Layout:
         last = self.levels[-1]
         return last.offset + self.capacity * last.columns
 
-    def pack(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The padded dense parameters of a version, shape ``(padded,)``.
-
-        Args:
-            weights: In wire order, shape ``(parameters,)``.
-        """
-        packed = np.zeros(self.padded, np.float32)
-        for layer in self.layers:
-            kernel = packed[layer.kernel : layer.bias].reshape(layer.rows, layer.columns)
-            bias = layer.wire + layer.inputs * layer.outputs
-            wire = weights[layer.wire : bias].reshape(layer.inputs, layer.outputs)
-            kernel[: layer.inputs, : layer.outputs] = wire
-            packed[layer.bias : layer.bias + layer.outputs] = weights[bias : bias + layer.outputs]
-        if self.first == BAG:
-            table = self.table_rows * self.table_width
-            bias_of_bag = weights[table : table + self.table_width]
-            packed[self.bag_bias : self.bag_bias + self.table_width] = bias_of_bag
-        return packed
-
-    def norms(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """L2 norms of a version's table, a bag's bias with it, and of each dense layer.
-
-        Args:
-            weights: In wire order, shape ``(parameters,)``.
-        """
-        begins = [0, *(layer.wire for layer in self.layers), len(weights)]
-        parts = [weights[begin:end] for begin, end in pairwise(begins)]
-        # Not by a BLAS, which would start threads.
-        return np.sqrt([np.einsum("i,i->", part, part) for part in parts], dtype=np.float64)
-
     def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
         """The parameters after the table, in wire order; a copy."""
         parts = []

@@ -14,8 +14,9 @@ from simulation.executors.compiled.clients import (
     Plan,
     sum_clients,
 )
-from simulation.executors.compiled.layout import Layout
+from simulation.executors.compiled.layout import BAG, Layout
 from simulation.executors.compiled.network import Network
+from simulation.executors.compiled.packing import pack
 from simulation.executors.compiled.sample_buffers import SampleBuffers
 from simulation.executors.compiled.sample_space import sum_samples
 from simulation.executors.executor import TrainingTask
@@ -33,17 +34,24 @@ class BaseVersion:
     Attributes:
         packed: Padded dense parameters.
         table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
-        norms: See `Layout.norms`.
+        norms: See `pack`, shape ``(1 + layers,)``.
         network: A kernel's network with these as its base.
     """
 
-    network: Network
-
-    def __init__(self, layout: Layout, weights: NDArray[np.float32]) -> None:
-        self.packed = layout.pack(weights)
-        table = weights[: layout.table_rows * layout.table_width].copy()
-        self.table = table.reshape(layout.table_rows, layout.table_width)
-        self.norms = layout.norms(weights)
+    def __init__(self, layout: Layout, network: Network, weights: NDArray[np.float32]) -> None:
+        weights = np.ascontiguousarray(weights, np.float32)
+        self.packed = np.zeros(layout.padded, np.float32)
+        self.norms = np.empty(1 + len(layout.layers), np.float64)
+        packed, norms = self.packed.ctypes.data, self.norms.ctypes.data
+        pack(weights.ctypes.data, packed, norms, network.layers)
+        rows, width = layout.table_rows, layout.table_width
+        self.table = weights[: rows * width].copy().reshape(rows, width)
+        if layout.first == BAG:
+            bias = weights[rows * width : (rows + 1) * width]
+            self.packed[layout.bag_bias : layout.bag_bias + width] = bias
+        self.network = network._replace(
+            base=packed, base_table=self.table.ctypes.data, base_norms=norms
+        )
 
 
 class CompiledTraining:
@@ -64,7 +72,8 @@ class CompiledTraining:
     ) -> None:
         self._records = records
         self._first_x, self._first_y = records.x.ctypes.data, records.y.ctypes.data
-        self._in_samples = in_samples
+        self._stride_x, self._stride_y = records.x.strides[0], records.y.strides[0]
+        self._in_samples = in_samples if in_samples.any() else None
         self._samples: SampleBuffers | None = None
         _require_rows(records)
         counts = np.minimum(records.records, plan.max_records)
@@ -117,19 +126,13 @@ class CompiledTraining:
 
     def base(self, weights: NDArray[np.float32]) -> BaseVersion:
         """A version to train from; the weights are copied."""
-        base = BaseVersion(self._layout, weights)
-        base.network = self._network._replace(
-            base=base.packed.ctypes.data,
-            base_table=base.table.ctypes.data,
-            base_norms=base.norms.ctypes.data,
-        )
-        return base
+        return BaseVersion(self._layout, self._network, weights)
 
     def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
         tasks = TaskColumns.of([task])
         clients, found = self._columns(tasks), _outcomes(1)
-        if self._in_samples[task.data_client]:
+        if self._in_samples is not None and self._in_samples[task.data_client]:
             self._sum_samples(base, clients, np.zeros(1, np.int64), None, found)
         else:
             self._sum_clients(base, clients, None, found)
@@ -167,8 +170,8 @@ class CompiledTraining:
             total: In wire order, shape ``(parameters,)``; changed in place. None for none.
         """
         clients, found = self._columns(tasks), _outcomes(len(tasks))
-        in_samples = self._in_samples[tasks.data_client]
-        if in_samples.any():
+        in_samples = None if self._in_samples is None else self._in_samples[tasks.data_client]
+        if in_samples is not None and in_samples.any():
             together = self._places(tasks, np.flatnonzero(in_samples))
             lanes = tasks.data_client[together] % LANES
             for at, its_lanes in ((np.flatnonzero(~in_samples), None), (together, lanes)):
@@ -227,7 +230,7 @@ class CompiledTraining:
         )  # fmt: skip
 
     def _check_ids(self, tasks: TaskColumns, found: Outcomes) -> None:
-        if found.used.min(initial=0) < 0:
+        if self._layout.table_rows and found.used.min(initial=0) < 0:
             client = tasks.data_client[int(found.used.argmin())]
             raise ValueError(
                 f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
@@ -235,14 +238,14 @@ class CompiledTraining:
 
     def _columns(self, tasks: TaskColumns) -> Clients:
         records, data_client = self._records, tasks.data_client
-        held = records.records[data_client]
+        held = records.records.take(data_client)
         count = np.minimum(held, self._max_records)
-        if count.min(initial=1) < 1:
+        if not count.all():
             raise ClientWithoutRecords.of(int(data_client[np.argmin(count)]))
-        row = records.first_row[data_client] + held - count
+        row = records.first_row.take(data_client) + held - count
         return Clients(
-            x=self._first_x + row * records.x.strides[0],
-            y=self._first_y + row * records.y.strides[0],
+            x=self._first_x + row * self._stride_x,
+            y=self._first_y + row * self._stride_y,
             records=count,
             rate=np.ascontiguousarray(tasks.learning_rate),
             seed=np.ascontiguousarray(tasks.shuffle_seed),
@@ -291,4 +294,6 @@ def _require_rows(records: ClientRecords) -> None:
 
 
 def _outcomes(tasks: int) -> Outcomes:
-    return Outcomes(*np.full((4, tasks), np.nan), *np.zeros((3, tasks), np.int64))
+    numbers = np.empty((4, tasks), np.float64)
+    numbers.fill(np.nan)
+    return Outcomes(*numbers, *np.zeros((3, tasks), np.int64))

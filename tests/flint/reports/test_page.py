@@ -5,6 +5,7 @@ import csv
 import datetime as dt
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -404,3 +405,12 @@ def large_run(count=100_000, versions=5_000):
         trajectory=conform("trajectory", trajectory, where="a test"),
         created_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     )
+
+
+def test_updates_that_left_the_numbers_stand_above_the_verdict():
+    made = plausible_run(aggregations=10)
+    said = "the training of client 3 (task 9, from version 2) left the numbers in step 4"
+    diverged = {"updates": 2, "clients": 1, "first": [{"sentence": said}]}
+    trials = [{**made.summary["trials"][0], "diverged": diverged}]
+    html = make_report([replace(made, summary={**made.summary, "trials": trials})]).html
+    assert f"trial 0: {said}, the first of 2 updates of 1 client that did" in html
