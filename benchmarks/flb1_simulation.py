@@ -15,13 +15,11 @@ The limit is the kernel: 100 %.
 """
 
 import argparse
-import io
 import json
 import os
 import time
 from statistics import median
 
-import pyarrow.parquet as pq
 import torch
 from flb1_turns import OurRounds
 from flb1_workload import (
@@ -46,6 +44,7 @@ from simulation.environment import Environment
 from simulation.event_path import choose_event_path
 from simulation.executors.local import LocalExecutor
 from simulation.experiment import Training, run_trial
+from simulation.table_bytes import parquet_bytes
 from simulation.trial import DryRun, TrialResult
 from simulation.world import populate
 
@@ -108,7 +107,7 @@ def trial_s(dry_run: DryRun, executor: LocalExecutor) -> tuple[float, TrialResul
         checkpoint_every=CHECKPOINT_EVERY,
     )
     for table in (result.trajectory, result.tasks):
-        pq.write_table(table, io.BytesIO(), compression="zstd")
+        parquet_bytes(table)
     spent_s = time.process_time() - begun_s
     assert kept, "no checkpoint was kept"
     executor.forget_weights(2**62)

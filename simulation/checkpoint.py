@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
 
-_FORMAT = 2
+_FORMAT = 3
 _TREE = "tree"
 _ARRAY = "$array"
 _BYTES = "$bytes"

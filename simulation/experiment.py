@@ -1,6 +1,5 @@
 """A whole dry-run: its trials one after the other, its record and its checkpoints."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -31,6 +30,7 @@ from simulation.run_summary import (
     population_table,
     summarise,
 )
+from simulation.table_bytes import parquet_bytes
 from simulation.trial import DryRun, Trial, TrialResult
 from simulation.update_bytes import enclave_bytes
 from simulation.update_log import DivergedUpdate, diverged_as_json, diverged_sentence
@@ -279,10 +279,10 @@ def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, byte
     parameters = dry_run.model.parameters
     until_s = max(result.virtual_s for result in done)
     return {
-        "trajectory": _parquet(pa.concat_tables([each.trajectory for each in done])),
-        "tasks": _parquet(pa.concat_tables([each.tasks for each in done])),
-        "population": _parquet(population_table(dry_run.population, prepared.data_clients)),
-        "availability": _parquet(availability_table(dry_run.population, until_s)),
+        "trajectory": parquet_bytes(pa.concat_tables([each.trajectory for each in done])),
+        "tasks": parquet_bytes(pa.concat_tables([each.tasks for each in done])),
+        "population": parquet_bytes(population_table(dry_run.population, prepared.data_clients)),
+        "availability": parquet_bytes(availability_table(dry_run.population, until_s)),
         **{
             f"model-{each.trial}": encode_parameters(
                 parameters, unflatten(parameters, each.weights)
@@ -292,20 +292,14 @@ def _files(prepared: Preparation, done: Sequence[TrialResult]) -> dict[str, byte
     }
 
 
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
 def _result_state(result: TrialResult) -> dict[str, Any]:
     return {
         "trial": result.trial,
         "stop_reason": result.stop_reason,
         "is_exhausted": result.is_exhausted,
         "virtual_s": result.virtual_s,
-        "trajectory": _parquet(result.trajectory),
-        "tasks": _parquet(result.tasks),
+        "trajectory": parquet_bytes(result.trajectory),
+        "tasks": parquet_bytes(result.tasks),
         "weights": result.weights,
         "wall_s": result.wall_s,
         "diverged": [list(astuple(each)) for each in result.diverged],

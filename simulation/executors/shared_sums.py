@@ -43,9 +43,10 @@ def _added(totals: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
     if not others:
         return first.astype(np.float32)
     whole = np.empty(len(first), np.float32)
+    room = np.empty(min(_AT_A_TIME, len(first)), np.float64)  # once: new pages cost more than sums
     for begin in range(0, len(first), _AT_A_TIME):
         part = slice(begin, begin + _AT_A_TIME)
-        added = first[part] + others[0][part]
+        added = np.add(first[part], others[0][part], out=room[: len(whole[part])])
         for other in others[1:]:
             added += other[part]
         whole[part] = added

@@ -9,7 +9,6 @@ and from then on asks before each aggregation.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from simulation.random_streams import RandomStreams
 from simulation.run_versions import LiveVersions
 from simulation.timeline.engine import ASKS, PAUSED, STOPPED
 from simulation.timeline.layout import OUTCOMES
+from simulation.timeline.learnt import Learnt
 from simulation.timeline.shuffle_seeds import shuffle_seeds
 from simulation.timeline.timeline import Timeline, set_up
 from simulation.timeline.trial import (
@@ -44,17 +44,6 @@ _EVENTS_AHEAD = 100_000
 _TASKS_AHEAD = 1_000
 """Whose records may be read before their turn comes."""
 _PROGRESS_EVERY_S = 0.1
-_LEARNT = ("metric", "loss", "train_loss")
-
-
-@dataclass(slots=True)
-class _Learnt:
-    """What is known of each version but for its events; version 0 is the first."""
-
-    metric: list[float | None] = field(default_factory=lambda: [None])
-    loss: list[float | None] = field(default_factory=lambda: [None])
-    train_loss: list[float | None] = field(default_factory=lambda: [None])
-    wall_s: list[float] = field(default_factory=lambda: [0.0])
 
 
 class TimelineTrial:
@@ -97,7 +86,7 @@ class TimelineTrial:
         codec = job.client.compression.codec
         self._feeds_back = codec is not None and codec.error_feedback
         self._seed = trial_seed(RandomStreams(dry_run.seed, number), dry_run.seed)
-        self._learnt = _Learnt()
+        self._learnt = Learnt()
         self._updates = UpdateLog.restored(
             dry_run.environment.client_outputs, None if state is None else state.get("updates")
         )
@@ -112,7 +101,7 @@ class TimelineTrial:
             return
         self._versions.restore(state["versions"])
         executor.restore_residuals(state["residuals"])
-        self._learnt = _Learnt(**{name: list(each) for name, each in state["learnt"].items()})
+        self._learnt.restore(state["learnt"])
         self._measured_version = state["measured_version"]
         self._diverged = np.asarray(state["diverged"], np.int64)
         self._begun_s -= state["wall_s"]
@@ -147,13 +136,12 @@ class TimelineTrial:
 
     def state(self) -> dict[str, Any]:
         """Everything that `run` goes on from; the engine is soon there again."""
-        learnt = self._learnt
         return {
             "timeline": True,
             "trial": self.number,
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),
-            "learnt": {name: list(getattr(learnt, name)) for name in (*_LEARNT, "wall_s")},
+            "learnt": self._learnt.state(),
             "updates": self._updates.state(),
             "measured_version": self._measured_version,
             "diverged": self._diverged,
@@ -216,7 +204,7 @@ class TimelineTrial:
         engine, version = self._engine, self._version
         tasks = engine.memory.tasks[self._first_open : engine.number("started")]
         taken = np.flatnonzero(tasks["version"] > version)
-        order = np.lexsort((taken, tasks["ended_s"][taken], tasks["version"][taken]))
+        order = np.lexsort((tasks["ended_s"][taken], tasks["version"][taken]))  # stable
         numbers = taken[order] + self._first_open
         is_open = tasks["outcome"] < 0
         self._first_open += int(is_open.argmax()) if is_open.any() else len(tasks)
@@ -270,11 +258,8 @@ class TimelineTrial:
         self._versions.add(version)
         self._executor.forget_weights(self._strategy.oldest_live_version(version.number))
         known = statistics.train_loss[np.isfinite(statistics.train_loss)]
-        learnt = self._learnt
-        learnt.train_loss.append(float(np.mean(known)) if len(known) else None)
-        learnt.metric.append(None)
-        learnt.loss.append(None)
-        learnt.wall_s.append(self._wall_s())
+        mean_loss = float(np.add.reduce(known) / len(known)) if len(known) else None
+        self._learnt.add(version.number, mean_loss, self._wall_s())
         if job.evaluation and version.number % job.evaluation.every == 0:
             self._measure()
         self._tell()
@@ -289,8 +274,7 @@ class TimelineTrial:
         newest = self._versions.newest()
         metrics = self._evaluate(newest.weights)
         self._versions.note_metrics(metrics)
-        self._learnt.metric[newest.number] = metrics["metric"]
-        self._learnt.loss[newest.number] = metrics["loss"]
+        self._learnt.measured(newest.number, metrics["metric"], metrics["loss"])
         self._measured_version = newest.number
 
     @property
@@ -298,7 +282,9 @@ class TimelineTrial:
         return self._versions.newest().number
 
     def _metric(self) -> float | None:
-        return self._learnt.metric[self._measured_version] if self._measured_version >= 0 else None
+        if self._measured_version < 0:
+            return None
+        return self._learnt.metric(self._measured_version)
 
     def _target_reached(self) -> str | None:
         return target_reached(self._dry_run.job.stop, self._metric())
@@ -327,14 +313,15 @@ class TimelineTrial:
         engine = self._engine
         end_tasks(self._dry_run, engine)
         self._on_progress(progress_of(engine, self._metric()), engine.seconds("now_s"))
-        learnt = {name: getattr(self._learnt, name) for name in _LEARNT}
         tasks = tasks_table(self.number, engine)
         return TrialResult(
             self.number,
             reason,
             is_exhausted,
             engine.seconds("now_s"),
-            trajectory_table(self._dry_run, self.number, engine, self._learnt.wall_s, learnt),
+            trajectory_table(
+                self._dry_run, self.number, engine, self._learnt.wall_s(), self._learnt.columns()
+            ),
             self._updates.with_outputs(tasks),
             self._versions.newest().weights,
             self._wall_s(),
@@ -345,6 +332,9 @@ class TimelineTrial:
 def _of_each(
     function: Callable[[int], float], values: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
-    """A function of each value; called once for equal ones."""
-    distinct, place = np.unique(values, return_inverse=True)
-    return np.array([function(value) for value in distinct.tolist()], np.float64)[place]
+    """A function of each value, none of them negative; called once for equal ones."""
+    found: NDArray[np.float64] = np.zeros(int(values.max(initial=0)) + 1)
+    for value in np.flatnonzero(np.bincount(values)).tolist():
+        found[value] = function(value)
+    of_each: NDArray[np.float64] = found[values]
+    return of_each

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from server.coordination.limits import NOT_REACHED, limit_in_words, limit_reached, limits_of
 from server.coordination.progress import JobProgress
@@ -163,8 +164,8 @@ def trajectory_table(
     dry_run: DryRun,
     trial: int,
     engine: Timeline,
-    wall_s: Sequence[float],
-    learnt: Mapping[str, Sequence[float | None]] | None = None,
+    wall_s: Sequence[float] | NDArray[np.float64],
+    learnt: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """Columns of `TRAJECTORY_SCHEMA`, with the row of version 0 before those of the engine.
 
@@ -175,10 +176,10 @@ def trajectory_table(
     rows = np.concatenate((np.zeros(1, VERSION), engine.memory.versions[: len(wall_s) - 1]))
     count, none = len(rows), rows["version"] == 0
     updates = np.maximum(rows["updates"], 1)
-    absent = dict.fromkeys(("metric", "loss", "train_loss"), [None] * count)
+    absent = dict.fromkeys(("metric", "loss", "train_loss"), pa.nulls(count, pa.float64()))
     columns = {
         "trial": np.full(count, trial, np.int32),
-        **{name: pa.array(each, pa.float64()) for name, each in (learnt or absent).items()},
+        **(learnt or absent),
         "staleness_mean": pa.array(rows["staleness_sum"] / updates, mask=none),
         "staleness_max": pa.array(rows["staleness_max"], mask=none),
         **{outcome: rows["outcomes"][:, at] for at, outcome in enumerate(OUTCOMES)},

@@ -58,7 +58,7 @@ def test_tuples_come_back_as_lists():
 
 def test_a_checkpoint_of_another_run_is_refused():
     data = encode_checkpoint("s-1", {})
-    with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 2"):
+    with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 3"):
         decode_checkpoint("s-2", data)
 
 
@@ -94,10 +94,10 @@ WHOLE = encode_checkpoint("s-1", {"weights": np.arange(1000.0), "name": "x"})
         saved(tree=np.array(["{}"], object)),
         saved(
             tree=np.frombuffer(
-                b'{"format": 2, "run_id": "s-1", "state": {"x": {"$array": "a9"}}}', np.uint8
+                b'{"format": 3, "run_id": "s-1", "state": {"x": {"$array": "a9"}}}', np.uint8
             )
         ),
-        saved(tree=np.frombuffer(b'{"format": 2, "run_id": "s-1"}', np.uint8)),
+        saved(tree=np.frombuffer(b'{"format": 3, "run_id": "s-1"}', np.uint8)),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_in_one_sentence(data):
