@@ -107,6 +107,7 @@ def simulate(
             for sentence in (*executor_notes(executor), *filter(None, [path])):
                 note(sentence)
             in_short = None if path is None else path.split(", ")[0].removeprefix("training: ")
+            _tell_of_compiling(environment, in_short, note)
             expect(Expected(job.stop, trials, in_short))
             return run_trials(
                 prepared,
@@ -130,13 +131,27 @@ def simulate(
 def _tell_of_events(job: Job, note: Callable[[str], None], *, trains: bool) -> None:
     """What the user should know of how a run's events are computed."""
     path = choose_event_path(job, trains=trains)
+    note(path.sentence)
     if not path.is_compiled:
-        note(path.sentence)
         return
     from simulation.timeline.compilation import is_compiled
 
     if not is_compiled():
         note("compiling the event engine, once for this version of FLINT: some seconds")
+
+
+def _tell_of_compiling(
+    environment: Environment, path: str | None, note: Callable[[str], None]
+) -> None:
+    """Why the first updates on this machine take so long."""
+    if environment.executors.kind != "local":
+        return  # a cluster's nodes compile for themselves
+    if path != "compiled kernel":
+        return
+    from simulation.executors.compiled.compiling import is_compiled
+
+    if not is_compiled():
+        note("compiling the kernel, once for this version of FLINT: some ten to twenty seconds")
 
 
 def _as_asked(

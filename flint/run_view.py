@@ -51,6 +51,12 @@ def trials(row: SimulationRunRow) -> tuple[Mapping[str, Any], ...]:
     return tuple(row.summary.get("trials", ()))
 
 
+def paths_taken(row: SimulationRunRow) -> dict[str, str]:
+    """Which way events went and updates were trained, and why; empty before a run has finished."""
+    told = (row.summary.get(key) for key in ("event_path", "training_path"))
+    return dict(sentence.split(": ", 1) for sentence in told if sentence)
+
+
 def figures(row: SimulationRunRow) -> dict[str, Any]:
     """What came of a finished run, for a program: a single trial's figures, or means over several.
 

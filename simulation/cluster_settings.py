@@ -1,10 +1,13 @@
 """Where executors of a cluster run, as an environment says it."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 ADDRESSES = "auto, local, HOST:PORT or ray://HOST:PORT"
 """What an address may be, in words."""
+_ADDRESS = re.compile(r"^(auto|local|(ray://)?[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5})$")
+_HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +25,10 @@ class ClusterSettings:
     address: str = "auto"
     records: Literal["shared", "sent"] = "shared"
     ready_timeout_s: float = 300.0
+
+
+def is_cluster_address(address: str) -> bool:
+    """Whether an address is one of `ADDRESSES`, its port one that can be."""
+    port = address.rpartition(":")[2]
+    is_formed = _ADDRESS.match(address) is not None
+    return is_formed and (not port.isdecimal() or 1 <= int(port) <= _HIGHEST_PORT)

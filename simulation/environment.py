@@ -19,10 +19,9 @@ from device_runtime.errors import FlintError
 from feature_catalog.strict_yaml import StrictYamlError, load_mapping, read_text
 from server.job import Job
 from server.strict_blocks import BlockProblem, also_to_mend, block_problems, shown
-from simulation.cluster_settings import ADDRESSES, ClusterSettings
+from simulation.cluster_settings import ADDRESSES, ClusterSettings, is_cluster_address
 from simulation.traces.spans import SpanRules
 
-_CLUSTER_ADDRESS = re.compile(r"^(auto|local|(ray://)?[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5})$")
 _CATALOG_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}(@([1-9][0-9]*|latest))?$")
 
 
@@ -254,7 +253,7 @@ class Executors(_Block):
                 f"{given[0]} is of a Ray cluster, and kind is local; set kind: ray, or remove "
                 f"{given[0]}"
             )
-        if self.address is not None and not _CLUSTER_ADDRESS.match(self.address):
+        if self.address is not None and not is_cluster_address(self.address):
             raise ValueError(
                 f"address {shown(self.address)} names no Ray cluster; write {ADDRESSES}"
             )

@@ -57,12 +57,12 @@ def show(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a dry-run: its inputs, and what came of each trial.
+    """Show a dry-run: its inputs, which way it was computed and why, and what came of each trial.
 
     Example: flint runs show ads-ctr
     """
     from flint.catalog_session import open_catalog
-    from flint.run_view import describe, input_in_words, trials
+    from flint.run_view import describe, input_in_words, paths_taken, trials
 
     with open_catalog(resolve_home(home)) as catalog:
         row = catalog.simulation_runs.get(run)
@@ -74,7 +74,7 @@ def show(
         del fields[long]
     inputs = {key: input_in_words(found) for key, found in fields.pop("inputs").items()}
     fields["files"] = ", ".join(row.files) or None
-    print_fields({**fields, "detail": row.detail or None, **inputs})
+    print_fields({**fields, "detail": row.detail or None, **paths_taken(row), **inputs})
     if not trials(row):
         return
     print()

@@ -32,7 +32,8 @@ def simulate(
         int | None, typer.Option(min=0, help="Of every draw. Default: the job's.")
     ] = None,
     executors: Annotated[
-        int | None, typer.Option(min=1, help="What trains: so many. Default: the environment's.")
+        int | None,
+        typer.Option(min=1, max=1024, help="What trains: so many. Default: the environment's."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")
@@ -92,7 +93,7 @@ def simulate(
     if as_json:
         print_json(figures(row))
     else:
-        _show(row)
+        show(row)
 
 
 def _client_outputs(names: str | None, *, trains: bool) -> "tuple[ClientOutput, ...] | None":
@@ -115,11 +116,17 @@ def _client_outputs(names: str | None, *, trains: bool) -> "tuple[ClientOutput, 
     return tuple(known[name] for name in asked)
 
 
-def _show(row: "SimulationRunRow") -> None:
+def show(row: "SimulationRunRow") -> None:
+    """Print what came of a finished run: a table of its trials, and why they ended."""
     from simulation.update_log import diverged_sentence
 
     summary, trained = row.summary, row.executors > 0
     name = summary["metric_name"] or "metric"
+    unusual = [
+        outcome
+        for outcome in ("failed", "rejected")
+        if any(trial["outcomes"][outcome] for trial in summary["trials"])
+    ]
     columns = (
         "trial",
         "virtual hours",
@@ -130,6 +137,7 @@ def _show(row: "SimulationRunRow") -> None:
         "interrupted",
         "stale",
         "over-committed",
+        *unusual,
         "device hours",
         "wasted",
         "MB up",
@@ -150,6 +158,7 @@ def _show(row: "SimulationRunRow") -> None:
                 outcomes["interrupted"],
                 outcomes["stale"],
                 outcomes["over_committed"],
+                *(outcomes[name] for name in unusual),
                 device_hours,
                 f"{wasted:.0%}",
                 trial["bytes_up"] / 1e6,

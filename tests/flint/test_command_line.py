@@ -136,6 +136,14 @@ def test_a_slip_in_the_command_line_is_one_sentence_too(tmp_path):
     assert "Missing argument" in sentence(flint("job", home=tmp_path))
 
 
+def test_more_executors_than_an_environment_may_ask_for_are_not_started(tmp_path):
+    asked = ("simulate", "job.yaml", "-e", "environment.yaml", "--executors", 5000)
+    result = flint(*asked, home=tmp_path)
+    assert result.returncode == 2
+    assert "5000 is not in the range 1<=x<=1024" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path):
     for arguments in (["--debug", "jobs"], ["jobs", "--debug"]):
         result = flint(*arguments, home=tmp_path / "nowhere")

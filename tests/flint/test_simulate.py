@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from flint.catalog_session import open_catalog
+from flint.cli import run_commands, simulate_command
 from server.job_file import load_job
 from simulation.checkpoint import decode_checkpoint
 from simulation.executors.ray_cluster import ClusterConnection
@@ -123,6 +125,27 @@ def test_figures_add_up_from_the_task_table(home, run):
     assert run["metric"] > 2 * trajectory[0]["metric"]
 
 
+def test_a_runs_record_says_which_way_it_was_computed_and_why(home, run):
+    shown = CliRunner().invoke(run_commands.app, ["show", run["run_id"], "--home", str(home)])
+    assert shown.exit_code == 0, shown.output
+    fields = dict(line.split(maxsplit=1) for line in shown.output.splitlines() if "because" in line)
+    assert fields["events"].startswith("compiled engine, because nothing that decides")
+    assert fields["training"].startswith("compiled kernel, because every layer of sparse_mlp")
+
+
+def test_tasks_that_failed_have_a_column_where_there_are_some(home, run, capsys):
+    with open_catalog(home) as catalog:
+        row = catalog.simulation_runs.get(run["run_id"])
+    simulate_command.show(row)
+    assert "failed" not in capsys.readouterr().out
+    row.summary["trials"][0]["outcomes"]["failed"] = 4711
+    simulate_command.show(row)
+    told = capsys.readouterr().out
+    assert "failed" in told
+    assert "4711" in told
+    assert "rejected" not in told
+
+
 def test_the_same_seed_gives_the_same_run_whatever_the_number_of_executors(home, run, short):
     again = simulate(home, "--executors", 1, job=short)
     for name in ("trajectory_sha256", "events_sha256", "metric"):
@@ -189,7 +212,9 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    told = process.communicate()[1]
+    assert "\nevents: compiled engine, because " in f"\n{told}"
+    assert "\ntraining: compiled kernel, because " in told
     told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--no-training")
     assert "was started without --no-training" in told
     told = sentence(home, short, "-e", ENVIRONMENT, "--resume", run_id, "--seed", "8")

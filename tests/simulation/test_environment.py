@@ -172,6 +172,7 @@ def test_executors_on_a_cluster_have_documented_defaults():
         ("{kind: local, address: auto}", "address is of a Ray cluster, and kind is local"),
         ("{records: sent}", "records is of a Ray cluster, and kind is local; set kind: ray"),
         ("{kind: ray, address: head}", "address 'head' names no Ray cluster; write auto, local"),
+        ("{kind: ray, address: 'head:99999'}", "address 'head:99999' names no Ray cluster"),
         ("{kind: ray, records: copied}", "executors.records = 'copied' is not possible"),
         ("{kind: ray, ready_timeout_s: 0}", "executors.ready_timeout_s = 0 is not possible"),
         ("{kind: rai}", "executors.kind = 'rai' is not possible (did you mean ray?)"),

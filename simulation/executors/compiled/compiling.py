@@ -54,6 +54,12 @@ def _decorated(function: Compiled, fast: set[str], *, from_python: bool = False)
         return cast(Compiled, decorate(function))
 
 
+def is_compiled() -> bool:
+    """Whether an earlier process has left machine code of the kernel."""
+    folder = cache_folder()
+    return folder is not None and any(folder.rglob("*.nbi"))
+
+
 @functools.cache
 def cache_folder() -> Path | None:
     """Where machine code is kept between processes; None if no such folder can be written to."""
