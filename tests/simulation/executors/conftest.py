@@ -3,6 +3,7 @@ import pytest
 
 from device_runtime.update_codec import flatten
 from feature_catalog.record_files import read_records, write_records
+from modeling.spec import ModelSpec
 from modeling.zoo import get_model
 from simulation.executors import ClientOutputs, TrainingTask
 from simulation.executors.records import ClientRecords
@@ -25,6 +26,11 @@ def spec(request):
 
 @pytest.fixture(scope="session")
 def records(spec) -> ClientRecords:
+    return few_records(spec)
+
+
+def few_records(spec: ModelSpec) -> ClientRecords:
+    """Of so many clients as `RECORDS` says."""
     counts = np.array(RECORDS)
     x, y = draw_records(spec, int(counts.sum()), seed=3)
     return ClientRecords(x, y, np.cumsum(counts) - counts, counts)
@@ -33,11 +39,7 @@ def records(spec) -> ClientRecords:
 @pytest.fixture(scope="session")
 def weights(spec):
     """Flat weights of a version."""
-
-    def of(version: int):
-        return flatten(spec.initial_parameters(version))
-
-    return of
+    return lambda version: flatten(spec.initial_parameters(version))
 
 
 @pytest.fixture

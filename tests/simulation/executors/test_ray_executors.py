@@ -28,7 +28,7 @@ from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.task_columns import TaskColumns
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
-from tests.simulation.executors.conftest import PLAN, make_tasks
+from tests.simulation.executors.conftest import PLAN, few_records, make_tasks
 from tests.simulation.executors.contract import ExecutorContract, assert_same
 
 TINY = get_model("tiny_mlp")
@@ -36,10 +36,20 @@ TINY = get_model("tiny_mlp")
 integration = pytest.mark.integration
 
 
-@pytest.fixture(scope="session", params=["tiny_mlp"])
-def spec(request):
+@pytest.fixture(scope="module")
+def spec():
     """One model: an actor takes seconds to load torch."""
-    return get_model(request.param)
+    return TINY
+
+
+@pytest.fixture(scope="module")
+def records(spec):
+    return few_records(spec)
+
+
+@pytest.fixture(scope="module")
+def weights(spec):
+    return lambda version: flatten(spec.initial_parameters(version))
 
 
 @pytest.fixture(scope="module")
