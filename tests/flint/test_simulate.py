@@ -227,10 +227,16 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Address of a Ray cluster that outlives the runs on it."""
+    """Address of a Ray cluster that outlives the runs on it.
+
+    It listens on loopback only, and Ray connects to it there if it is told that this machine is
+    nobody's node.
+    """
     pytest.importorskip("ray")
     connection = ClusterConnection("local", 2)
-    yield connection.address
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        yield connection.address
     connection.close()
 
 
