@@ -49,8 +49,12 @@ def one_node(folder: Path) -> Iterator[str]:
     command += ["--port", str(free_port()), "--temp-dir", str(folder / "ray")]
     command += ["--ray-client-server-port", str(free_port()), "--disable-usage-stats"]
     command += ["--include-dashboard=true", "--dashboard-port", str(dashboard)]
+    starter = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
-        subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if starter.wait() != 0:
+            raise SystemExit("ray start failed")
         deadline_s = time.monotonic() + 120
         while not answers(dashboard):
             if time.monotonic() > deadline_s:
@@ -60,14 +64,20 @@ def one_node(folder: Path) -> Iterator[str]:
     finally:
         # Not by ray stop, which ends every cluster of this machine.
         for _ in range(2):
-            started = [each for each in psutil.process_iter(["cmdline"]) if is_of(each, folder)]
+            every = psutil.process_iter(["cmdline"])
+            started = [each for each in every if is_of(each, folder, starter.pid)]
             for process in started:
                 process.kill()
             psutil.wait_procs(started, timeout=30)
 
 
-def is_of(process: psutil.Process, folder: Path) -> bool:
-    return str(folder) in " ".join(process.info["cmdline"] or ())
+def is_of(process: psutil.Process, folder: Path, session: int) -> bool:
+    """Whether a process names the folder or is of the session; Ray's agents have no arguments."""
+    if str(folder) in " ".join(process.info["cmdline"] or ()):
+        return True
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        return os.getsid(process.pid) == session
+    return False
 
 
 def answers(port: int) -> bool:
