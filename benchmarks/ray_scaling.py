@@ -120,7 +120,7 @@ def measure(executors: RayExecutors, actors: int, work: Workload, model: str) ->
         weights = weights + partial.total / np.float32(partial.weight)
     wall_ms = (time.perf_counter() - before[3]) * 1e3
     after = (time.process_time() * 1e3, cpu_ms(ray), cpu_ms(trained))
-    used = [(now - then) / (len(tasks) - 1) for now, then in zip(after, before, strict=False)]
+    used = [(now - then) / (len(tasks) - 1) for now, then in zip(after, before[:3], strict=True)]
     megabytes = BYTES_A_PARAMETER * work.spec.parameter_count / 1e6
     cohort_size = len(work.cohorts[0])
     return Point(model, actors, cohort_size, megabytes, *used, wall_ms / (len(tasks) - 1))

@@ -230,8 +230,10 @@ def test_stop_leaves_no_process_even_with_clients_connected(server: EmbeddedPost
             lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
         )
         connection.invalidate()
+    assert not server.is_running()
     server.stop()  # and stopping what does not run is nothing
     EmbeddedPostgres(server.data_dir / "never-started").stop()
+    assert not (server.data_dir / "never-started").exists()
 
 
 def test_a_server_in_use_is_not_stopped_under_its_users(server: EmbeddedPostgres) -> None:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from feature_catalog.simulation_runs import SimulationRuns
 from flint.catalog_session import open_catalog
 from flint.cli import run_commands, simulate_command
 from server.job_file import load_job
@@ -195,22 +196,33 @@ def test_trials_share_the_population_and_differ_in_all_else(home, run, short):
     assert population.equals(table(home, run["run_id"], "population"))
 
 
-def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, run, short):
-    options = ["--checkpoint-every", "2", "--executors", "1"]  # the file says 2
-    command = ["simulate", short, "-e", ENVIRONMENT, *options]
+def started(home: Path, *arguments: object) -> tuple[subprocess.Popen[str], str]:
+    """A run in the background, and its id."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flint", *map(str, command)],
+        [sys.executable, "-m", "flint", "simulate", *map(str, arguments)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "FLINT_HOME": str(home)},
     )
-    run_id = process.stderr.readline().split()[1]
-    deadline_s = time.monotonic() + 120
+    assert process.stderr is not None
+    return process, process.stderr.readline().split()[1]
+
+
+def wait_for_checkpoint(runs: SimulationRuns, run_id: str, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has kept its first state."""
+    deadline_s = time.monotonic() + 240
+    while runs.get(run_id).checkpoint_sha256 is None:
+        assert time.monotonic() < deadline_s
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, run, short):
+    options = ("--checkpoint-every", "2", "--executors", "1")  # the file says 2
+    process, run_id = started(home, short, "-e", ENVIRONMENT, *options)
     with open_catalog(home) as catalog:
-        while catalog.simulation_runs.get(run_id).checkpoint_sha256 is None:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        wait_for_checkpoint(catalog.simulation_runs, run_id, process)
     process.send_signal(signal.SIGKILL)
     told = process.communicate()[1]
     assert "\nevents: compiled engine, because " in f"\n{told}"
@@ -251,23 +263,10 @@ def test_a_run_on_a_ray_cluster_whose_leader_is_killed_resumes_to_the_same_traje
 ):
     ray = {"kind": "ray", "address": cluster, "count": 2}
     environment = edited(ENVIRONMENT, tmp_path, executors=ray)
-    leader = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "flint", "simulate", str(short), "-e", str(environment)),
-            *("--checkpoint-every", "1"),
-        ],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "FLINT_HOME": str(home)},
-    )
-    run_id = leader.stderr.readline().split()[1]
-    deadline_s = time.monotonic() + 240
+    options = ("-e", environment, "--checkpoint-every", "1")
+    leader, run_id = started(home, short, *options)
     with open_catalog(home) as catalog:
-        while catalog.simulation_runs.get(run_id).checkpoint_sha256 is None:
-            assert time.monotonic() < deadline_s
-            assert leader.poll() is None, leader.stderr.read()
-            time.sleep(0.02)
+        wait_for_checkpoint(catalog.simulation_runs, run_id, leader)
         trained = actors()
         leader.send_signal(signal.SIGKILL)
         leader.communicate()

@@ -143,9 +143,10 @@ def test_updates_that_diverge_in_the_last_hour_are_not_heard_of():
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("spoilt", [(), (2,)], ids=["", "one diverges"])
+@pytest.mark.parametrize("spoilt", [(), (0,)], ids=["", "one diverges"])
 def test_compressed_updates_are_summed_as_on_the_plain_loop(codec, spoilt):
-    both(COMPRESSING_PHONES, job_of(codec), spoilt=spoilt, world={})
+    result, _ = both(COMPRESSING_PHONES, job_of(codec), spoilt=spoilt, world={})
+    assert ("not_finite" in result.tasks["reason"].to_pylist()) == bool(spoilt)
 
 
 def test_a_model_that_diverges_ends_both_alike():
@@ -180,6 +181,7 @@ def test_a_run_taken_up_again_anywhere_goes_on_as_if_nothing_had_been(job, spoil
     states = [encode_checkpoint("r", first.state())]
     whole = first.run(lambda state: states.append(encode_checkpoint("r", state)), 1)
     assert len(states) == 13
+    assert ("not_finite" in whole.tasks["reason"].to_pylist()) == bool(spoilt)
     for state in states:
         assert_same(trial(decode_checkpoint("r", state)).run(), whole)
 
