@@ -43,7 +43,7 @@ class ServerOptimizer:
         rate = np.float32(settings.learning_rate)
         if isinstance(settings, ServerSgd):
             if not settings.momentum:
-                return weights + rate * mean_delta, {}
+                return weights + (mean_delta if rate == 1.0 else rate * mean_delta), {}
             momentum = np.float32(settings.momentum) * state["momentum"] + mean_delta
             return weights + rate * momentum, {"momentum": momentum}
         first = _average(settings.beta_1, state["first_moment"], mean_delta)
