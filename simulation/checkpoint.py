@@ -6,8 +6,9 @@ memory: zip files of ``.npy`` took seven times as long.
 
 import json
 import struct
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,32 @@ _ARRAY = "$array"
 _BYTES = "$bytes"
 _KINDS = "biuf"
 """Of arrays that may be kept: numbers and truth values, as `numpy.dtype.kind` has them."""
+
+
+_APART_S = 1.0
+_COST = 0.02
+
+
+class CheckpointPace:
+    """When to keep the next checkpoint, so that a run spends little of its time on them.
+
+    A second must have passed, and fifty times what the last one took: a small model makes hundreds
+    of aggregations a second, and what is kept of a run with many trials is large.
+    """
+
+    def __init__(self) -> None:
+        self._due_s = time.monotonic() + _APART_S
+
+    def is_due(self) -> bool:
+        """Whether it is time for one."""
+        return time.monotonic() >= self._due_s
+
+    def keep(self, save: Callable[[], None]) -> None:
+        """Save one."""
+        begun_s = time.monotonic()
+        save()
+        ended_s = time.monotonic()
+        self._due_s = ended_s + max(_APART_S, (ended_s - begun_s) / _COST)
 
 
 class UnusableCheckpoint(FlintError):

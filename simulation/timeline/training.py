@@ -111,18 +111,23 @@ class TimelineTrial:
         self._engine = self._up_to(self._version)
 
     def run(
-        self, save: Callable[[dict[str, Any]], None] = lambda _: None, every: int = 0
+        self,
+        save: Callable[[dict[str, Any]], None] = lambda _: None,
+        every: int = 0,
+        is_due: Callable[[], bool] = lambda: True,
     ) -> TrialResult:
         """Run to the end.
 
         Args:
             save: Given the trial's state for a checkpoint.
             every: Aggregations between two checkpoints; 0 for none.
+            is_due: Asked after so many whether it is time for one.
 
         Raises:
             ModelDiverged: If an aggregation gives a model that is not finite.
         """
         self._save, self._every, self._saved = save, every, self._version
+        self._is_due = is_due
         reason, code = self._target_reached(), STOPPED
         while reason is None:
             code = self._engine.go_on(_EVENTS_AHEAD)
@@ -275,7 +280,8 @@ class TimelineTrial:
             self._tell(now_s)
         if self._every and version.number >= self._saved + self._every:
             self._saved = version.number
-            self._save(self.state())
+            if self._is_due():
+                self._save(self.state())
         return None
 
     def _measure(self) -> None:

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+from simulation.checkpoint import (
+    CheckpointPace,
+    UnusableCheckpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 
 PLAIN = (
     st.none()
@@ -108,3 +113,25 @@ def test_a_tree_saved_by_hand_is_read():
 def test_what_is_no_checkpoint_is_refused_in_one_sentence(data):
     with pytest.raises(UnusableCheckpoint, match=r"run s-1 .*start the run anew"):
         decode_checkpoint("s-1", data)
+
+
+def test_checkpoints_are_a_second_apart_and_take_two_percent_of_the_time_at_most(monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr("simulation.checkpoint.time.monotonic", lambda: now_s[0])
+
+    def due(begun_s: float) -> float:
+        """Seconds later, to a tenth, at which the next one is due."""
+        now_s[0] = begun_s
+        while not pace.is_due():
+            now_s[0] += 0.1
+        return round(now_s[0] - begun_s, 1)
+
+    def saving(seconds: float) -> None:
+        now_s[0] += seconds
+
+    pace = CheckpointPace()
+    assert due(100.0) == 1.0
+    pace.keep(lambda: saving(0.001))
+    assert due(now_s[0]) == 1.0
+    pace.keep(lambda: saving(0.5))
+    assert due(now_s[0]) == 25.0
