@@ -38,18 +38,19 @@ class CheckpointPace:
     of aggregations a second, and what is kept of a run with many trials is large.
     """
 
-    def __init__(self) -> None:
-        self._due_s = time.monotonic() + _APART_S
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._due_s = now_s() + _APART_S
 
     def is_due(self) -> bool:
         """Whether it is time for one."""
-        return time.monotonic() >= self._due_s
+        return self._now_s() >= self._due_s
 
     def keep(self, save: Callable[[], None]) -> None:
         """Save one."""
-        begun_s = time.monotonic()
+        begun_s = self._now_s()
         save()
-        ended_s = time.monotonic()
+        ended_s = self._now_s()
         self._due_s = ended_s + max(_APART_S, (ended_s - begun_s) / _COST)
 
 

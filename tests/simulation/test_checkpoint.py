@@ -115,23 +115,21 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(data):
         decode_checkpoint("s-1", data)
 
 
-def test_checkpoints_are_a_second_apart_and_take_two_percent_of_the_time_at_most(monkeypatch):
+def test_checkpoints_are_a_second_apart_and_take_two_percent_of_the_time_at_most():
     now_s = [100.0]
-    monkeypatch.setattr("simulation.checkpoint.time.monotonic", lambda: now_s[0])
+    pace = CheckpointPace(lambda: now_s[0])
 
-    def due(begun_s: float) -> float:
-        """Seconds later, to a tenth, at which the next one is due."""
-        now_s[0] = begun_s
+    def due_in_s() -> float:
+        begun_s = now_s[0]
         while not pace.is_due():
-            now_s[0] += 0.1
-        return round(now_s[0] - begun_s, 1)
+            now_s[0] += 0.25
+        return now_s[0] - begun_s
 
-    def saving(seconds: float) -> None:
+    def save(seconds: float) -> None:
         now_s[0] += seconds
 
-    pace = CheckpointPace()
-    assert due(100.0) == 1.0
-    pace.keep(lambda: saving(0.001))
-    assert due(now_s[0]) == 1.0
-    pace.keep(lambda: saving(0.5))
-    assert due(now_s[0]) == 25.0
+    assert due_in_s() == 1.0
+    pace.keep(lambda: save(0.0))
+    assert due_in_s() == 1.0
+    pace.keep(lambda: save(0.5))
+    assert due_in_s() == 25.0
