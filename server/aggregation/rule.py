@@ -38,5 +38,6 @@ def mean_delta(
             if factor != 1.0:
                 term *= factor
             direction = term if direction is None else np.add(direction, term, out=direction)
-        np.divide(direction, weight, out=mean[part], casting="same_kind")
+        if direction is not None:
+            mean[part] = np.divide(direction, weight, out=direction)
     return mean
