@@ -17,7 +17,6 @@ from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
 from server.job import FedAvgSettings
 from server.update_gate.content import ContentGate
-from simulation.clock import EventKind
 from simulation.executors.executor import Executor
 from simulation.executors.task_columns import StatisticsColumns, TaskIds
 from simulation.timeline.engine import PAUSED, RESULTS
@@ -30,9 +29,9 @@ from simulation.timeline.layout import (
     SUCCEEDED,
     UNKNOWN,
 )
-from simulation.timeline.ledger import NUMBER_BITS
 from simulation.timeline.timeline import Timeline, set_up
 from simulation.timeline.training import TimelineTrial
+from simulation.traces.spans import TICKS_PER_S
 from simulation.trial import DryRun
 from simulation.update_training import decides_on_results
 
@@ -63,6 +62,7 @@ class LockStepTrial(TimelineTrial):
         if state is not None:
             self._refused = dict(state["refused"].tolist())
         self._trained = np.zeros(0, np.int64)
+        self._first_running = 0
         super().__init__(dry_run, number, executor, evaluate, on_progress=on_progress, state=state)
 
     def state(self) -> dict[str, Any]:
@@ -73,6 +73,7 @@ class LockStepTrial(TimelineTrial):
     # -- the engine ------------------------------------------------------------------------------
 
     def _set_up(self) -> Timeline:
+        self._first_running = 0
         return set_up(self._dry_run, self.number, in_lock_step=True)
 
     def _go_through(self, engine: Timeline) -> None:
@@ -116,19 +117,25 @@ class LockStepTrial(TimelineTrial):
     def _coming(self) -> NDArray[np.int64]:
         """Tasks whose updates are wanted next, as things are; first the one that comes first."""
         engine, memory = self._engine, self._engine.memory
-        heap = memory.on_devices[: engine.number("in_heap")]
-        numbers = heap["sequence"] & ((1 << NUMBER_BITS) - 1)
-        tasks = memory.tasks[numbers]
+        first, started = self._first_running, engine.number("started")
+        tasks = memory.tasks[first:started]
+        is_running = np.isnan(tasks["ended_s"])
         wanted = (
-            (heap["sequence"] >> NUMBER_BITS == EventKind.COMPLETED)
-            & (memory.results[numbers] == UNKNOWN)
+            is_running
+            & (tasks["ending"] == 0)
+            & (tasks["outcome"] < 0)
+            & (memory.results[first:started] == UNKNOWN)
             & (tasks["base_version"] >= engine.number("oldest_live"))
         )
         if engine.number("pins"):
             wanted &= tasks["round"] == engine.number("round")
-        numbers, at_s = numbers[wanted], heap["at_s"][wanted]
+        self._first_running += int(is_running.argmax())
+        tasks, numbers = tasks[wanted], np.flatnonzero(wanted) + first
+        phases_s = tasks["download_s"] + tasks["train_s"] + tasks["upload_s"]
+        ends_s = np.ceil((tasks["started_s"] + phases_s) * TICKS_PER_S) / TICKS_PER_S
         most = max(1, self._in_one() - engine.number("held"))
-        return numbers[np.lexsort((numbers, at_s))][:most]
+        coming: NDArray[np.int64] = numbers[np.lexsort((numbers, ends_s))][:most]
+        return coming
 
     def _in_one(self) -> int:
         """How many updates the next aggregation takes, or is likely to."""
