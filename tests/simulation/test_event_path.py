@@ -70,7 +70,7 @@ def run(dry_run, *, state=None, states=None, told=None):
 
 
 @pytest.mark.parametrize("own", [None, GrowingBuffer()], ids=["compiled", "asked"])
-@pytest.mark.parametrize("limit", [None, 1e6, 0.05])
+@pytest.mark.parametrize("limit", [None, 1e6, 0.17])
 def test_a_trial_goes_its_way_and_is_taken_up_on_the_same(limit, own):
     dry_run = replace(make_dry_run(MIXED_PHONES, job_of(FEDBUFF, limit), **WORLD), own_strategy=own)
     states, told = [], []
