@@ -127,13 +127,13 @@ def make_world(clients: int) -> World:
 class OwnFedBuff(FedBuff):
     """What FedBuff decides, as somebody would write it in Python."""
 
-    def tasks_to_start(self, state: RoundState) -> int:
+    def tasks_to_start(self, state: RoundState) -> int:  # noqa: D102 - FedBuff's, as what follows
         return max(0, self.concurrency - state.offered - state.running)
 
-    def next_step(self, state: RoundState) -> Step:
+    def next_step(self, state: RoundState) -> Step:  # noqa: D102
         return Step.AGGREGATE if state.held >= self.buffer_size else Step.WAIT
 
-    def oldest_live_version(self, version: int) -> int:
+    def oldest_live_version(self, version: int) -> int:  # noqa: D102
         return max(0, version - self.max_staleness)
 
 
