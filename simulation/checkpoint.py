@@ -72,7 +72,7 @@ def encode_checkpoint(run_id: str, state: Mapping[str, Any]) -> bytes:
             if value.dtype.kind not in _KINDS:
                 raise TypeError(f"an array of {value.dtype} in a checkpoint")
             array = np.ascontiguousarray(value)
-            parts.append(memoryview(array.reshape(-1).view(np.uint8)))
+            parts.append(array.reshape(-1).view(np.uint8).data)
             return {_ARRAY: [array.dtype.str, list(value.shape)]}
         if isinstance(value, bytes):
             parts.append(value)
