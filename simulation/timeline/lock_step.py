@@ -38,6 +38,9 @@ from simulation.update_training import decides_on_results
 _FIRST_IN_ONE = 16
 """Updates that the first aggregation of a strategy of one's own is taken to need."""
 
+_MOST_KEPT = 256
+"""Updates kept, beyond which those not wanted any more are let go of before the aggregation."""
+
 
 class LockStepTrial(TimelineTrial):
     """A trial whose gate, or whose strategy, decides on what clients learned.
@@ -92,7 +95,8 @@ class LockStepTrial(TimelineTrial):
 
     def _train_next(self) -> bool:
         """Train the next task that completes, and those that complete next; tell the engine."""
-        self._let_go()
+        if self._feeds_back or len(self._trained) > _MOST_KEPT:
+            self._let_go()
         numbers = self._coming()
         statistics = StatisticsColumns.of(self._executor.train(self._columns(numbers)))
         self._trained = np.concatenate((self._trained, numbers))
@@ -133,7 +137,9 @@ class LockStepTrial(TimelineTrial):
         tasks, numbers = tasks[wanted], np.flatnonzero(wanted) + first
         phases_s = tasks["download_s"] + tasks["train_s"] + tasks["upload_s"]
         ends_s = np.ceil((tasks["started_s"] + phases_s) * TICKS_PER_S) / TICKS_PER_S
-        most = max(1, self._in_one() - engine.number("held"))
+        most = self._in_one()
+        if engine.number("pins"):  # what comes when the round is over does not count
+            most = max(1, most - engine.number("held"))
         coming: NDArray[np.int64] = numbers[np.lexsort((numbers, ends_s))][:most]
         return coming
 
