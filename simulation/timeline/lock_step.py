@@ -163,7 +163,8 @@ class LockStepTrial(TimelineTrial):
 
     def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_]:
         self._reasons = self._judged(statistics)
-        return self._reasons != COUNTS
+        cannot_count: NDArray[np.bool_] = self._reasons != COUNTS
+        return cannot_count
 
     def _train_held(self) -> bool:
         """Make a version of what is held, unless there is something among it that cannot count."""
