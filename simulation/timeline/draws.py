@@ -53,7 +53,7 @@ def _root_fraction(number: int, degree: int) -> int:
     return low & 0xFFFFFFFF
 
 
-_K, _H = _constants()
+SHA_ROUNDS, SHA_START = _K, _H = _constants()
 _PREFIXES = (b"pace\0", b"selection\0")
 _PREFIX = np.zeros((2, 10), np.uint8)
 for _purpose, _text in enumerate(_PREFIXES):
