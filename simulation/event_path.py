@@ -15,7 +15,7 @@ class EventPath:
 
     Attributes:
         is_compiled: The strategy's decisions are compiled with the engine; else it is asked.
-        in_lock_step: Each update is trained when it arrives, before what follows is decided; else
+        in_lock_step: Each update that arrives is trained, before what hangs on it is decided; else
             events run ahead, and training comes behind.
         why: For users.
     """
@@ -50,8 +50,8 @@ def choose_event_path(job: Job, *, trains: bool, own_strategy: Strategy | None =
     in_lock_step = trains and (decides_on_results(job) or strategy.needs_training_results)
     if in_lock_step and decides_on_results(job):
         said.append(
-            "privacy.robustness.max_update_norm decides on trained updates, so every update is "
-            "trained when it arrives, not only those that are aggregated"
+            "privacy.robustness.max_update_norm decides on trained updates, so every update that "
+            "arrives is trained, not only those that are aggregated"
         )
     elif in_lock_step:
         said.append(f"{name} decides on what clients learned")

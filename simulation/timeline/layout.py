@@ -82,6 +82,10 @@ UNKNOWN, COUNTS, HEARD = 0, 1, 32
 """What is known of a task's update before it arrives, in lock-step: nothing, that it will count, or
 the reason why it will not (`REASONS`); with `HEARD` added once it has arrived."""
 
+IN_STEP, PRESUMING = 1, 2
+"""How the engine is in lock-step: it stops before an update arrives of which nothing is known, or
+takes it that the update will count."""
+
 FEDBUFF, FEDAVG, PYTHON = 0, 1, 2
 """Whose decisions are compiled; `PYTHON`: none, the strategy is asked."""
 

@@ -131,8 +131,12 @@ class TimelineTrial:
         reason, code = self._target_reached(), STOPPED
         while reason is None:
             code = self._engine.go_on(_EVENTS_AHEAD)
-            train = {ASKS: self._train_held, RESULTS: self._train_next}.get(code, self._train_taken)
-            is_known = train()
+            if code == ASKS:
+                is_known = self._train_held()
+            elif code == RESULTS:
+                is_known = self._train_next()
+            else:
+                is_known = self._train_taken(is_over=code != PAUSED)
             reason = self._target_reached()
             if reason is None and is_known and code not in {ASKS, PAUSED, RESULTS}:
                 reason = why_it_ended(self._dry_run, self._engine, code)
@@ -181,7 +185,11 @@ class TimelineTrial:
             pass
 
     def _train_held(self) -> bool:
-        """Make a version of what is held, or tell the engine which of it is not finite."""
+        """Make a version of what is held, or tell the engine which of it is not finite.
+
+        Returns:
+            As `_train_taken`.
+        """
         held = self._engine.memory.held[: self._engine.number("held")].astype(np.int64)
         diverged = self._aggregate(held + 1, self._columns(held))
         if diverged is not None:
@@ -197,8 +205,11 @@ class TimelineTrial:
         """
         raise RuntimeError("the event engine asked for a result that decides nothing")
 
-    def _train_taken(self) -> bool:
+    def _train_taken(self, *, is_over: bool) -> bool:  # noqa: ARG002 - only lock-step wants to know
         """Make the versions that have come about since the newest.
+
+        Args:
+            is_over: Whether the engine has come to the trial's end.
 
         Returns:
             False if one did not: then what has happened since is void.
@@ -269,14 +280,15 @@ class TimelineTrial:
             numbers: Of the tasks, from 1.
 
         Returns:
-            Which of the updates are not finite, shape ``(tasks,)``; None if all are.
+            Which of the updates cannot count, shape ``(tasks,)``; None if all can.
         """
         reduced = self._executor.reduce(tasks)
         statistics = StatisticsColumns.of(reduced.statistics)
         self._updates.note(numbers, statistics)
-        if np.count_nonzero(statistics.is_finite) < len(tasks):
+        cannot_count = self._cannot_count(statistics)
+        if cannot_count is not None:
             self._executor.forget(tasks.task_ids)
-            return ~statistics.is_finite
+            return cannot_count
         if self._feeds_back:
             self._executor.carry_over(tasks.task_ids)
         version = next_version(
@@ -300,6 +312,12 @@ class TimelineTrial:
             if self._is_due():
                 self._save(self.state())
         return None
+
+    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_] | None:
+        """Which updates were trained for an aggregation and must not be in it; None if all may."""
+        if np.count_nonzero(statistics.is_finite) == len(statistics):
+            return None
+        return ~statistics.is_finite
 
     def _measure(self) -> None:
         if self._evaluate is None:

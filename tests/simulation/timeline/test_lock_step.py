@@ -39,8 +39,24 @@ def limited(job):
     return with_norm_limit(job, LIMITS[job.strategy.name])
 
 
-def in_lock_step(phones, job, **rest):
-    return both(phones, job, engine=LockStepTrial, **rest)
+class InStep(LockStepTrial):
+    """Presumes nothing."""
+
+    times_again = None
+
+
+class SoonInStep(LockStepTrial):
+    """Presumes until it was wrong once or twice."""
+
+    times_again = -1
+
+
+WAYS = [LockStepTrial, SoonInStep, InStep]
+EVERY_WAY = pytest.mark.parametrize("way", WAYS)
+
+
+def in_lock_step(phones, job, *, way=LockStepTrial, **rest):
+    return both(phones, job, engine=way, **rest)
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,6 +72,7 @@ def test_any_run_with_a_norm_limit_goes_as_on_the_plain_loop(data):
         "number": data.draw(st.integers(0, 2)),
         "world": data.draw(WORLDS),
         "own_strategy": data.draw(st.none() | ODD),
+        "way": data.draw(st.sampled_from(WAYS)),
     }
     _, measured = in_lock_step(phones, with_norm_limit(job, limit), **rest)
     if measured is not None and len(measured.metrics) > 1:
@@ -64,10 +81,11 @@ def test_any_run_with_a_norm_limit_goes_as_on_the_plain_loop(data):
         in_lock_step(phones, with_norm_limit(aimed, limit), **rest)
 
 
+@EVERY_WAY
 @BOTH
 @pytest.mark.parametrize("spoilt", [(), (1, 4, 6)], ids=["", "some diverge"])
-def test_refused_updates_end_as_the_gate_says(job, spoilt):
-    result, _ = in_lock_step(MIXED_PHONES, limited(job), spoilt=spoilt)
+def test_refused_updates_end_as_the_gate_says(job, spoilt, way):
+    result, _ = in_lock_step(MIXED_PHONES, limited(job), spoilt=spoilt, way=way)
     ends = set(zip(*(result.tasks[n].to_pylist() for n in ("outcome", "reason")), strict=True))
     assert ends >= {("rejected", "norm_exceeded"), ("succeeded", "aggregated")}
     assert (("failed", "not_finite") in ends) == bool(spoilt)
@@ -103,11 +121,11 @@ class Noting(LocalExecutor):
 
 
 @BOTH
-def test_tasks_are_trained_together_and_none_twice(job):
+def test_in_step_tasks_are_trained_together_and_none_twice(job):
     dry_run = make_dry_run(MIXED_PHONES, limited(job), **WORLD)
     plan = LocalPlan.of(job.client, outputs_needed(dry_run.job))
     executor = Noting(MODEL, plan, records_of(MIXED_PHONES))
-    result = LockStepTrial(dry_run, 0, executor, weights_by_version([])).run()
+    result = InStep(dry_run, 0, executor, weights_by_version([])).run()
     trained = [task for batch in executor.batches for task in batch]
     assert len(set(trained)) == len(trained)
     assert max(len(batch) for batch in executor.batches) > 1
@@ -117,6 +135,16 @@ def test_tasks_are_trained_together_and_none_twice(job):
     refused = {f"t{row['task']}" for row in rows if row["reason"] == "norm_exceeded"}
     assert refused
     assert refused <= set(executor.forgotten)
+
+
+@BOTH
+def test_a_limit_that_refuses_nobody_costs_no_training_one_by_one(job):
+    dry_run = make_dry_run(MIXED_PHONES, with_norm_limit(job, 1e6), **WORLD)
+    plan = LocalPlan.of(job.client, outputs_needed(dry_run.job))
+    executor = Noting(MODEL, plan, records_of(MIXED_PHONES))
+    LockStepTrial(dry_run, 0, executor, weights_by_version([])).run()
+    arrived_at_the_end = [task for batch in executor.batches for task in batch]
+    assert len(arrived_at_the_end) < len(executor.summed) / 5
 
 
 @settings(max_examples=10, deadline=None)
@@ -166,19 +194,20 @@ def test_decisions_may_hang_on_what_the_executor_has_seen():
 # -- resume ------------------------------------------------------------------------------------
 
 
+@EVERY_WAY
 @BOTH
 @pytest.mark.parametrize("own", [None, GrowingBuffer()], ids=["", "asked"])
-def test_a_run_taken_up_again_anywhere_goes_on_as_if_nothing_had_been(job, own):
+def test_a_run_taken_up_again_anywhere_goes_on_as_if_nothing_had_been(job, own, way):
     dry_run = replace(make_dry_run(MIXED_PHONES, limited(job), **WORLD), own_strategy=own)
 
     def trial(state=None):
         executor = training(dry_run, MIXED_PHONES, (4,))
-        return LockStepTrial(dry_run, 0, executor, weights_by_version([]), state=state)
+        return way(dry_run, 0, executor, weights_by_version([]), state=state)
 
     first = trial()
     states = [encode_checkpoint("r", first.state())]
-    whole = first.run(lambda state: states.append(encode_checkpoint("r", state)), 1)
-    assert len(states) == 13
+    whole = first.run(lambda state: states.append(encode_checkpoint("r", state)), 4)
+    assert len(states) == 4
     assert {"norm_exceeded", "not_finite"} <= set(whole.tasks["reason"].to_pylist())
     for state in states:
         assert_same(trial(decode_checkpoint("r", state)).run(), whole)
@@ -200,14 +229,15 @@ def test_a_client_goes_on_with_what_its_updates_left_out(codec):
         assert_same(trial(decode_checkpoint("r", state)).run(), whole)
 
 
+@EVERY_WAY
 @BOTH
-def test_outputs_are_of_updates_that_arrived(job):
+def test_outputs_are_of_updates_that_arrived(job, way):
     dry_run = make_dry_run(MIXED_PHONES, limited(job), **WORLD)
     asked = {"client_outputs": ("train_loss", "norms")}
     dry_run = replace(dry_run, environment=dry_run.environment.model_copy(update=asked))
     runs = [
         kind(dry_run, 0, training(dry_run, MIXED_PHONES), weights_by_version([])).run()
-        for kind in (Trial, LockStepTrial)
+        for kind in (Trial, way)
     ]
     assert_same(*runs)
     norms = runs[1].tasks["update_norm"].to_pylist()
