@@ -114,15 +114,36 @@ def _uniform(key: NDArray[np.uint32], client: int, task: int, draw: int) -> floa
 
 
 def _uniform_of(k0: np.uint64, k1: np.uint64, client: int, task: int, draw: int) -> float:
-    c0, c1 = _U(draw >> 1), _U(task)
+    """The ten rounds are written out: so loops over clients become loops in vectors."""
+    c0, c1 = _U(draw >> 1), _U(task) & _WORD
     c2, c3 = _U(client) & _WORD, _U(client) >> _S32
-    for _ in range(10):
-        product_0, product_1 = c0 * _M0, c2 * _M1
-        c0, c1 = (product_1 >> _S32) ^ c1 ^ k0, product_1 & _WORD
-        c2, c3 = (product_0 >> _S32) ^ c3 ^ k1, product_0 & _WORD
-        k0, k1 = (k0 + _W0) & _WORD, (k1 + _W1) & _WORD
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
     low, high = (c2, c3) if draw & 1 else (c0, c1)
     return (np.float64((high << _S20) | (low >> _S12)) + 0.5) * 2.0**-52
+
+
+def _mixed(
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
+    """A round of Philox4x32, and the keys of the next; words of 32 bits in numbers of 64."""
+    product_0, product_1 = c0 * _M0, c2 * _M1
+    return (
+        (product_1 >> _S32) ^ c1 ^ k0,
+        product_1 & _WORD,
+        (product_0 >> _S32) ^ c3 ^ k1,
+        product_0 & _WORD,
+        (k0 + _W0) & _WORD,
+        (k1 + _W1) & _WORD,
+    )
 
 
 def _device_key(client: int, purpose: int, w: NDArray[np.uint32]) -> np.uint64:
@@ -187,6 +208,7 @@ def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float
     return np.float64(word_0 >> _S11) * 2.0**-53
 
 
+_philox_round = compiled(_mixed)
 uniform_of = compiled(_uniform_of)
 uniform = compiled(_uniform)
 _turned = compiled(_turned_right)
