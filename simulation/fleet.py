@@ -124,7 +124,7 @@ class VirtualFleet:
         return released
 
     def _sums(self, base_versions: Sequence[int]) -> tuple[PartialSum, ...]:
-        """Sums of what is held; none if an update has left the numbers.
+        """Sums of what is held; none if nothing is, or an update has left the numbers.
 
         Had it been trained on arrival it would have failed then, and the strategy would wait for
         another: so its end is told now, and what else is held goes on waiting.
@@ -134,6 +134,8 @@ class VirtualFleet:
             for task in self._held.values()
             if not base_versions or task.base_version in base_versions
         ]
+        if not taken:
+            return ()
         reduced, diverged = self._training.reduce(taken)
         for task in diverged or taken:
             del self._held[task.number]

@@ -16,7 +16,7 @@ from server.coordination.progress import JobProgress
 from server.coordination.versions import StoredVersion
 from server.gateway.pace import PaceSteering
 from server.job import Job
-from server.strategies import make_strategy
+from server.strategies import Strategy, make_strategy
 from simulation.device_admission import admitted_clients
 from simulation.durations import TaskWork
 from simulation.environment import Environment
@@ -44,6 +44,8 @@ class DryRun:
         records: Records of each simulated client, shape ``(clients,)``.
         initial_weights: Of version 0, shape ``(parameters,)``.
         seed: Of every draw but those of the population; the job's own unless the user gave one.
+        own_strategy: Decides in place of the strategy that the job names; what the job's says of
+            weights, staleness and the server's optimiser it does not decide still holds.
     """
 
     job: Job
@@ -56,6 +58,12 @@ class DryRun:
     work: TaskWork
     initial_weights: NDArray[np.float32]
     seed: int
+    own_strategy: Strategy | None = None
+
+    @property
+    def strategy(self) -> Strategy:
+        """Who decides."""
+        return self.own_strategy or make_strategy(self.job.strategy)
 
     @property
     def population(self) -> SimulatedPopulation:
@@ -124,7 +132,7 @@ class Trial:
         self._updates = UpdateLog.restored(
             environment.client_outputs, None if state is None else state.get("updates")
         )
-        strategy = make_strategy(job.strategy)
+        strategy = dry_run.strategy
         self._versions = RunVersions(
             StoredVersion(0, dry_run.initial_weights, {}),
             strategy.oldest_live_version,
@@ -173,6 +181,7 @@ class Trial:
             evaluate=evaluate,
             stop_requested=lambda: None,
             poll_s=None,
+            strategy=strategy,
         )
         if state is None:
             self._recorder.begin()

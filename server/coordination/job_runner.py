@@ -3,6 +3,7 @@
 Events go in, grants and releases come out; production and dry-run run this very class.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -76,6 +77,7 @@ class JobRunner:
             where there is no enclave.
         save_every_s: Between two versions the ends of tasks are stored so often, for a restart
             knows only what is stored; None stores them with the versions.
+        strategy: Decides; None: the one that the job names.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class JobRunner:
         poll_s: float | None,
         released_version: Callable[[], int] | None = None,
         save_every_s: float | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         self._job = opened.job
         self._opened = opened
@@ -105,7 +108,7 @@ class JobRunner:
         self._kept = (0, 0.0)
         self._save_every_s = save_every_s
         self._saved_s = 0.0
-        self._strategy: Strategy = make_strategy(opened.job.strategy)
+        self._strategy: Strategy = strategy or make_strategy(opened.job.strategy)
         self._limits = limits_of(opened.job.stop)
         self._optimizer = ServerOptimizer(opened.job.strategy.server_optimizer)
         # Slots not started, by grant; a round's grants stay until the round closes, to cancel them.
@@ -296,7 +299,7 @@ class JobRunner:
 
     def _wait_s(self) -> float | None:
         deadline_s = self._strategy.deadline_s(self._round_state())
-        if deadline_s is None:
+        if deadline_s is None or deadline_s == math.inf:
             return self._poll_s
         left_s = max(0.0, deadline_s - self._fleet.now_s())
         return left_s if self._poll_s is None else min(left_s, self._poll_s)
@@ -486,10 +489,16 @@ class JobRunner:
         )
 
     def _abandon_round(self) -> None:
-        version = self._version.number
-        self._close_round()
+        """What is held comes to nothing, and if tasks are of a round, so does the round.
+
+        Tasks on the newest version, whatever it is when they start, go on for the next aggregate.
+        """
+        held = {reference.base_version for reference in self._ledger.held.values()}
+        if self._strategy.pins_base_version:
+            self._close_round()
         self._ledger.end_held(Outcome.FAILED, "round_abandoned")
-        self._fleet.drop(version, Outcome.FAILED, "round_abandoned")
+        for base_version in sorted(held | {self._version.number}):
+            self._fleet.drop(base_version, Outcome.FAILED, "round_abandoned")
         self._begin_collecting()
 
     def _close_round(self) -> None:

@@ -1,8 +1,7 @@
 """What a strategy decides, and on what: counts, versions and times, never arrays or clients."""
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.coordination.tasks import Outcome
 
@@ -15,9 +14,11 @@ class Step(IntEnum):
     ABANDON = 2
 
 
-@dataclass(frozen=True, slots=True)
-class RoundState:
+class RoundState(NamedTuple):
     """All that a decision may depend on.
+
+    A tuple, for a dry-run asks for two decisions at each of millions of events, and to make a
+    frozen dataclass takes as long as to decide.
 
     Attributes:
         version: Newest model version, counted in aggregations.
@@ -43,8 +44,10 @@ class RoundState:
 class Strategy(Protocol):
     """When to start tasks, when to aggregate, how much each base version counts.
 
-    Every method is a thin call of a pure function over numbers in the strategy's own module; the
-    simulator compiles those very functions.
+    Every method is a pure function of its arguments: a dry-run computes events ahead of training
+    and, where a result changes them, again. Those of FedAvg and FedBuff are thin calls of functions
+    over numbers in their own modules, and the simulator compiles these very functions; any other
+    strategy is asked as it stands.
     """
 
     @property
@@ -64,7 +67,10 @@ class Strategy(Protocol):
 
     @property
     def needs_training_results(self) -> bool:
-        """Decisions depend on what clients learned, so events cannot run ahead of training."""
+        """Decisions depend on what clients learned, so events cannot run ahead of training.
+
+        Each update is then trained when it arrives. Such decisions need not be pure.
+        """
         ...
 
     def tasks_to_start(self, state: RoundState) -> int:
@@ -76,11 +82,14 @@ class Strategy(Protocol):
         ...
 
     def deadline_s(self, state: RoundState) -> float | None:
-        """When `next_step` must be asked again though nothing happened; None for never."""
+        """When `next_step` must be asked again though nothing happened; None for never.
+
+        At that time it must decide something, or name a later one.
+        """
         ...
 
     def oldest_live_version(self, version: int) -> int:
-        """Oldest base version whose updates may still count."""
+        """Oldest base version whose updates may still count; it never falls as versions grow."""
         ...
 
     def base_weight(self, staleness: int) -> float:

@@ -36,7 +36,7 @@ _SOURCES = (
 """Files of everything that is compiled here."""
 
 
-_DRIVERS = ("timeline.py", "trial.py", "training.py")
+_DRIVERS = ("timeline.py", "trial.py", "training.py", "lock_step.py", "asked_strategy.py")
 """The files of this folder with nothing that is compiled."""
 
 
@@ -63,6 +63,17 @@ def entry_point(function: Compiled, signature: Signature) -> Compiled:
     with kept_in(folder):
         decorate = numba.njit(signature, nogil=True, cache=folder is not None, **_OPTIONS)
         return cast(Compiled, decorate(function))
+
+
+def without_dispatch(entry: Compiled) -> Compiled:
+    """The machine code of an entry point, called as it is.
+
+    Numba looks at the type of every argument at every call, and at those of every array in a tuple
+    of arrays: with forty of them it takes 5 microseconds, the call itself half of one. So the
+    arguments must be of the types that the entry point was compiled for.
+    """
+    (overload,) = cast(Any, entry).overloads.values()
+    return cast(Compiled, overload.entry_point)
 
 
 def cache_folder() -> Path | None:

@@ -28,16 +28,25 @@ from simulation.timeline.draws import SELECTION, device_draw, device_key
 from simulation.timeline.layout import (
     BASE_VERSION,
     CLIENT,
+    COUNTS,
     DEADLINE,
     DROPOUT,
     DUE,
-    FEDAVG,
+    EVENT,
+    FAILED,
+    HEARD,
     INTERRUPTED,
     LANES,
+    NOT_FINITE,
+    PYTHON,
+    REJECTED,
     SIGHTING,
     STALE,
     STATE,
+    STEP,
     TASK,
+    TURN,
+    UNKNOWN,
     VERSION,
     Memory,
     Record,
@@ -48,6 +57,7 @@ from simulation.timeline.ledger import (
     close_task,
     end_on_device,
     forget_ends,
+    hear_of_diverged,
     note_end,
     take_step,
 )
@@ -73,9 +83,10 @@ from simulation.timeline.sightings import (
     see,
 )
 
-PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS = range(6)
+PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS, RESULTS, DECIDES = range(8)
 """Why `advance` returned: enough events, a limit of the job, nobody left who can check in, nobody
-waits any longer, a column is full, or which of the updates held are finite decides what follows."""
+waits any longer, a column is full, which of the updates held are finite decides what follows, what
+the next task that completes has learnt does, or a strategy in Python does."""
 
 _NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
 _COMPLETES, _EXPIRES, _LEAVES = (
@@ -104,7 +115,7 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
             s.eligible[0] += 1
         memory.eligible_s[number] = s.now_s
         note_eligible(s.eligible, memory.eligible, number, s.now_s)
-    if slots == 0 or (s.strategy == FEDAVG and memory.taken_round[number] == s.round):
+    if slots == 0 or (s.pins and memory.taken_round[number] == s.round):
         return False
     if s.is_uniform:
         chance = _even_chance(slots, s.eligible[0])
@@ -113,7 +124,7 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
             if draw >= chance:
                 return False
     s.open_slots -= 1
-    if s.strategy == FEDAVG:
+    if s.pins:
         memory.taken_round[number] = s.round
     return True
 
@@ -180,9 +191,11 @@ def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
         return _NO_NEWS
     if kind == _COMPLETES and len(memory.participated_s) > 0:
         memory.participated_s[task.client] = s.now_s
-    if s.strategy == FEDAVG and task.round != s.round:
+    if s.pins and task.round != s.round:
         return _NO_NEWS
     if kind == _COMPLETES and task.base_version >= s.oldest_live:
+        if s.in_lock_step and is_refused(s, memory, task_number):
+            return _ENDED
         memory.held[s.held] = task_number
         s.held += 1
         s.update_s = s.now_s
@@ -194,6 +207,30 @@ def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
     note_end(s, reason)
     close_task(s, memory, task_number, outcome, reason)
     return _ENDED
+
+
+def _is_refused(s: Record, memory: Memory, task_number: int) -> bool:
+    """Whether the gate refuses an update that has arrived; then its task has ended."""
+    reason = memory.results[task_number]
+    memory.results[task_number] = reason | HEARD
+    if reason == COUNTS:
+        return False
+    note_end(s, reason)
+    close_task(s, memory, task_number, FAILED if reason == NOT_FINITE else REJECTED, reason)
+    return True
+
+
+def _awaits_result(s: Record, memory: Memory) -> bool:
+    """Whether what comes next of tasks is an update that is not trained, and must be to decide."""
+    sequence = memory.on_devices[0].sequence
+    number = sequence & _NUMBERS
+    task = memory.tasks[number]
+    return bool(
+        sequence >> NUMBER_BITS == _COMPLETES
+        and memory.results[number] == UNKNOWN
+        and task.base_version >= s.oldest_live
+        and not (s.pins and task.round != s.round)
+    )
 
 
 def _come_back(
@@ -255,12 +292,13 @@ def _begin_turn(s: Record) -> None:
     s.waits = s.until_s < math.inf
     if s.now_s < s.horizon_s:
         s.until_s = min(s.until_s, s.horizon_s)
-    s.in_turn = 1
+    s.is_answered = 0
+    s.phase = EVENT
 
 
 def _hear(s: Record, news: int) -> None:
     """The coordinator hears the news."""
-    s.in_turn = 0
+    s.phase = STEP
     if news == _STARTED:
         s.offered -= 1
         s.running += 1
@@ -281,6 +319,8 @@ def _is_full(s: Record, memory: Memory) -> bool:
     )
 
 
+is_refused = compiled(_is_refused)
+awaits_result = compiled(_awaits_result)
 take_slot = compiled(_take_slot)
 start = compiled(_start)
 finish = compiled(_finish)
@@ -291,15 +331,15 @@ hear = compiled(_hear)
 is_full = compiled(_is_full)
 
 
-def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
+def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
     """Let events happen until there is news or the wait is over.
 
     Returns:
         The news, or ``-1`` less the number of the reason why `advance` must return.
     """
     while True:
-        if s.events >= enough or is_full(s, memory):
-            return -1 - (PAUSED if s.events >= enough else NO_ROOM)
+        if s.events >= s.enough or is_full(s, memory):
+            return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
         task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
         check_in = first_check_in(s, memory)
         while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
@@ -317,6 +357,8 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
             return _NO_NEWS
         if at_s > s.update_s + PATIENCE_S:
             return -1 - EXHAUSTED
+        if s.in_lock_step and check_in_s >= task_s and awaits_result(s, memory):
+            return -1 - RESULTS
         s.now_s = at_s
         s.events += 1
         news = happen(s, traces, memory, check_in if check_in_s < task_s else NOTHING)
@@ -327,20 +369,30 @@ def _next_news(s: Record, traces: Traces, memory: Memory, enough: int) -> int:
 next_news = compiled(_next_news)
 
 
-def _advance(state: NDArray[np.void], traces: Traces, memory: Memory, events: int) -> int:
-    """Go on for at most so many events; returns why it stopped (`PAUSED` and the others)."""
+def _advance(state: NDArray[np.void], traces: Traces, memory: Memory) -> int:
+    """Go on until there are ``enough`` events; returns why it stopped (`PAUSED` and the others)."""
     s = state[0]
-    enough = s.events + events
     while True:
-        if not s.asked:
-            if not s.in_turn:
-                if limit(s) > 0:
-                    return STOPPED
-                begin_turn(s)
-            news = next_news(s, traces, memory, enough)
-            if news < 0:
-                return -1 - news
+        if s.phase == TURN:
+            if limit(s) > 0:
+                return STOPPED
+            if s.strategy == PYTHON and not s.is_answered:
+                return DECIDES
+            begin_turn(s)
+        if s.phase == EVENT:
+            began_s = s.now_s
+            if s.unheard > 0:
+                hear_of_diverged(s, memory)
+                news, began_s = _NO_NEWS, -1.0
+            else:
+                news = next_news(s, traces, memory)
+                if news < 0:
+                    return -1 - news
             hear(s, news)
+            if s.strategy == PYTHON:
+                s.idle_turns = s.idle_turns + 1 if news == _NO_NEWS and s.now_s == began_s else 0
+                s.is_over = limit(s) > 0
+                return DECIDES
         if not take_step(s, memory):
             return ASKS
 
@@ -394,12 +446,13 @@ _MEMORY = _types.NamedTuple(
         *map(_array, (np.int64, np.int64, np.int32, np.int64)),
         *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
         *map(_array, (np.uint32, np.uint8, SIGHTING, np.float64, np.int64, np.uint32)),
+        _array(np.int8),
     ],
     Memory,
 )
 _INT, _NONE = _types.int64, _types.void
 
-advance = entry_point(_advance, _INT(_STATE, _TRACES, _MEMORY, _INT))
+advance = entry_point(_advance, _INT(_STATE, _TRACES, _MEMORY))
 open_fleet = entry_point(_open_fleet, _NONE(_STATE, _TRACES, _MEMORY, _array(np.bool_)))
 forget_superseded = entry_point(_forget_superseded, _NONE(_STATE, _MEMORY))
 sweep = entry_point(_sweep, _NONE(_STATE, _MEMORY))

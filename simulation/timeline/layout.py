@@ -73,18 +73,29 @@ SUCCEEDED, INTERRUPTED, STALE, OVER_COMMITTED, FAILED, REJECTED = range(6)
 REASONS = (
     *("aggregated", "window", "dropout", "deadline"),  # the last three as ENDINGS numbers them
     *("base_version", "round_closed", "round_abandoned", "job_ended", "not_finite"),
+    "norm_exceeded",
 )
 AGGREGATED, _, DROPOUT, DEADLINE, BASE_VERSION, ROUND_CLOSED, ROUND_ABANDONED, JOB_ENDED = range(8)
-NOT_FINITE = 8
+NOT_FINITE, NORM_EXCEEDED = 8, 9
 
-FEDBUFF, FEDAVG = 0, 1
+UNKNOWN, COUNTS, HEARD = 0, 1, 32
+"""What is known of a task's update before it arrives, in lock-step: nothing, that it will count, or
+the reason why it will not (`REASONS`); with `HEARD` added once it has arrived."""
+
+FEDBUFF, FEDAVG, PYTHON = 0, 1, 2
+"""Whose decisions are compiled; `PYTHON`: none, the strategy is asked."""
+
+TURN, EVENT, STEP, RELEASE = range(4)
+"""What comes next of a turn of the coordinator: it starts tasks; something happens; it decides
+what becomes of the updates held; whoever trains has said which of them are finite."""
 
 LANES = 16
 """Courses of tasks drawn at once; see `simulation.timeline.courses`."""
 
 _SETTINGS = [
     # The job.
-    *(("strategy", np.int64), ("buffer_size", np.int64), ("concurrency", np.int64)),
+    *(("strategy", np.int64), ("pins", np.int64), ("late_outcome", np.int64)),
+    *(("in_lock_step", np.int64), ("buffer_size", np.int64), ("concurrency", np.int64)),
     *(("max_staleness", np.int64), ("cohort_size", np.int64), ("min_updates", np.int64)),
     *(("over_commitment", np.float64), ("round_deadline_s", np.float64)),
     *(("task_timeout_s", np.float64), ("rest_s", np.float64), ("is_uniform", np.int64)),
@@ -104,21 +115,27 @@ _SETTINGS = [
     ("dropout_key", np.uint32, (2,)),
 ]
 _PROGRESS = [
-    *(("now_s", np.float64), ("until_s", np.float64), ("in_turn", np.int64)),
-    *(("waits", np.int64), ("asks", np.int64), ("asked", np.int64)),
-    *(("events", np.int64), ("version", np.int64), ("oldest_live", np.int64)),
+    # Where a turn is; updates held that are not finite, of which the coordinator has yet to hear.
+    *(("phase", np.int64), ("is_over", np.int64), ("unheard", np.int64)),
+    # What a strategy is told, in the order of `RoundState`; `lost` is always 0.
+    *(("version", np.int64), ("round_started_s", np.float64), ("now_s", np.float64)),
+    *(("granted", np.int64), ("offered", np.int64), ("running", np.int64), ("held", np.int64)),
+    ("lost", np.int64),
+    # What a strategy in Python has answered; see `simulation.timeline.asked_strategy`.
+    *(("step", np.int64), ("next_oldest_live", np.int64), ("is_answered", np.int64)),
+    *(("tasks", np.int64), ("deadline_s", np.float64), ("idle_turns", np.int64)),
+    *(("until_s", np.float64), ("waits", np.int64), ("asks", np.int64)),
+    *(("events", np.int64), ("enough", np.int64), ("oldest_live", np.int64)),
     # The round, or the filling of a buffer.
-    *(("round_started_s", np.float64), ("round", np.int64), ("granted", np.int64)),
-    ("round_first", np.int64),
-    *(("offered", np.int64), ("open_slots", np.int64)),
+    *(("round", np.int64), ("round_first", np.int64), ("open_slots", np.int64)),
     # Tasks: all on devices are in the heap; `running` and `held` are those the coordinator counts.
-    *(("running", np.int64), ("held", np.int64), ("started", np.int64)),
-    *(("in_heap", np.int64), ("undecided", np.int64), ("succeeded", np.int64)),
+    *(("started", np.int64), ("in_heap", np.int64), ("undecided", np.int64)),
+    ("succeeded", np.int64),
     *(("outcomes", np.int64, (6,)), ("device_s", np.float64), ("wasted_device_s", np.float64)),
     *(("bytes_down", np.int64), ("bytes_up", np.int64), ("versions", np.int64)),
     # Patience: see `simulation.patience`.
     *(("update_s", np.float64), ("release_s", np.float64), ("dropped", np.int64)),
-    *(("ends", np.int64, (9,)), ("ends_order", np.int64, (9,)), ("kinds_of_ends", np.int64)),
+    *(("ends", np.int64, (10,)), ("ends_order", np.int64, (10,)), ("kinds_of_ends", np.int64)),
     # Check-ins to come; see `simulation.timeline.queues`.
     *(("slot", np.int64), ("waiting", np.int64), ("far", np.int64)),
     *(("chunks", np.int64), ("free_chunk", np.int64)),
@@ -170,7 +187,7 @@ class Memory(NamedTuple):
 
     Attributes:
         participated_s: When each client last handed in an update; empty where no rest is asked for.
-        taken_round: Round in which each client last took a slot; empty for FedBuff.
+        taken_round: Round in which each client last took a slot; empty where there are no rounds.
         eligible_s: When each client was last eligible; empty unless selection is uniform.
         slot_end: Where the last check-in of each slot is in ``chunks``, 0 for none.
         chunks: Check-ins of slots to come, by `simulation.timeline.queues.CHUNK`.
@@ -187,6 +204,7 @@ class Memory(NamedTuple):
             drop-out, of tasks that are likely to start next; then what they are drawn from.
         lanes: Rows of their clients, their numbers at the client, and their records.
         scratch: Room for a hash.
+        results: By task, what is known of its update; empty unless in lock-step.
     """
 
     clients: NDArray[np.void]
@@ -212,3 +230,4 @@ class Memory(NamedTuple):
     courses: NDArray[np.float64]
     lanes: NDArray[np.int64]
     scratch: NDArray[np.uint32]
+    results: NDArray[np.int8]

@@ -4,15 +4,15 @@ import math
 
 from server.strategies.strategy import Step
 from simulation.timeline.compilation import compiled
-from simulation.timeline.decisions import limit, next_step, oldest_live_version
+from simulation.timeline.decisions import next_step, oldest_live_version
 from simulation.timeline.layout import (
     FAILED,
-    FEDAVG,
     NOT_FINITE,
-    OVER_COMMITTED,
+    RELEASE,
     ROUND_ABANDONED,
     ROUND_CLOSED,
     SUCCEEDED,
+    TURN,
     Memory,
     Record,
 )
@@ -71,7 +71,7 @@ def _close_round(s: Record, memory: Memory) -> None:
         task = memory.tasks[number]
         is_held = task.ending == 0 and not math.isnan(task.ended_s)
         if task.outcome < 0 and not is_held:
-            close_task(s, memory, number, OVER_COMMITTED, ROUND_CLOSED)
+            close_task(s, memory, number, s.late_outcome, ROUND_CLOSED)
     s.round_first = s.started
     s.round += 1
     s.running = s.offered = s.open_slots = 0
@@ -84,8 +84,6 @@ def _begin_collecting(s: Record) -> None:
 
 def _aggregate(s: Record, memory: Memory) -> None:
     """All that is held becomes the next version, as `JobRunner` makes it."""
-    if s.held == 0:
-        return
     s.release_s = s.now_s
     s.dropped = 0
     version = memory.versions[s.versions]
@@ -103,7 +101,7 @@ def _aggregate(s: Record, memory: Memory) -> None:
     version.updates = s.held
     s.held = 0
     s.version += 1
-    if s.strategy == FEDAVG:
+    if s.pins:
         close_round(s, memory)
     decide(s, memory)
     s.oldest_live = oldest_live_version(s)
@@ -117,17 +115,17 @@ def _aggregate(s: Record, memory: Memory) -> None:
     version.bytes_down, version.bytes_up = s.bytes_down, s.bytes_up
 
 
-def _abandon_round(s: Record, memory: Memory, unheard: int) -> None:
-    """Too few updates came: the round's tasks are cancelled, and what is held is dropped.
+def _abandon_round(s: Record, memory: Memory) -> None:
+    """Too few updates came: what is held is dropped, and a round's tasks are cancelled.
 
-    Args:
-        unheard: Of those held, how many the fleet has given up already.
+    Those held that are not finite the fleet has given up already.
     """
-    close_round(s, memory)
+    if s.pins:
+        close_round(s, memory)
     for at in range(s.held):
         close_task(s, memory, memory.held[at], FAILED, ROUND_ABANDONED)
-    if s.held > unheard:
-        s.dropped += s.held - unheard
+    if s.held > s.unheard:
+        s.dropped += s.held - s.unheard
         s.update_s = s.release_s
     s.held = 0
     begin_collecting(s)
@@ -144,13 +142,13 @@ def _is_diverged(memory: Memory, number: int) -> bool:
     return low < len(memory.diverged) and memory.diverged[low] == number
 
 
-def _give_up_diverged(s: Record, memory: Memory) -> int:
-    """Note at the fleet that updates held are not finite; returns how many.
+def _give_up_diverged(s: Record, memory: Memory) -> bool:
+    """Note at the fleet that updates held are not finite; returns whether there are any.
 
     See `simulation.fleet.VirtualFleet.release`.
     """
     if len(memory.diverged) == 0:
-        return 0
+        return False
     given_up, update_s = 0, -math.inf
     for at in range(s.held):
         number = memory.held[at]
@@ -161,11 +159,18 @@ def _give_up_diverged(s: Record, memory: Memory) -> int:
             update_s = max(update_s, memory.tasks[number].ended_s)
     if given_up > 0:
         s.update_s = s.release_s if given_up == s.held else update_s
-    return given_up
+    s.unheard = given_up
+    return given_up > 0
 
 
 def _hear_of_diverged(s: Record, memory: Memory) -> None:
-    """The coordinator hears of the first update held that is not finite: its task has failed."""
+    """The coordinator hears of the first update held that is not finite: its task has failed.
+
+    That is no news of a round that has been given up since.
+    """
+    s.unheard -= 1
+    if s.held == 0:
+        return
     place = 0
     while not is_diverged(memory, memory.held[place]):
         place += 1
@@ -178,35 +183,24 @@ def _hear_of_diverged(s: Record, memory: Memory) -> None:
 def _take_step(s: Record, memory: Memory) -> bool:
     """Aggregate or abandon the round if that is the strategy's next step.
 
-    The coordinator hears of updates that are not finite one after the other, each in a turn of its
-    own, and decides anew after each.
+    Updates that are not finite are given up instead of aggregated. The coordinator hears of them
+    one after the other, each in a turn of its own, and decides anew after each; until it has heard
+    of all there is nothing to be had from the fleet.
 
     Returns:
         False if whoever trains is to be asked first which updates held are finite (`asks`); then to
         be called again.
     """
     step = next_step(s)
-    if step == Step.AGGREGATE and s.held > 0 and s.asks and not s.asked:
-        s.asked = 1
-        return False
-    s.asked = 0
-    unheard = give_up_diverged(s, memory) if step == Step.AGGREGATE else 0
-    if unheard > 0:
-        while unheard > 0:
-            if limit(s) > 0:
-                return True
-            hear_of_diverged(s, memory)
-            unheard -= 1
-            step = next_step(s)
-            if step == Step.ABANDON:
-                break
-        if step == Step.AGGREGATE and s.asks and s.held > 0:
-            s.asked = 1
+    if step == Step.ABANDON:
+        abandon_round(s, memory)
+    elif step == Step.AGGREGATE and s.held > 0 and s.unheard == 0:
+        if s.asks and s.phase != RELEASE:
+            s.phase = RELEASE
             return False
-    if step == Step.AGGREGATE:
-        aggregate(s, memory)
-    elif step == Step.ABANDON:
-        abandon_round(s, memory, unheard)
+        if not give_up_diverged(s, memory):
+            aggregate(s, memory)
+    s.phase = TURN
     return True
 
 
@@ -238,5 +232,4 @@ take_step = compiled(
     aggregate=aggregate,
     abandon_round=abandon_round,
     give_up_diverged=give_up_diverged,
-    hear_of_diverged=hear_of_diverged,
 )

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from server.coordination.limits import limits_of
 from server.gateway.pace import PaceSteering
 from server.job import FedAvgSettings
-from server.strategies import make_strategy
 from simulation.device_admission import admitted_clients
 from simulation.random_streams import RandomStreams
+from simulation.timeline.asked_strategy import AskedStrategy
+from simulation.timeline.compilation import without_dispatch
 from simulation.timeline.engine import (
+    DECIDES,
     NO_ROOM,
     advance,
     forget_superseded,
@@ -26,6 +28,10 @@ from simulation.timeline.layout import (
     FEDAVG,
     FEDBUFF,
     LANES,
+    OUTCOMES,
+    PYTHON,
+    REASONS,
+    ROUND_CLOSED,
     SIGHTING,
     STATE,
     TASK,
@@ -38,7 +44,7 @@ from simulation.timeline.sightings import LONGEST_MEMORY_S, MOST_BETWEEN, SWEEP_
 from simulation.traces.criteria import DailyHours
 from simulation.trial import DryRun, trial_seed
 
-_EVENTS_AT_ONCE = 2_000_000
+EVENTS_AT_ONCE = 2_000_000
 _CACHE_LINE_BYTES = 64
 _FIRST_TASKS = 1 << 22
 """Room for them costs no memory before they come; a column that grows is there twice meanwhile."""
@@ -46,11 +52,18 @@ _FIRST_TASKS = 1 << 22
 
 @dataclass(slots=True)
 class Timeline:
-    """A trial in memory."""
+    """A trial in memory.
+
+    Attributes:
+        reasons: Words for the numbers of `REASONS`.
+        asked: The strategy, if its decisions are not compiled.
+    """
 
     state: NDArray[np.void]
     traces: Traces
     memory: Memory
+    reasons: tuple[str, ...] = REASONS
+    asked: AskedStrategy | None = None
 
     def number(self, name: str) -> int:
         """A whole number of the state."""
@@ -60,13 +73,25 @@ class Timeline:
         """Seconds of the state."""
         return float(self.state[name][0])
 
-    def go_on(self, events: int = _EVENTS_AT_ONCE) -> int:
+    def go_on(self, events: int = EVENTS_AT_ONCE) -> int:
         """Let events happen; returns why they stopped: after so many, or see `advance`."""
+        self.state["enough"] = self.number("events") + events
         code = NO_ROOM
         while code == NO_ROOM:
-            code = advance(self.state, self.traces, self.memory, events)
+            code = advance(self.state, self.traces, self.memory)
+            if code == DECIDES and self.asked is not None:
+                code = self._asking(self.asked)
             if code == NO_ROOM:
                 self._make_room()
+        return code
+
+    def _asking(self, asked: AskedStrategy) -> int:
+        """Go on until something else than the strategy's decisions is wanted."""
+        go_on, decide = without_dispatch(advance), asked.decide
+        state, traces, memory = self.state, self.traces, self.memory
+        decide()
+        while (code := go_on(state, traces, memory)) == DECIDES:
+            decide()
         return code
 
     def _make_room(self) -> None:
@@ -83,7 +108,10 @@ class Timeline:
             if used >= len(column):
                 changed[name] = _grown(column)
         if "tasks" in changed:
-            changed["undecided"] = _grown(memory.undecided)
+            for name in ("undecided", *(["results"] if len(memory.results) else [])):
+                changed[name] = _grown(getattr(memory, name))
+            if self.asked is not None:  # it may hold any number of updates
+                changed["held"] = _grown(memory.held)
         _, first, beyond = self.state["seen"][0].tolist()
         if beyond - first + MOST_BETWEEN >= len(memory.seen):
             # A sighting's place is its number, so it is in the right one of the halves.
@@ -98,17 +126,27 @@ class Timeline:
         self.memory = memory._replace(**changed)
 
 
-def set_up(dry_run: DryRun, number: int) -> Timeline:
-    """A trial at its beginning: every client's first check-in is scheduled."""
+def set_up(dry_run: DryRun, number: int, *, in_lock_step: bool = False) -> Timeline:
+    """A trial at its beginning: every client's first check-in is scheduled.
+
+    Args:
+        in_lock_step: The engine stops before a task completes of whose update nothing is known, and
+            before each aggregation.
+    """
     state = np.zeros(1, STATE)
-    in_one = _set_strategy(state, dry_run)
+    most_held = _set_strategy(state, dry_run)
+    state["in_lock_step"] = state["asks"] = in_lock_step
     numbers = _limits(dry_run) | _conditions(dry_run) | _keys(dry_run, number)
     for name, value in numbers.items():
         state[name] = value
     state["slot"], state["chunks"], state["sweep_at"] = -1, 1, SWEEP_EVERY
-    traces, memory = _traces(dry_run), _memory(dry_run, state, in_one)
+    traces, memory = _traces(dry_run), _memory(dry_run, state, most_held)
     open_fleet(state, traces, memory, _asks_for_work(dry_run))
-    return Timeline(state, traces, memory)
+    reasons, asked = list(REASONS), None
+    if dry_run.own_strategy is not None:
+        reasons[ROUND_CLOSED] = dry_run.own_strategy.late_reason
+        asked = AskedStrategy(dry_run.own_strategy, state)
+    return Timeline(state, traces, memory, tuple(reasons), asked)
 
 
 def _limits(dry_run: DryRun) -> dict[str, Any]:
@@ -198,7 +236,7 @@ def _repeats(period_s: NDArray[np.float64]) -> NDArray[np.float64]:
     return _plain(period_s, np.float64)
 
 
-def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
+def _memory(dry_run: DryRun, state: NDArray[np.void], most_held: int) -> Memory:
     """Room for what the run changes; what a job does not need has none."""
     clients = len(dry_run.records)
     rests = bool(dry_run.job.participation.user.min_hours_between_participations)
@@ -206,7 +244,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
     return Memory(
         clients=_in_lines(clients, CLIENT),
         participated_s=np.full(clients if rests else 0, -math.inf),
-        taken_round=np.full(clients if state["strategy"][0] == FEDAVG else 0, -1, np.int32),
+        taken_round=np.full(clients if state["pins"][0] else 0, -1, np.int32),
         eligible_s=np.full(clients if is_uniform else 0, -1.0),
         slot_end=np.zeros(SLOTS, np.int32),
         # At most one chunk of each slot is not full; the first is none.
@@ -219,7 +257,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
         on_devices=np.zeros(1024, DUE),
         tasks=np.zeros(_FIRST_TASKS, TASK),
         undecided=np.zeros(_FIRST_TASKS, np.int32),
-        held=np.zeros(in_one + 1, np.int32),
+        held=np.zeros(most_held, np.int32),
         diverged=np.zeros(0, np.int64),
         versions=np.zeros(1024, VERSION),
         seen=np.zeros(65536, np.uint32),
@@ -228,14 +266,20 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], in_one: int) -> Memory:
         courses=np.full(10 * LANES, math.inf),
         lanes=np.zeros(3 * LANES, np.int64),
         scratch=np.zeros(64, np.uint32),
+        results=np.zeros(_FIRST_TASKS if state["in_lock_step"][0] else 0, np.int8),
     )
 
 
 def _set_strategy(state: NDArray[np.void], dry_run: DryRun) -> int:
-    """Note what the strategy decides by; returns how many updates one aggregation takes."""
-    settings = dry_run.job.strategy
-    timeout_s = make_strategy(settings).task_timeout_s(dry_run.job.client.task_timeout_s)
-    state["task_timeout_s"] = timeout_s
+    """Note what the strategy decides by; returns how many updates may be held at a time."""
+    strategy, settings = dry_run.strategy, dry_run.job.strategy
+    state["task_timeout_s"] = strategy.task_timeout_s(dry_run.job.client.task_timeout_s)
+    state["pins"] = strategy.pins_base_version
+    state["late_outcome"] = OUTCOMES.index(strategy.late_outcome)
+    if dry_run.own_strategy is not None:
+        state["strategy"] = PYTHON
+        state["oldest_live"] = strategy.oldest_live_version(0)
+        return _FIRST_TASKS
     if isinstance(settings, FedAvgSettings):
         state["strategy"] = FEDAVG
         names: tuple[str, ...] = (
@@ -244,14 +288,14 @@ def _set_strategy(state: NDArray[np.void], dry_run: DryRun) -> int:
             "round_deadline_s",
             "min_updates",
         )
-        in_one = settings.cohort_size
+        most_held = settings.cohort_size
     else:
         state["strategy"] = FEDBUFF
         names = ("buffer_size", "concurrency", "max_staleness")
-        in_one = settings.buffer_size
+        most_held = settings.buffer_size
     for name in names:
         state[name] = getattr(settings, name)
-    return in_one
+    return most_held + 1
 
 
 def _asks_for_work(dry_run: DryRun) -> NDArray[np.bool_]:

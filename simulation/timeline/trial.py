@@ -28,12 +28,14 @@ from simulation.timeline.layout import (
     VERSION,
 )
 from simulation.timeline.ledger import NUMBER_BITS
-from simulation.timeline.timeline import Timeline, set_up
+from simulation.timeline.timeline import EVENTS_AT_ONCE, Timeline, set_up
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult
 
 _NUMBERS = (1 << NUMBER_BITS) - 1
+_EVENTS_ASKED = 100_000
+"""At once, where a strategy in Python is asked at most of them."""
 
 
 def run_compiled(
@@ -52,10 +54,11 @@ def run_compiled(
     """
     begun_s = time.monotonic()
     engine = set_up(dry_run, number)
+    at_once = EVENTS_AT_ONCE if engine.asked is None else _EVENTS_ASKED
     wall_s = [0.0]
     code = PAUSED
     while code == PAUSED:
-        code = engine.go_on()
+        code = engine.go_on(at_once)
         wall_s += [time.monotonic() - begun_s] * (engine.number("versions") + 1 - len(wall_s))
         on_progress(progress_of(engine), engine.seconds("now_s"))
     reason = why_it_ended(dry_run, engine, code)
@@ -149,7 +152,7 @@ def tasks_table(trial: int, engine: Timeline) -> pa.Table:
         "device_s": tasks["ended_s"] - tasks["started_s"],
         "version": pa.array(tasks["version"], pa.int64(), mask=tasks["version"] < 0),
         "outcome": pa.array(OUTCOMES).take(pa.array(tasks["outcome"])),
-        "reason": pa.array(REASONS).take(pa.array(tasks["reason"])),
+        "reason": pa.array(engine.reasons).take(pa.array(tasks["reason"])),
     }
     for name in TASK_SCHEMA.names:
         if name not in columns:

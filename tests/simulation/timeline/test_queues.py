@@ -57,6 +57,7 @@ def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
         courses=none.astype(float),
         lanes=none,
         scratch=np.zeros(64, np.uint32),
+        results=none.astype(np.int8),
     )
 
 
