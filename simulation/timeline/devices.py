@@ -133,6 +133,7 @@ def _earliest_return_s(
     number: int,
     slots: int,
     after_task: int,
+    wait_s: float,
 ) -> float:
     """When a client's system wakes it, but not before it was told to come.
 
@@ -141,9 +142,8 @@ def _earliest_return_s(
         number: Of the client.
         slots: Open as it was told.
         after_task: 1 if it was told as it ended a task, 0 at a check-in.
+        wait_s: How long its system lets it wait.
     """
-    spread = 2.0 * uniform(s.interval_key, number, client.check_ins, 0) - 1.0 if s.jitter else 0.0
-    wait_s = s.period_s * (1.0 + s.jitter * spread)
     interval_s = told_interval_s(s, slots)
     if interval_s * (1.0 + s.pace_jitter) > wait_s:
         key = client.pace_key

@@ -227,25 +227,25 @@ exp_of = compiled(
     ldexp=compiled(_normal_ldexp),
 )
 _ratio = compiled(portable_math._ratio, _polynomial=compiled(portable_math._polynomial))
-_near_centre = compiled(portable_math._near_centre, _ratio=_ratio)
+quantile_near_centre = compiled(portable_math._near_centre, _ratio=_ratio)
 quantile_of = compiled(
     portable_math.quantile_of,
-    _near_centre=_near_centre,
+    _near_centre=quantile_near_centre,
     _ratio=_ratio,
     log_of=log_of,
 )
 
 
-def _usual_quantile(p: float) -> float:
-    """`quantile_of` between `LEAST_USUAL` and 1 less it, without branches: for loops in vectors."""
-    q = p - 0.5
-    centre = _near_centre(q)
-    z = _ratio(portable_math._TAIL, math.sqrt(-log_of(p if q < 0.0 else 1.0 - p)) - 1.6)
-    tail = -z if q < 0.0 else z
-    return centre if abs(q) <= 0.425 else tail
+def _usual_tail(p: float) -> float:
+    """`quantile_of` below 0.075 or above 0.925, between `LEAST_USUAL` and 1 less it.
+
+    Without branches, for loops in vectors, as `quantile_near_centre` is for the rest.
+    """
+    z = _ratio(portable_math._TAIL, math.sqrt(-log_of(p if p < 0.5 else 1.0 - p)) - 1.6)
+    return -z if p < 0.5 else z
 
 
 LEAST_USUAL = 1e-10
 """Nearer to 0 and to 1, `quantile_of` takes the far tail: ``sqrt(-log(p)) > 5`` below 1.4e-11."""
 
-usual_quantile = compiled(_usual_quantile)
+usual_tail = compiled(_usual_tail)

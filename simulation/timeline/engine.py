@@ -16,7 +16,19 @@ from simulation import durations
 from simulation.clock import EventKind
 from simulation.patience import PATIENCE_S
 from simulation.timeline.compilation import Signature, compiled, entry_point
-from simulation.timeline.courses import IN_A_ROW, draw_course, draw_courses
+from simulation.timeline.courses import (
+    DOWNLOAD,
+    DROP_OUT,
+    EXAMPLES,
+    IN_A_ROW,
+    TRAIN,
+    UPLOAD,
+    WAIT,
+    draw_course,
+    draw_courses,
+    draw_wait_s,
+    draw_waits,
+)
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.devices import (
     earliest_return_s,
@@ -25,6 +37,7 @@ from simulation.timeline.devices import (
     told_interval_s,
 )
 from simulation.timeline.draws import SELECTION, device_draw, device_key
+from simulation.timeline.ends import NUMBER_BITS, drop_first_end, put_end
 from simulation.timeline.layout import (
     BASE_VERSION,
     CLIENT,
@@ -36,7 +49,6 @@ from simulation.timeline.layout import (
     FAILED,
     HEARD,
     INTERRUPTED,
-    LANES,
     NOT_FINITE,
     PYTHON,
     REJECTED,
@@ -53,7 +65,6 @@ from simulation.timeline.layout import (
     Traces,
 )
 from simulation.timeline.ledger import (
-    NUMBER_BITS,
     close_task,
     end_on_device,
     forget_ends,
@@ -68,8 +79,6 @@ from simulation.timeline.queues import (
     client_of,
     drop_first_check_in,
     first_check_in,
-    heap_drop_first,
-    heap_push,
     open_slot,
     schedule,
     slot_start_s,
@@ -129,11 +138,14 @@ def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
     return True
 
 
-def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -> None:
+def _start(
+    s: Record, traces: Traces, memory: Memory, number: int, place: int, wait_s: float
+) -> None:
     """A client takes a task, whose course is decided now; see `VirtualClients.task`.
 
     Args:
         place: Of its check-in among those ready; -1 if it is not one of them.
+        wait_s: How long its system then lets it wait.
     """
     client = memory.clients[number]
     ordinal = client.tasks
@@ -141,9 +153,9 @@ def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -
         draw_courses(s, traces, memory, place)
     if s.drawn_first <= place < s.drawn_beyond:
         lane, courses = place - s.drawn_first, memory.courses
-        examples = memory.lanes[2 * LANES + lane]
-        download_s, train_s = courses[lane], courses[LANES + lane]
-        upload_s, drop_out_s = courses[2 * LANES + lane], courses[3 * LANES + lane]
+        examples = memory.lanes[EXAMPLES + lane]
+        download_s, train_s = courses[DOWNLOAD + lane], courses[TRAIN + lane]
+        upload_s, drop_out_s = courses[UPLOAD + lane], courses[DROP_OUT + lane]
     else:
         examples, download_s, train_s, upload_s, drop_out_s = draw_course(
             s, traces, number, ordinal
@@ -158,6 +170,7 @@ def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -
     s.started += 1
     task.started_s, task.ended_s = s.now_s, math.nan
     task.download_s, task.train_s, task.upload_s = download_s, train_s, upload_s
+    task.wait_s = wait_s
     task.bytes_down, task.bytes_up = s.download_bytes, s.upload_bytes
     if ending > 0:
         worked_s = end_s - s.now_s
@@ -167,9 +180,7 @@ def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -
     task.examples, task.round, task.ending = examples, s.round, ending
     task.outcome, task.reason, task.is_decided = -1, -1, 0
     kind = _COMPLETES if ending == 0 else _EXPIRES if ending == DEADLINE else _LEAVES
-    sequence = (kind << NUMBER_BITS) | task_number
-    heap_push(memory.on_devices, s.in_heap, later_tick(end_s), sequence)
-    s.in_heap += 1
+    put_end(s, memory, later_tick(end_s), (kind << NUMBER_BITS) | task_number)
 
 
 def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
@@ -179,15 +190,12 @@ def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
         What the coordinator hears of it.
     """
     task = memory.tasks[task_number]
-    heap_drop_first(memory.on_devices, s.in_heap)
-    s.in_heap -= 1
+    drop_first_end(s, memory)
     if kind != _EXPIRES or task.ending != DROPOUT:
         end_on_device(s, task, s.now_s)
     if kind == _LEAVES and task.ending == DROPOUT:
         given_up_s = later_tick(task.started_s + s.task_timeout_s)
-        sequence = (_EXPIRES << NUMBER_BITS) | task_number
-        heap_push(memory.on_devices, s.in_heap, max(given_up_s, s.now_s), sequence)
-        s.in_heap += 1
+        put_end(s, memory, max(given_up_s, s.now_s), (_EXPIRES << NUMBER_BITS) | task_number)
         return _NO_NEWS
     if kind == _COMPLETES and len(memory.participated_s) > 0:
         memory.participated_s[task.client] = s.now_s
@@ -222,7 +230,7 @@ def _is_refused(s: Record, memory: Memory, task_number: int) -> bool:
 
 def _awaits_result(s: Record, memory: Memory) -> bool:
     """Whether what comes next of tasks is an update that is not trained, and must be to decide."""
-    sequence = memory.on_devices[0].sequence
+    sequence = s.next_end
     number = sequence & _NUMBERS
     task = memory.tasks[number]
     return bool(
@@ -234,11 +242,17 @@ def _awaits_result(s: Record, memory: Memory) -> bool:
 
 
 def _come_back(
-    s: Record, traces: Traces, memory: Memory, number: int, slots: int, after_task: int
+    s: Record,
+    traces: Traces,
+    memory: Memory,
+    number: int,
+    slots: int,
+    after_task: int,
+    wait_s: float,
 ) -> None:
     """Schedule the next check-in of a client that has no task; see `CheckIns.next_s`."""
     client = memory.clients[number]
-    back_s = earliest_return_s(s, memory, client, number, slots, after_task)
+    back_s = earliest_return_s(s, memory, client, number, slots, after_task, wait_s)
     if len(memory.participated_s) > 0:
         back_s = max(back_s, memory.participated_s[number] + s.rest_s)
     at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
@@ -252,30 +266,36 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
     Returns:
         What the coordinator hears of it.
     """
-    returning, slots, after_task = -1, s.open_slots, 0
+    returning, slots, after_task, wait_s = -1, s.open_slots, 0, 0.0
     if check_in != NOTHING:
         number = client_of(check_in)
         place = -1
         if drop_first_check_in(s, memory, check_in):
             place = s.taken - 1
             look_ahead(s, traces, memory, s.taken)
+            if place >= s.waits_beyond:
+                draw_waits(s, memory, place)
+            wait_s = memory.courses[WAIT + place - s.waits_first]
+        else:
+            wait_s = draw_wait_s(s, number, memory.clients[number].check_ins + 1)
         news = _NO_NEWS
         if take_slot(s, memory, number, slots):
-            start(s, traces, memory, number, place)
+            start(s, traces, memory, number, place, wait_s)
             s.got_tasks += 1
             news = _STARTED
         else:
             s.got_tasks = 0
             returning = number
     else:
-        sequence = memory.on_devices[0].sequence
+        sequence = s.next_end
         kind, task_number = sequence >> NUMBER_BITS, sequence & _NUMBERS
         if kind != _LEAVES or memory.tasks[task_number].ending != DROPOUT:
             # Its own task has just made room for another, as at the gateway.
-            returning, slots, after_task = memory.tasks[task_number].client, slots + 1, 1
+            task = memory.tasks[task_number]
+            returning, slots, after_task, wait_s = task.client, slots + 1, 1, task.wait_s
         news = finish(s, memory, kind, task_number)
     if returning >= 0:
-        come_back(s, traces, memory, returning, slots, after_task)
+        come_back(s, traces, memory, returning, slots, after_task, wait_s)
     return news
 
 
@@ -310,7 +330,7 @@ def _is_full(s: Record, memory: Memory) -> bool:
     """Whether there may be no room for what an event adds."""
     return bool(
         s.started >= len(memory.tasks)
-        or s.in_heap + 1 >= len(memory.on_devices)
+        or s.ends_to_come + 2 >= len(memory.ends)
         or s.due + 1 >= len(memory.due)
         or s.versions >= len(memory.versions)
         or s.seen[2] - s.seen[1] + MOST_BETWEEN >= len(memory.seen)
@@ -340,7 +360,7 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
     while True:
         if s.events >= s.enough or is_full(s, memory):
             return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
-        task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
+        task_s = s.next_end_s
         check_in = first_check_in(s, memory)
         while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
             open_slot(s, memory)
@@ -444,7 +464,8 @@ _MEMORY = _types.NamedTuple(
     [
         *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
         *map(_array, (np.int64, np.int64, np.int32, np.int64)),
-        *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
+        *map(_array, (np.int32, np.int32, np.int64, np.int64, np.int64, DUE)),
+        *map(_array, (TASK, np.int32, np.int32, np.int64, VERSION)),
         *map(_array, (np.uint32, np.uint8, SIGHTING, np.float64, np.int64, np.uint32)),
         _array(np.int8),
     ],

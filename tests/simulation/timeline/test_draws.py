@@ -13,8 +13,9 @@ from simulation.timeline.draws import (
     device_key,
     exp_of,
     log_of,
+    quantile_near_centre,
     quantile_of,
-    usual_quantile,
+    usual_tail,
 )
 
 CLIENTS = [0, 7, 10, 99, 12_345, 16_422_290, 2**31 - 1]
@@ -38,10 +39,15 @@ def test_compiled_functions_have_the_bits_of_the_plain_ones():
         ]
     )
     for found, plain in (
-        (usual_quantile, normal_quantile),
         (quantile_of, normal_quantile),
         (log_of, portable_log),
     ):
         assert [found(x) for x in p.tolist()] == plain(p).tolist()
+    centre = p[abs(p - 0.5) <= 0.425]
+    assert [quantile_near_centre(x - 0.5) for x in centre.tolist()] == normal_quantile(
+        centre
+    ).tolist()
+    tails = p[abs(p - 0.5) > 0.425]
+    assert [usual_tail(x) for x in tails.tolist()] == normal_quantile(tails).tolist()
     x = np.concatenate([(p - 0.5) * 1400.0, (p - 0.5) * 10.0, [-800.0, 0.0, 800.0]])
     assert [exp_of(value) for value in x.tolist()] == portable_exp(x).tolist()
