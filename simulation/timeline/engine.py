@@ -72,7 +72,7 @@ from simulation.timeline.ledger import (
     note_end,
     take_step,
 )
-from simulation.timeline.look_ahead import AHEAD, look_ahead, look_ahead_in_turn
+from simulation.timeline.look_ahead import BLOCK, look_ahead, look_ahead_in_turn, look_at_first
 from simulation.timeline.queues import (
     NOTHING,
     check_in_s_of,
@@ -101,6 +101,7 @@ _NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
 _COMPLETES, _EXPIRES, _LEAVES = (
     int(kind) for kind in (EventKind.COMPLETED, EventKind.EXPIRED, EventKind.LEFT)
 )
+_BLOCK_MASK = BLOCK - 1
 _NUMBERS = (1 << NUMBER_BITS) - 1
 _LEAST_WINDOW_S = 60.0
 
@@ -272,7 +273,8 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
         place = -1
         if drop_first_check_in(s, memory, check_in):
             place = s.taken - 1
-            look_ahead(s, traces, memory, s.taken)
+            if place & _BLOCK_MASK == 0:
+                look_ahead(s, traces, memory, place)
             if place >= s.waits_beyond:
                 draw_waits(s, memory, place)
             wait_s = memory.courses[WAIT + place - s.waits_first]
@@ -326,17 +328,16 @@ def _hear(s: Record, news: int) -> None:
         s.running -= 1
 
 
-def _is_full(s: Record, memory: Memory) -> bool:
-    """Whether there may be no room for what an event adds."""
-    return bool(
-        s.started >= len(memory.tasks)
-        or s.ends_to_come + 2 >= len(memory.ends)
-        or s.due + 1 >= len(memory.due)
-        or s.versions >= len(memory.versions)
-        or s.seen[2] - s.seen[1] + MOST_BETWEEN >= len(memory.seen)
-        or s.seen[2] >= s.sweep_at
-        or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
+def _room(s: Record, memory: Memory) -> int:
+    """For how many events there is room."""
+    events = min(
+        len(memory.tasks) - s.started,
+        len(memory.ends) - s.ends_to_come - 2,
+        len(memory.due) - s.due - 1,
+        (min(len(memory.seen) - (s.seen[2] - s.seen[1]), s.sweep_at - s.seen[2]) - MOST_BETWEEN)
+        // (MOST_BETWEEN + 1),
     )
+    return min(events, len(memory.eligible) - s.eligible[2]) if s.is_uniform else events
 
 
 is_refused = compiled(_is_refused)
@@ -348,7 +349,7 @@ come_back = compiled(_come_back)
 happen = compiled(_happen)
 begin_turn = compiled(_begin_turn)
 hear = compiled(_hear)
-is_full = compiled(_is_full)
+room = compiled(_room)
 
 
 def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
@@ -357,15 +358,21 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
     Returns:
         The news, or ``-1`` less the number of the reason why `advance` must return.
     """
+    if s.versions >= len(memory.versions):
+        return -1 - NO_ROOM
     while True:
-        if s.events >= s.enough or is_full(s, memory):
-            return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
+        if s.events >= s.next_look:
+            if s.events >= s.enough:
+                return -1 - PAUSED
+            events = room(s, memory)
+            if events <= 0:
+                return -1 - NO_ROOM
+            s.next_look = min(s.events + events, s.enough)
         task_s = s.next_end_s
         check_in = first_check_in(s, memory)
         while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
             open_slot(s, memory)
-            for at in range(-3 * AHEAD, 1):
-                look_ahead(s, traces, memory, at)
+            look_at_first(s, traces, memory)
             check_in = first_check_in(s, memory)
         check_in_s = check_in_s_of(s, check_in) if check_in != NOTHING else math.inf
         at_s = min(task_s, check_in_s)
@@ -392,6 +399,7 @@ next_news = compiled(_next_news)
 def _advance(state: NDArray[np.void], traces: Traces, memory: Memory) -> int:
     """Go on until there are ``enough`` events; returns why it stopped (`PAUSED` and the others)."""
     s = state[0]
+    s.next_look = 0
     while True:
         if s.phase == TURN:
             if limit(s) > 0:

@@ -127,7 +127,12 @@ _PROGRESS = [
     *(("step", np.int64), ("next_oldest_live", np.int64), ("is_answered", np.int64)),
     *(("tasks", np.int64), ("deadline_s", np.float64), ("idle_turns", np.int64)),
     *(("until_s", np.float64), ("waits", np.int64), ("asks", np.int64)),
-    *(("events", np.int64), ("enough", np.int64), ("oldest_live", np.int64)),
+    *(
+        ("events", np.int64),
+        ("enough", np.int64),
+        ("next_look", np.int64),
+        ("oldest_live", np.int64),
+    ),
     # The round, or the filling of a buffer.
     *(("round", np.int64), ("round_first", np.int64), ("open_slots", np.int64)),
     # Tasks; `running` and `held` are those that the coordinator counts.

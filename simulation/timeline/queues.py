@@ -168,6 +168,14 @@ def _sort(
     key_bits: int,
 ) -> None:
     """Sort so many numbers of so many bits into another array."""
+    if count <= _SHORT:
+        for at in range(count):
+            key, place = keys[at], at
+            while place > 0 and in_order[place - 1] > key:
+                in_order[place] = in_order[place - 1]
+                place -= 1
+            in_order[place] = key
+        return
     bits = 0
     while (1 << bits) < count and bits < MOST_TALLY_BITS:
         bits += 1

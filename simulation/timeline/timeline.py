@@ -117,11 +117,11 @@ class Timeline:
             if self.asked is not None:  # it may hold any number of updates
                 changed["held"] = _grown(memory.held)
         _, first, beyond = self.state["seen"][0].tolist()
-        if beyond - first + MOST_BETWEEN >= len(memory.seen):
+        if len(memory.seen) - (beyond - first) <= 2 * MOST_BETWEEN:
             # A sighting's place is its number, so it is in the right one of the halves.
             changed["seen"] = np.tile(memory.seen, 2)
             changed["superseded"] = np.tile(memory.superseded, 2)
-        if beyond >= size("sweep_at"):
+        if size("sweep_at") - beyond <= 2 * MOST_BETWEEN:
             sweep(self.state, memory)
         if self.state["eligible"][0][2] >= len(memory.eligible) > 0:
             forget_superseded(self.state, memory)
