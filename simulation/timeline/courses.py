@@ -29,6 +29,7 @@ from simulation.timeline.queues import client_of
 
 IN_A_ROW = 4
 """Check-ins that got a task one after the other, from which on the next are expected to."""
+_LEAST_LANES = 8
 
 DOWNLOAD, TRAIN, UPLOAD, DROP_OUT, WAIT = (row * LANES for row in range(5))
 """Where in `Memory.courses` each row begins; all are in seconds."""
@@ -131,8 +132,8 @@ def _lognormals(
 
 
 def _draw_courses(s: Record, traces: Traces, memory: Memory, first: int) -> None:
-    """Draw for the check-ins of the open slot from the one at ``first`` on."""
-    count = min(LANES, s.ready - first)
+    """Draw for check-ins of the open slot from the one at ``first`` on: for as many as got tasks."""
+    count = min(max(_LEAST_LANES, min(s.got_tasks, LANES)), s.ready - first)
     lanes, rows = memory.lanes, memory.courses
     clients, tasks, examples = lanes[_CLIENTS:_TASKS], lanes[_TASKS:_TAIL_PLACES], lanes[:LANES]
     drawn, median, spread = rows[_DRAWN:_MEDIAN], rows[_MEDIAN:_SPREAD], rows[_SPREAD:_TAILS]

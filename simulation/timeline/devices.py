@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from server.gateway import pace
 from simulation.timeline.compilation import compiled
-from simulation.timeline.draws import PACE, device_draw, device_key, exp_of, quantile_of, uniform
+from simulation.timeline.device_keys import KEYS, PACE, made_key, make_keys
+from simulation.timeline.draws import device_draw, exp_of, quantile_of, uniform
 from simulation.timeline.layout import Memory, Record, Traces
 from simulation.timeline.sightings import times_seen
 from simulation.traces import criteria
@@ -146,13 +147,20 @@ def _earliest_return_s(
     """
     interval_s = told_interval_s(s, slots)
     if interval_s * (1.0 + s.pace_jitter) > wait_s:
-        key = client.pace_key
-        if key == 0:
-            key = device_key(number, PACE, memory.scratch)
-            client.pace_key = key
-        draw = device_draw(s.seed, key, times_seen(s, client) - (1 - after_task))
+        if client.pace_key == 0:
+            note_keys(memory, number)
+        draw = device_draw(s.seed, client.pace_key, times_seen(s, client) - (1 - after_task))
         wait_s = max(wait_s, _spread_s(interval_s, s.pace_jitter, draw))
     return float(s.now_s + wait_s)
+
+
+def _note_keys(memory: Memory, number: int) -> None:
+    """Note a client's key of its draws of pace, and those of its neighbours with it."""
+    first = number - number % KEYS
+    count = min(KEYS, len(memory.clients) - first)
+    make_keys(first, count, PACE, memory.scratch)
+    for lane in range(count):
+        memory.clients[first + lane].pace_key = made_key(lane, memory.scratch)
 
 
 def _told_interval_s(s: Record, slots: int) -> float:
@@ -168,6 +176,7 @@ def _told_interval_s(s: Record, slots: int) -> float:
     )
 
 
+note_keys = compiled(_note_keys)
 told_interval_s = compiled(_told_interval_s)
 earliest_return_s = compiled(_earliest_return_s)
 

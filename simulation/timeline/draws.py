@@ -1,7 +1,7 @@
 """Compiled draws: the run's random streams, and the gateway's draws for a device's check-in.
 
 The same numbers as `simulation.random_streams` (Philox4x32-10) and `server.coordination.selection`
-(SHA-256, Philox4x64-10; Salmon et al., SC 2011) give, to the bit.
+(Philox4x64-10; Salmon et al., SC 2011) give, to the bit.
 """
 
 import math
@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 from simulation import portable_math
 from simulation.timeline.compilation import compiled
 
-PACE, SELECTION = 0, 1
-"""What a device draws for."""
-
 _Of = Any
 """Something of Numba's or LLVM's, which are not typed."""
 
@@ -33,32 +30,6 @@ _S12, _S20, _S32, _S11 = np.uint64(12), np.uint64(20), np.uint64(32), np.uint64(
 
 
 _MANTISSA, _HALF = (1 << 52) - 1, 1022 << 52
-
-
-def _constants() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """SHA-256's: fractions of the cube roots of the first 64 primes, of square roots of 8."""
-    primes = [n for n in range(2, 312) if all(n % d for d in range(2, int(n**0.5) + 1))]
-    return (
-        np.array([_root_fraction(prime, 3) for prime in primes], np.uint32),
-        np.array([_root_fraction(prime, 2) for prime in primes[:8]], np.uint32),
-    )
-
-
-def _root_fraction(number: int, degree: int) -> int:
-    """First 32 bits of the fraction of a root, in whole numbers."""
-    target, low, high = number << (32 * degree), 0, number << 32
-    while low < high:
-        middle = (low + high + 1) >> 1
-        low, high = (middle, high) if middle**degree <= target else (low, middle - 1)
-    return low & 0xFFFFFFFF
-
-
-_K, _H = _constants()
-_PREFIXES = (b"pace\0", b"selection\0")
-_PREFIX = np.zeros((2, 10), np.uint8)
-for _purpose, _text in enumerate(_PREFIXES):
-    _PREFIX[_purpose, : len(_text)] = np.frombuffer(_text, np.uint8)
-_PREFIX_LENGTH = np.array([len(text) for text in _PREFIXES])
 
 
 def _multiplication(_context: _Of, _left: _Of, _right: _Of) -> tuple[_Of, Callable[..., _Of]]:
@@ -146,55 +117,6 @@ def _mixed(
     )
 
 
-def _device_key(client: int, purpose: int, w: NDArray[np.uint32]) -> np.uint64:
-    """First 8 bytes of SHA-256 over purpose, a zero and the client's number in decimal.
-
-    Args:
-        w: Room for the message's schedule, shape ``(64,)``.
-    """
-    length = _PREFIX_LENGTH[purpose]
-    w[:16] = 0
-    for at in range(length):
-        w[at >> 2] |= np.uint32(_PREFIX[purpose, at]) << np.uint32(24 - 8 * (at & 3))
-    digits, rest = 1, client // 10
-    while rest > 0:
-        digits += 1
-        rest //= 10
-    rest = client
-    for at in range(length + digits - 1, length - 1, -1):
-        w[at >> 2] |= np.uint32(48 + rest % 10) << np.uint32(24 - 8 * (at & 3))
-        rest //= 10
-    return digest_word(w, length + digits)
-
-
-def _digest_word(w: NDArray[np.uint32], length: int) -> np.uint64:
-    """First 8 bytes of SHA-256 over a message of at most 55 bytes.
-
-    Args:
-        w: The message, zeros after it, in its first 16 words; room for its schedule, ``(64,)``.
-    """
-    w[length >> 2] |= np.uint32(0x80) << np.uint32(24 - 8 * (length & 3))
-    w[15] = np.uint32(8 * length)
-    for t in range(16, 64):
-        before, after = w[t - 15], w[t - 2]
-        s0 = _turned(before, 7) ^ _turned(before, 18) ^ (before >> np.uint32(3))
-        s1 = _turned(after, 17) ^ _turned(after, 19) ^ (after >> np.uint32(10))
-        w[t] = w[t - 16] + s0 + w[t - 7] + s1
-    a, b, c, d, e, f, g, h = _H[0], _H[1], _H[2], _H[3], _H[4], _H[5], _H[6], _H[7]
-    for t in range(64):
-        s1 = _turned(e, 6) ^ _turned(e, 11) ^ _turned(e, 25)
-        first = np.uint32(h + s1 + ((e & f) ^ (~e & g)) + _K[t] + w[t])
-        s0 = _turned(a, 2) ^ _turned(a, 13) ^ _turned(a, 22)
-        second = np.uint32(s0 + ((a & b) ^ (a & c) ^ (b & c)))
-        h, g, f, e = g, f, e, np.uint32(d + first)
-        d, c, b, a = c, b, a, np.uint32(first + second)
-    return (_U(np.uint32(a + _H[0])) << _S32) | _U(np.uint32(b + _H[1]))
-
-
-def _turned_right(x: np.uint32, bits: int) -> np.uint32:
-    return np.uint32((x >> np.uint32(bits)) | (x << np.uint32(32 - bits)))
-
-
 def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float:
     """See `server.coordination.selection.draw`."""
     word_0, word_1, word_2, word_3 = _U(check_in + 1), _U(0), _U(0), _U(0)
@@ -211,9 +133,6 @@ def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float
 _philox_round = compiled(_mixed)
 uniform_of = compiled(_uniform_of)
 uniform = compiled(_uniform)
-_turned = compiled(_turned_right)
-digest_word = compiled(_digest_word)
-device_key = compiled(_device_key)
 device_draw = compiled(_device_draw)
 
 log_of = compiled(

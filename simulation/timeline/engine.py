@@ -30,13 +30,14 @@ from simulation.timeline.courses import (
     draw_waits,
 )
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
+from simulation.timeline.device_keys import SELECTION, device_key
 from simulation.timeline.devices import (
     earliest_return_s,
     later_tick,
     next_check_in,
     told_interval_s,
 )
-from simulation.timeline.draws import SELECTION, device_draw, device_key
+from simulation.timeline.draws import device_draw
 from simulation.timeline.ends import NUMBER_BITS, drop_first_end, put_end
 from simulation.timeline.layout import (
     BASE_VERSION,

@@ -15,6 +15,7 @@ from simulation.random_streams import RandomStreams
 from simulation.timeline.asked_strategy import AskedStrategy
 from simulation.timeline.compilation import without_dispatch
 from simulation.timeline.courses import COURSES_SIZE, LANES_SIZE
+from simulation.timeline.device_keys import SCRATCH_WORDS
 from simulation.timeline.ends import END_SLOTS
 from simulation.timeline.engine import (
     DECIDES,
@@ -275,7 +276,7 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], most_held: int) -> Memory:
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
         courses=np.full(COURSES_SIZE, math.inf),
         lanes=np.zeros(LANES_SIZE, np.int64),
-        scratch=np.zeros(64, np.uint32),
+        scratch=np.zeros(SCRATCH_WORDS, np.uint32),
         results=np.zeros(_FIRST_TASKS if state["in_lock_step"][0] else 0, np.int8),
     )
 

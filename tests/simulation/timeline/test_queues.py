@@ -64,7 +64,7 @@ def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
         eligible=np.zeros(0, SIGHTING),
         courses=none.astype(float),
         lanes=none,
-        scratch=np.zeros(64, np.uint32),
+        scratch=np.zeros(0, np.uint32),
         results=none.astype(np.int8),
     )
 
