@@ -4,8 +4,8 @@ How long a task takes hangs on its client and on its number there, not on when i
 long a client's system lets it wait hangs on how often it has checked in. So these draws are made
 together for the next check-ins of the slot that is open, in loops without branches that the
 compiler turns into vectors, with the same arithmetic in the same order: a draw in a vector costs a
-tenth of one alone. Courses are drawn while one check-in after the other gets a task; what is not
-used is drawn again when it is.
+tenth of one alone. Courses are drawn where many check-ins get a task; what is not used is drawn again
+when it is.
 """
 
 import math
@@ -27,8 +27,10 @@ from simulation.timeline.draws import (
 from simulation.timeline.layout import LANES, Memory, Record, Traces
 from simulation.timeline.queues import client_of
 
-IN_A_ROW = 4
-"""Check-ins that got a task one after the other, from which on the next are expected to."""
+ALL_GET_TASKS = 1 << 16
+"""`STATE`'s ``task_share`` where each of the check-ins lately got a task."""
+WORTH_DRAWING = ALL_GET_TASKS >> 3
+"""Of eight check-ins one, from which on drawing for eight at once is less work than for one."""
 _LEAST_LANES = 8
 
 DOWNLOAD, TRAIN, UPLOAD, DROP_OUT, WAIT = (row * LANES for row in range(5))
@@ -132,8 +134,9 @@ def _lognormals(
 
 
 def _draw_courses(s: Record, traces: Traces, memory: Memory, first: int) -> None:
-    """Draw for check-ins of the open slot from the one at ``first`` on: for as many as got tasks."""
-    count = min(max(_LEAST_LANES, min(s.got_tasks, LANES)), s.ready - first)
+    """Draw for check-ins of the open slot from the one at ``first`` on: the more, the surer."""
+    most = LANES if 2 * s.task_share > ALL_GET_TASKS else _LEAST_LANES
+    count = min(most, s.ready - first)
     lanes, rows = memory.lanes, memory.courses
     clients, tasks, examples = lanes[_CLIENTS:_TASKS], lanes[_TASKS:_TAIL_PLACES], lanes[:LANES]
     drawn, median, spread = rows[_DRAWN:_MEDIAN], rows[_MEDIAN:_SPREAD], rows[_SPREAD:_TAILS]
@@ -179,6 +182,12 @@ def _draw_courses(s: Record, traces: Traces, memory: Memory, first: int) -> None
     s.drawn_first, s.drawn_beyond = first, first + count
 
 
+def _note_share(s: Record, got_task: int) -> None:
+    """Keep the share of check-ins that got a task: its mean over the last 16, or so."""
+    s.task_share += ((got_task << 16) - s.task_share) >> 4
+
+
+note_share = compiled(_note_share)
 draw_course = compiled(_draw_course)
 draw_wait_s = compiled(_draw_wait_s)
 draw_waits = compiled(_draw_waits)

@@ -20,14 +20,15 @@ from simulation.timeline.courses import (
     DOWNLOAD,
     DROP_OUT,
     EXAMPLES,
-    IN_A_ROW,
     TRAIN,
     UPLOAD,
     WAIT,
+    WORTH_DRAWING,
     draw_course,
     draw_courses,
     draw_wait_s,
     draw_waits,
+    note_share,
 )
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.device_keys import SELECTION, device_key
@@ -151,7 +152,7 @@ def _start(
     """
     client = memory.clients[number]
     ordinal = client.tasks
-    if place >= s.drawn_beyond and s.got_tasks >= IN_A_ROW:
+    if place >= s.drawn_beyond and s.task_share >= WORTH_DRAWING:
         draw_courses(s, traces, memory, place)
     if s.drawn_first <= place < s.drawn_beyond:
         lane, courses = place - s.drawn_first, memory.courses
@@ -284,10 +285,10 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
         news = _NO_NEWS
         if take_slot(s, memory, number, slots):
             start(s, traces, memory, number, place, wait_s)
-            s.got_tasks += 1
+            note_share(s, 1)
             news = _STARTED
         else:
-            s.got_tasks = 0
+            note_share(s, 0)
             returning = number
     else:
         sequence = s.next_end

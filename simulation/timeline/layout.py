@@ -153,8 +153,8 @@ _PROGRESS = [
     *(("chunks", np.int64), ("free_chunk", np.int64)),
     *(("ready", np.int64), ("taken", np.int64), ("due", np.int64)),
     # Of those ready, which have their task's course drawn, and which the wait for the next one;
-    # check-ins in a row that got a task.
-    *(("drawn_first", np.int64), ("drawn_beyond", np.int64), ("got_tasks", np.int64)),
+    # the share of check-ins lately that got a task.
+    *(("drawn_first", np.int64), ("drawn_beyond", np.int64), ("task_share", np.int64)),
     *(("waits_first", np.int64), ("waits_beyond", np.int64)),
     # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
     *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,)), ("sweep_at", np.int64)),

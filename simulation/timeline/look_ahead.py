@@ -24,6 +24,9 @@ FIRST_AHEAD = LANES
 _SECOND_AHEAD, _THIRD_AHEAD = 2 * BLOCK, BLOCK
 """Events between a stage and the next: some 50 ns each, against a few hundred for a look."""
 
+_FEW_TASKS = 1 << 12
+"""Of `STATE`'s ``task_share``: fewer than one check-in in 16 gets a task, and needs more of it."""
+
 _Of = Any
 """Something of Numba's or LLVM's, which are not typed."""
 
@@ -80,6 +83,11 @@ def _fetch_devices(s: Record, traces: Traces, memory: Memory, first: int, beyond
         prefetch(traces.offsets, device)
         if len(traces.repeat_s) > 1:
             prefetch(traces.repeat_s, device)
+        if s.task_share > _FEW_TASKS:
+            prefetch(traces.records, number)
+            prefetch(traces.device_model, number)
+            prefetch(traces.down_link, number)
+            prefetch(traces.up_link, number)
         sighting = memory.clients[number].sighting
         prefetch(memory.superseded, (sighting & (len(memory.seen) - 1)) >> 3)
 
