@@ -33,14 +33,14 @@ WORTH_DRAWING = ALL_GET_TASKS >> 3
 """Of eight check-ins one, from which on drawing for eight at once is less work than for one."""
 _LEAST_LANES = 8
 
-DOWNLOAD, TRAIN, UPLOAD, DROP_OUT, WAIT = (row * LANES for row in range(5))
-"""Where in `Memory.courses` each row begins; all are in seconds."""
+DOWNLOAD, TRAIN, UPLOAD, DROP_OUT, WAIT, OPENING = (row * LANES for row in range(6))
+"""Where in `Memory.courses` each row begins: seconds; the last has numbers between 0 and 1."""
 EXAMPLES, _CLIENTS, _TASKS = 0, LANES, 2 * LANES
 """Where in `Memory.lanes`."""
-_DRAWN, _MEDIAN, _SPREAD, _TAILS = (row * LANES for row in (5, 8, 11, 14))
+_DRAWN, _MEDIAN, _SPREAD, _TAILS = (row * LANES for row in (6, 9, 12, 15))
 """Of three rows each: download, training, upload."""
 _TAIL_PLACES = 3 * LANES
-COURSES_SIZE, LANES_SIZE = 17 * LANES + 1, 6 * LANES + 1
+COURSES_SIZE, LANES_SIZE = 18 * LANES + 1, 6 * LANES + 1
 """A place more, since lists of tails are written one beyond their end."""
 
 _MOST_USUAL = 1.0 - LEAST_USUAL
@@ -71,10 +71,14 @@ def _draw_wait_s(s: Record, number: int, check_ins: int) -> float:
 
 
 def _draw_waits(s: Record, memory: Memory, first: int) -> None:
-    """Draw the waits that follow check-ins of the open slot, from the one at ``first`` on."""
+    """Draw the waits that follow check-ins of the open slot, from the one at ``first`` on.
+
+    And what those draw that next check in as a window opens; each is of the next check-in.
+    """
     count = min(LANES, s.ready - first)
     clients, check_ins = memory.lanes[_CLIENTS:_TASKS], memory.lanes[_TASKS : _TASKS + LANES]
     waits = memory.courses[WAIT : WAIT + LANES]
+    openings = memory.courses[OPENING : OPENING + LANES]
     jitter, period_s = s.jitter, s.period_s
     if jitter == 0.0:
         waits[:] = period_s
@@ -86,7 +90,17 @@ def _draw_waits(s: Record, memory: Memory, first: int) -> None:
         for lane in range(count):
             spread = 2.0 * uniform_of(key_0, key_1, clients[lane], check_ins[lane], 0) - 1.0
             waits[lane] = period_s * (1.0 + jitter * spread)
+        fill_uniforms(s.opening_key, 0, count, clients, check_ins, openings)
     s.waits_first, s.waits_beyond = first, first + count
+
+
+def _draw_openings(s: Record, memory: Memory, first: int, count: int) -> None:
+    """Draw what clients, numbered from ``first`` on, need as their first window opens."""
+    clients, tasks = memory.lanes[_CLIENTS:_TASKS], memory.lanes[_TASKS : _TASKS + LANES]
+    tasks[:count] = 0
+    for lane in range(count):
+        clients[lane] = first + lane
+    fill_uniforms(s.opening_key, 0, count, clients, tasks, memory.courses[OPENING:])
 
 
 def _fill_uniforms(
@@ -190,7 +204,8 @@ def _note_share(s: Record, got_task: int) -> None:
 note_share = compiled(_note_share)
 draw_course = compiled(_draw_course)
 draw_wait_s = compiled(_draw_wait_s)
-draw_waits = compiled(_draw_waits)
 fill_uniforms = compiled(_fill_uniforms)
+draw_waits = compiled(_draw_waits)
+draw_openings = compiled(_draw_openings)
 lognormals = compiled(_lognormals)
 draw_courses = compiled(_draw_courses)

@@ -20,12 +20,14 @@ from simulation.timeline.courses import (
     DOWNLOAD,
     DROP_OUT,
     EXAMPLES,
+    OPENING,
     TRAIN,
     UPLOAD,
     WAIT,
     WORTH_DRAWING,
     draw_course,
     draw_courses,
+    draw_openings,
     draw_wait_s,
     draw_waits,
     note_share,
@@ -33,6 +35,7 @@ from simulation.timeline.courses import (
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.device_keys import SELECTION, device_key
 from simulation.timeline.devices import (
+    NOT_DRAWN,
     earliest_return_s,
     later_tick,
     next_check_in,
@@ -51,6 +54,7 @@ from simulation.timeline.layout import (
     FAILED,
     HEARD,
     INTERRUPTED,
+    LANES,
     NOT_FINITE,
     PYTHON,
     REJECTED,
@@ -252,13 +256,14 @@ def _come_back(
     slots: int,
     after_task: int,
     wait_s: float,
+    opening: float,
 ) -> None:
     """Schedule the next check-in of a client that has no task; see `CheckIns.next_s`."""
     client = memory.clients[number]
     back_s = earliest_return_s(s, memory, client, number, slots, after_task, wait_s)
     if len(memory.participated_s) > 0:
         back_s = max(back_s, memory.participated_s[number] + s.rest_s)
-    at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
+    at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins, opening)
     if at_s < math.inf:
         schedule(s, memory, number, at_s)
 
@@ -269,7 +274,7 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
     Returns:
         What the coordinator hears of it.
     """
-    returning, slots, after_task, wait_s = -1, s.open_slots, 0, 0.0
+    returning, slots, after_task, wait_s, opening = -1, s.open_slots, 0, 0.0, NOT_DRAWN
     if check_in != NOTHING:
         number = client_of(check_in)
         place = -1
@@ -279,7 +284,8 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
                 look_ahead(s, traces, memory, place)
             if place >= s.waits_beyond:
                 draw_waits(s, memory, place)
-            wait_s = memory.courses[WAIT + place - s.waits_first]
+            lane = place - s.waits_first
+            wait_s, opening = memory.courses[WAIT + lane], memory.courses[OPENING + lane]
         else:
             wait_s = draw_wait_s(s, number, memory.clients[number].check_ins + 1)
         news = _NO_NEWS
@@ -299,7 +305,7 @@ def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
             returning, slots, after_task, wait_s = task.client, slots + 1, 1, task.wait_s
         news = finish(s, memory, kind, task_number)
     if returning >= 0:
-        come_back(s, traces, memory, returning, slots, after_task, wait_s)
+        come_back(s, traces, memory, returning, slots, after_task, wait_s, opening)
     return news
 
 
@@ -433,9 +439,13 @@ def _open_fleet(
     """Schedule the first check-in of each client that asks for work; shape ``(clients,)``."""
     s = state[0]
     for number in range(len(asks)):
+        lane = number % LANES
+        if lane == 0:
+            draw_openings(s, memory, number, min(LANES, len(asks) - number))
         look_ahead_in_turn(traces, number)
         if asks[number]:
-            at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
+            client, opening = memory.clients[number], memory.courses[OPENING + lane]
+            at_s = next_check_in(s, traces, client, number, 0.0, 0, opening)
             if at_s < math.inf:
                 schedule(s, memory, number, at_s)
 
