@@ -4,8 +4,8 @@ How long a task takes hangs on its client and on its number there, not on when i
 long a client's system lets it wait hangs on how often it has checked in. So these draws are made
 together for the next check-ins of the slot that is open, in loops without branches that the
 compiler turns into vectors, with the same arithmetic in the same order: a draw in a vector costs a
-tenth of one alone. Courses are drawn where many check-ins get a task; what is not used is drawn again
-when it is.
+tenth of one alone. Courses are drawn where many check-ins get a task; what is not used is drawn
+again when it is.
 """
 
 import math

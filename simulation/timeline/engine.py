@@ -370,12 +370,10 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
         return -1 - NO_ROOM
     while True:
         if s.events >= s.next_look:
-            if s.events >= s.enough:
-                return -1 - PAUSED
-            events = room(s, memory)
+            events = min(room(s, memory), s.enough - s.events)
             if events <= 0:
-                return -1 - NO_ROOM
-            s.next_look = min(s.events + events, s.enough)
+                return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
+            s.next_look = s.events + events
         task_s = s.next_end_s
         check_in = first_check_in(s, memory)
         while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
@@ -385,13 +383,12 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
         check_in_s = check_in_s_of(s, check_in) if check_in != NOTHING else math.inf
         at_s = min(task_s, check_in_s)
         # With nothing to come, what is held may still make an aggregate at the deadline.
-        if at_s == math.inf and not (s.held > 0 and s.waits):
-            return -1 - TRACE_ENDED
-        if at_s > s.until_s:
+        is_over = at_s == math.inf and not (s.held > 0 and s.waits)
+        if at_s > s.until_s and not is_over:
             s.now_s = s.until_s
             return _NO_NEWS
-        if at_s > s.update_s + PATIENCE_S:
-            return -1 - EXHAUSTED
+        if is_over or at_s > s.update_s + PATIENCE_S:
+            return -1 - (TRACE_ENDED if is_over else EXHAUSTED)
         if s.in_lock_step and check_in_s >= task_s and awaits_result(s, memory):
             return -1 - RESULTS
         s.now_s = at_s
