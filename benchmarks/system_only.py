@@ -1,15 +1,17 @@
 """Dry-runs that train nothing: events per second, and time and memory with millions of clients.
 
-What is compared: the compiled engine with the plain event loop, which runs the production
-coordinator itself, on the same trial of FedBuff (the runs must be equal to the bit); then the
-engine alone on larger populations. Each client is available in one window a day (lognormal, median
+What is compared: the compiled engine, the engine that asks a strategy written in Python (what
+FedBuff decides), and the plain event loop, which runs the production coordinator itself, on the
+same trial of FedBuff (the runs must be equal to the bit); then the engine alone on larger
+populations. Each client is available in one window a day (lognormal, median
 35 minutes, at most six hours), checks in every 15 minutes in it (`events`: 5), and has one of 20
 device models with lognormal speeds and one of 1,000 links; it drops out of a task with a hazard of
 0.5 an hour.
 An event is a check-in, or a task's end. Seconds are of the processor (user and system) where the
 name says `cpu_s`, so that other work on the machine counts less.
 
-- `events`: events per second of both, on a small population;
+- `events`: events per second of all three, on a small population; nearly every event is one of a
+  task, so the strategy is asked at nearly every event, for two decisions;
 - `million`: 1 M clients, from a new process (imports, machine code of an earlier process) to the
   first aggregation, and memory from aggregation 100 to 1,000;
 - `week`: 16.4 M clients (FLINT's largest trace has 16,422,290 sessions) over a virtual week, with
@@ -21,12 +23,15 @@ On a busy machine one such look took 240 ns when the next waits for it, and 6 ns
 without) when many are under way: 5 x 240 ns = 1.2 us an event without fetching ahead (1.29
 measured), 30 to 60 ns with it. The rest is arithmetic: draws, SHA-256 of each client's key of pace
 (250 ns, once), sorting, the ledger. In `events` half of all are ends of tasks: the courses of tasks
-are drawn sixteen at once, and the heap of tasks takes a fifth of the time.
+are drawn sixteen at once, and the heap of tasks takes a fifth of the time. Asking a strategy in
+Python takes 2 us an event: 0.5 to leave the engine and come back, 0.4 to make what it is shown, the
+rest is Python's calls, the strategy's own lines among them.
 
     python benchmarks/system_only.py [--case events|million|week] [--clients N]
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import resource
@@ -40,6 +45,7 @@ import pyarrow as pa
 
 from modeling.zoo import get_model
 from server.job import Job
+from server.strategies import FedBuff, RoundState, Step
 from simulation.durations import TaskWork
 from simulation.environment import Environment
 from simulation.executors.no_training import NoTraining
@@ -118,11 +124,27 @@ def make_world(clients: int) -> World:
     return World(trace, profiles, shares, Bandwidth(speeds, speeds, paired=True), {})
 
 
+class OwnFedBuff(FedBuff):
+    """What FedBuff decides, as somebody would write it in Python."""
+
+    def tasks_to_start(self, state: RoundState) -> int:  # noqa: D102 - FedBuff's, as what follows
+        return max(0, self.concurrency - state.offered - state.running)
+
+    def next_step(self, state: RoundState) -> Step:  # noqa: D102
+        return Step.AGGREGATE if state.held >= self.buffer_size else Step.WAIT
+
+    def oldest_live_version(self, version: int) -> int:  # noqa: D102
+        return max(0, version - self.max_staleness)
+
+
 def events(clients: int) -> dict:
-    """Both on the same trial; the compiled one first, with its machine code made or loaded."""
+    """All on the same trial; the compiled one first, with its machine code made or loaded."""
     dry_run, _ = make_dry_run(clients, {"max_hours": 24.0}, period_s=300.0)
     timeline = set_up(dry_run, 0)
     engine_s = to_the_end(timeline)
+    sizes = (FEDBUFF[name] for name in ("buffer_size", "concurrency", "max_staleness"))
+    asking = dataclasses.replace(dry_run, own_strategy=OwnFedBuff(*sizes))
+    asking_s = to_the_end(set_up(asking, 0))
     begun_s = time.process_time()
     compiled = run_compiled(dry_run, 0)
     compiled_s = time.process_time() - begun_s
@@ -130,13 +152,15 @@ def events(clients: int) -> dict:
     plain = Trial(dry_run, 0, NoTraining(dry_run.model.parameter_count), None).run()
     plain_s = time.process_time() - begun_s
     count = timeline.number("events")
-    digests = {events_sha256(run.trajectory, run.tasks) for run in (compiled, plain)}
+    runs = (compiled, run_compiled(asking, 0), plain)
+    digests = {events_sha256(run.trajectory, run.tasks) for run in runs}
     return {
         "clients": clients,
         "events": count,
         "tasks": len(plain.tasks),
         "engine_events_per_cpu_s": round(count / engine_s),
         "with_tables_events_per_cpu_s": round(count / compiled_s),
+        "asking_events_per_cpu_s": round(count / asking_s),
         "plain_events_per_cpu_s": round(count / plain_s),
         "ratio_to_plain": round(plain_s / compiled_s, 1),
         "equal": len(digests) == 1,

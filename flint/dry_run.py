@@ -130,10 +130,7 @@ def simulate(
 
 def _tell_of_events(job: Job, note: Callable[[str], None], *, trains: bool) -> None:
     """What the user should know of how a run's events are computed."""
-    path = choose_event_path(job, trains=trains)
-    note(path.sentence)
-    if not path.is_compiled:
-        return
+    note(choose_event_path(job, trains=trains).sentence)
     from simulation.timeline.compilation import is_compiled
 
     if not is_compiled():

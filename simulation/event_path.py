@@ -1,51 +1,65 @@
-"""Which way a dry-run's events go, and why: ahead on the compiled engine, or one by one."""
+"""How a dry-run's events go through the compiled engine, and why."""
 
 from dataclasses import dataclass
 
-from server.job import FedAvgSettings, FedBuffSettings, Job
-from server.strategies import make_strategy
+from server.job import Job
+from server.strategies import Strategy, make_strategy
 from simulation.update_training import decides_on_results
 
 
 @dataclass(frozen=True, slots=True)
 class EventPath:
-    """A way through a run's events; both give the same run to the bit.
+    """A way through a run's events; all give the run of the plain loop, to the bit.
+
+    That loop, the production coordinator itself on the virtual fleet, is `simulation.trial.Trial`.
 
     Attributes:
-        is_compiled: On the compiled engine (`simulation.timeline`), else on the plain event loop:
-            the production coordinator on the virtual fleet.
+        is_compiled: The strategy's decisions are compiled with the engine; else it is asked.
+        in_lock_step: Each update that arrives is trained, before what hangs on it is decided; else
+            events run ahead, and training comes behind.
         why: For users.
     """
 
     is_compiled: bool
+    in_lock_step: bool
     why: str
 
     @property
     def sentence(self) -> str:
         """What a run says of it."""
-        way = "compiled engine" if self.is_compiled else "plain event loop, the slower way"
+        way = "compiled engine"
+        if not self.is_compiled:
+            way += ", which asks the strategy in Python"
+        if self.in_lock_step:
+            way += ", in lock-step with training"
         return f"events: {way}, because {self.why}"
 
 
-def choose_event_path(job: Job, *, trains: bool) -> EventPath:
-    """The compiled engine, unless something that is decided is not known to it.
+def choose_event_path(job: Job, *, trains: bool, own_strategy: Strategy | None = None) -> EventPath:
+    """Ahead of training and with compiled decisions, unless one of these cannot be.
 
     Args:
         trains: Whether updates are trained; what hangs on trained updates is not decided else.
+        own_strategy: In place of the strategy that the job names; its decisions are Python.
     """
-    if not isinstance(job.strategy, FedAvgSettings | FedBuffSettings):
-        return EventPath(False, f"the decisions of {job.strategy.name} are not compiled")
-    if not trains:
-        return EventPath(True, f"the decisions of {job.strategy.name} are compiled")
-    if decides_on_results(job):
-        return EventPath(
-            False,
-            "privacy.robustness.max_update_norm decides on trained updates, so every update is "
-            "trained when it arrives (lock-step), not only those that are aggregated",
+    strategy = own_strategy or make_strategy(job.strategy)
+    name = job.strategy.name if own_strategy is None else type(own_strategy).__name__
+    said: list[str] = []
+    if own_strategy is not None:
+        said.append(f"the decisions of {name} are not compiled")
+    in_lock_step = trains and (decides_on_results(job) or strategy.needs_training_results)
+    if in_lock_step and decides_on_results(job):
+        said.append(
+            "privacy.robustness.max_update_norm decides on trained updates, so every update that "
+            "arrives is trained, not only those that are aggregated"
         )
-    if make_strategy(job.strategy).needs_training_results:
-        return EventPath(False, f"{job.strategy.name} decides on what clients learned")
-    return EventPath(
-        True,
-        "nothing that decides about tasks hangs on what is learnt; updates are trained behind it",
-    )
+    elif in_lock_step:
+        said.append(f"{name} decides on what clients learned")
+    elif not said:
+        said.append(
+            "nothing that decides about tasks hangs on what is learnt; updates are trained behind "
+            "it"
+            if trains
+            else f"the decisions of {name} are compiled"
+        )
+    return EventPath(own_strategy is None, in_lock_step, ", and ".join(said))

@@ -19,7 +19,7 @@ from server.job import Job
 from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
 from simulation.enclave_load import enclave_load
 from simulation.environment import Environment
-from simulation.event_path import choose_event_path
+from simulation.event_path import EventPath, choose_event_path
 from simulation.executors.executor import Executor
 from simulation.patience import FleetExhausted
 from simulation.preparation import Preparation
@@ -185,7 +185,10 @@ def run_trial(
     checkpoint_every: int = 0,
     on_progress: OnProgress = lambda *_: None,
 ) -> TrialResult:
-    """One trial: on the compiled engine if that can run it, else on the plain event loop.
+    """One trial on the compiled engine, as `choose_event_path` says.
+
+    A checkpoint of the plain event loop, which earlier versions went for some jobs, is taken up on
+    that loop.
 
     Args:
         number: Of the trial, from 0.
@@ -200,19 +203,17 @@ def run_trial(
     def progressed(progress: JobProgress, virtual_s: float) -> None:
         on_progress(number, progress, virtual_s)
 
-    is_compiled = choose_event_path(dry_run.job, trains=training.trains).is_compiled
-    if state is not None:
-        is_compiled = "timeline" in state
-    if not is_compiled:
-        kind: type[Trial | TimelineTrial] = Trial
-    else:
+    kind: type[Trial | TimelineTrial] = Trial
+    if state is None or "timeline" in state:
         # Compiled only where it is used: Numba takes its time to load.
+        from simulation.timeline import lock_step
         from simulation.timeline import training as timeline
         from simulation.timeline.trial import run_compiled
 
         if not training.trains:
             return run_compiled(dry_run, number, progressed)
-        kind = timeline.TimelineTrial
+        path = event_path(dry_run, trains=True)
+        kind = lock_step.LockStepTrial if path.in_lock_step else timeline.TimelineTrial
     trial = kind(
         dry_run,
         number,
@@ -222,6 +223,11 @@ def run_trial(
         state=state,
     )
     return trial.run(save, checkpoint_every)
+
+
+def event_path(dry_run: DryRun, *, trains: bool) -> EventPath:
+    """Which way a dry-run's events go; see `choose_event_path`."""
+    return choose_event_path(dry_run.job, trains=trains, own_strategy=dry_run.own_strategy)
 
 
 def _taken_up(
@@ -247,7 +253,7 @@ def _summary(
         "metric_name": evaluation.metric if evaluation and training.evaluate else None,
         "clients": len(population),
         "training_path": training.path,
-        "event_path": choose_event_path(prepared.dry_run.job, trains=training.trains).sentence,
+        "event_path": event_path(prepared.dry_run, trains=training.trains).sentence,
         "trials": trials,
         "over_trials": over_trials(trials),
         "criteria": [

@@ -1,1 +1,1 @@
-"""The compiled event engine of dry-runs that train nothing; equal to the plain loop to the bit."""
+"""The compiled event engine of dry-runs; equal to the plain event loop to the bit."""

@@ -38,17 +38,16 @@ def _offset(name: str) -> int:
     return int(fields[name][1])
 
 
-_WORDS = struct.Struct("=qqq")
-"""Where a turn is: ``phase, is_over, unheard``."""
+_TURN = struct.Struct("=qqq")
+"""Where a turn is: ``phase, is_over, idle_turns``."""
 _TOLD = struct.Struct("=qddqqqqq")
 """A `RoundState`."""
 _STEP = struct.Struct("=qqq")
 """What becomes of the updates held: ``step, next_oldest_live, is_answered``."""
 _START = struct.Struct("=qqd")
 """What a turn begins with: ``is_answered, tasks, deadline_s``."""
-_AT_PHASE, _AT_TOLD, _AT_STEP = (_offset(name) for name in ("phase", "version", "step"))
-_AT_START, _AT_IDLE = _offset("is_answered"), _offset("idle_turns")
-_IDLE = struct.Struct("=q")
+_AT_TURN, _AT_TOLD, _AT_STEP, _AT_START = map(_offset, ("phase", "version", "step", "is_answered"))
+_WAIT, _AGGREGATE, _ = Step
 
 
 class AskedStrategy:
@@ -60,35 +59,22 @@ class AskedStrategy:
 
     def __init__(self, strategy: Strategy, state: NDArray[np.void]) -> None:
         self._strategy = strategy
-        self._memory = memoryview(state.view(np.uint8)).cast("B")
+        self._memory = state.view(np.uint8).data
 
     def decide(self) -> None:
         """Write down what the strategy decides where the engine is now.
 
         Raises:
             InvalidDecision: If an answer is none; says which.
-            StrategyStuck: If it has named deadlines that are over, and waited, for a thousand turns.
+            StrategyStuck: If it named deadlines that were over, and waited, for a thousand turns.
         """
         memory, strategy = self._memory, self._strategy
-        phase, is_over, _ = _WORDS.unpack_from(memory, _AT_PHASE)
+        phase, is_over, idle_turns = _TURN.unpack_from(memory, _AT_TURN)
         told = RoundState._make(_TOLD.unpack_from(memory, _AT_TOLD))
-        if phase == AFTER_NEWS:
-            step = strategy.next_step(told)
-            if step == Step.WAIT:
-                _STEP.pack_into(memory, _AT_STEP, 0, 0, 0)
-                if is_over:
-                    return
-            elif step == Step.AGGREGATE:
-                oldest = strategy.oldest_live_version(told.version + 1)
-                self._pack(_STEP, _AT_STEP, "oldest_live_version", oldest, 1, oldest, 0)
-                return
-            elif step == Step.ABANDON:
-                _STEP.pack_into(memory, _AT_STEP, 2, 0, 0)
-                return
-            else:
-                raise self._invalid("next_step", step)
-            if _IDLE.unpack_from(memory, _AT_IDLE)[0] > _MOST_IDLE_TURNS:
-                raise self._stuck(told)
+        if phase == AFTER_NEWS and (self._step(told) or is_over):
+            return
+        if idle_turns > _MOST_IDLE_TURNS:
+            raise self._stuck(told)
         tasks = strategy.tasks_to_start(told)
         if tasks:
             if tasks < 0:
@@ -104,15 +90,26 @@ class AskedStrategy:
             deadline_s = math.inf
         elif math.isnan(deadline_s):
             raise self._invalid("deadline_s", deadline_s)
-        self._pack(_START, _AT_START, "tasks_to_start", tasks, 1, tasks, deadline_s)
-
-    def _pack(
-        self, words: struct.Struct, at: int, method: str, answer: object, *values: float
-    ) -> None:
         try:
-            words.pack_into(self._memory, at, *values)
+            _START.pack_into(memory, _AT_START, 1, tasks, deadline_s)
         except struct.error:
-            raise self._invalid(method, answer) from None
+            raise self._invalid("tasks_to_start", tasks) from None
+
+    def _step(self, told: RoundState) -> bool:
+        """Write down what becomes of the updates held; returns whether anything does."""
+        step, oldest = self._strategy.next_step(told), 0
+        if step is _WAIT:
+            _STEP.pack_into(self._memory, _AT_STEP, 0, 0, 0)
+            return False
+        if not isinstance(step, Step):
+            raise self._invalid("next_step", step)
+        if step is _AGGREGATE:
+            oldest = self._strategy.oldest_live_version(told.version + 1)
+        try:
+            _STEP.pack_into(self._memory, _AT_STEP, step, oldest, 0)
+        except struct.error:
+            raise self._invalid("oldest_live_version", oldest) from None
+        return True
 
     def _invalid(self, method: str, answer: object) -> InvalidDecision:
         wanted = {

@@ -53,6 +53,7 @@ from simulation.timeline.layout import (
     EVENT,
     FAILED,
     HEARD,
+    IN_STEP,
     INTERRUPTED,
     LANES,
     NOT_FINITE,
@@ -228,7 +229,7 @@ def _is_refused(s: Record, memory: Memory, task_number: int) -> bool:
     """Whether the gate refuses an update that has arrived; then its task has ended."""
     reason = memory.results[task_number]
     memory.results[task_number] = reason | HEARD
-    if reason == COUNTS:
+    if reason in (UNKNOWN, COUNTS):
         return False
     note_end(s, reason)
     close_task(s, memory, task_number, FAILED if reason == NOT_FINITE else REJECTED, reason)
@@ -389,7 +390,7 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
             return _NO_NEWS
         if is_over or at_s > s.update_s + PATIENCE_S:
             return -1 - (TRACE_ENDED if is_over else EXHAUSTED)
-        if s.in_lock_step and check_in_s >= task_s and awaits_result(s, memory):
+        if s.in_lock_step == IN_STEP and check_in_s >= task_s and awaits_result(s, memory):
             return -1 - RESULTS
         s.now_s = at_s
         s.events += 1

@@ -84,6 +84,10 @@ UNKNOWN, COUNTS, HEARD = 0, 1, 32
 """What is known of a task's update before it arrives, in lock-step: nothing, that it will count, or
 the reason why it will not (`REASONS`); with `HEARD` added once it has arrived."""
 
+IN_STEP, PRESUMING = 1, 2
+"""How the engine is in lock-step: it stops before an update arrives of which nothing is known, or
+takes it that the update will count."""
+
 FEDBUFF, FEDAVG, PYTHON = 0, 1, 2
 """Whose decisions are compiled; `PYTHON`: none, the strategy is asked."""
 
@@ -117,22 +121,21 @@ _SETTINGS = [
     ("dropout_key", np.uint32, (2,)),
 ]
 _PROGRESS = [
-    # Where a turn is; updates held that are not finite, of which the coordinator has yet to hear.
-    *(("phase", np.int64), ("is_over", np.int64), ("unheard", np.int64)),
+    # Where a turn is; whether a limit of the job is reached; turns without an event, in a row, and
+    # without a moment passing.
+    *(("phase", np.int64), ("is_over", np.int64), ("idle_turns", np.int64)),
     # What a strategy is told, in the order of `RoundState`; `lost` is always 0.
     *(("version", np.int64), ("round_started_s", np.float64), ("now_s", np.float64)),
     *(("granted", np.int64), ("offered", np.int64), ("running", np.int64), ("held", np.int64)),
     ("lost", np.int64),
     # What a strategy in Python has answered; see `simulation.timeline.asked_strategy`.
     *(("step", np.int64), ("next_oldest_live", np.int64), ("is_answered", np.int64)),
-    *(("tasks", np.int64), ("deadline_s", np.float64), ("idle_turns", np.int64)),
-    *(("until_s", np.float64), ("waits", np.int64), ("asks", np.int64)),
-    *(
-        ("events", np.int64),
-        ("enough", np.int64),
-        ("next_look", np.int64),
-        ("oldest_live", np.int64),
-    ),
+    *(("tasks", np.int64), ("deadline_s", np.float64)),
+    # Until when it waits; whether whoever trains is asked before each aggregation; updates held of
+    # which the coordinator has yet to hear that they are not finite.
+    *(("until_s", np.float64), ("waits", np.int64), ("asks", np.int64), ("unheard", np.int64)),
+    *(("events", np.int64), ("enough", np.int64), ("next_look", np.int64)),
+    ("oldest_live", np.int64),
     # The round, or the filling of a buffer.
     *(("round", np.int64), ("round_first", np.int64), ("open_slots", np.int64)),
     # Tasks; `running` and `held` are those that the coordinator counts.

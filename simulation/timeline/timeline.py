@@ -131,16 +131,16 @@ class Timeline:
         self.memory = memory._replace(**changed)
 
 
-def set_up(dry_run: DryRun, number: int, *, in_lock_step: bool = False) -> Timeline:
+def set_up(dry_run: DryRun, number: int, *, in_lock_step: int = 0) -> Timeline:
     """A trial at its beginning: every client's first check-in is scheduled.
 
     Args:
-        in_lock_step: The engine stops before a task completes of whose update nothing is known, and
-            before each aggregation.
+        in_lock_step: 0, or `IN_STEP` or `PRESUMING`: then the engine also stops before each
+            aggregation.
     """
     state = np.zeros(1, STATE)
     most_held = _set_strategy(state, dry_run)
-    state["in_lock_step"] = state["asks"] = in_lock_step
+    state["in_lock_step"], state["asks"] = in_lock_step, in_lock_step > 0
     numbers = _limits(dry_run) | _conditions(dry_run) | _keys(dry_run, number)
     for name, value in numbers.items():
         state[name] = value

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from server.coordination.job_runner import Evaluate
@@ -19,13 +20,12 @@ from server.coordination.limits import target_reached
 from server.coordination.next_version import next_version, with_optimizer_state
 from server.coordination.progress import JobProgress
 from server.coordination.versions import JobTotals, StoredVersion
-from server.strategies import make_strategy
 from server.strategies.server_optimizer import ServerOptimizer
 from simulation.executors.executor import Executor
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns, TaskIds
 from simulation.random_streams import RandomStreams
 from simulation.run_versions import LiveVersions
-from simulation.timeline.engine import ASKS, PAUSED, STOPPED
+from simulation.timeline.engine import ASKS, PAUSED, RESULTS, STOPPED
 from simulation.timeline.layout import OUTCOMES
 from simulation.timeline.learnt import Learnt
 from simulation.timeline.shuffle_seeds import shuffle_seeds
@@ -76,7 +76,7 @@ class TimelineTrial:
         self._executor = executor
         self._evaluate = evaluate
         self._on_progress = on_progress
-        self._strategy = make_strategy(job.strategy)
+        self._strategy = dry_run.strategy
         self._optimizer = ServerOptimizer(job.strategy.server_optimizer)
         self._versions = LiveVersions(
             with_optimizer_state(StoredVersion(0, dry_run.initial_weights, {}), self._optimizer),
@@ -96,7 +96,7 @@ class TimelineTrial:
         self._told_s = 0.0
         self._begun_s = time.monotonic()
         if state is None:
-            self._engine = set_up(dry_run, number)
+            self._engine = self._set_up()
             self._measure()
             return
         self._versions.restore(state["versions"])
@@ -123,9 +123,14 @@ class TimelineTrial:
         reason, code = self._target_reached(), STOPPED
         while reason is None:
             code = self._engine.go_on(_EVENTS_AHEAD)
-            is_known = self._train_held() if code == ASKS else self._train_taken()
+            if code == ASKS:
+                is_known = self._train_held()
+            elif code == RESULTS:
+                is_known = self._train_next()
+            else:
+                is_known = self._train_taken(is_over=code != PAUSED)
             reason = self._target_reached()
-            if reason is None and is_known and code not in {ASKS, PAUSED}:
+            if reason is None and is_known and code not in {ASKS, PAUSED, RESULTS}:
                 reason = why_it_ended(self._dry_run, self._engine, code)
         if self._target_reached() is not None:
             code = STOPPED
@@ -150,21 +155,33 @@ class TimelineTrial:
 
     # -- the engine ------------------------------------------------------------------------------
 
+    def _set_up(self) -> Timeline:
+        """The engine at the trial's beginning."""
+        return set_up(self._dry_run, self.number)
+
     def _up_to(self, version: int) -> Timeline:
         """The engine when this version has come about; from there on it goes as any other."""
-        engine = set_up(self._dry_run, self.number)
+        engine = self._set_up()
         engine.memory = engine.memory._replace(diverged=self._diverged)
-        last = engine.number("max_aggregations")
-        engine.state["max_aggregations"] = version
-        while engine.go_on() == PAUSED:
-            pass
+        last, asks = engine.number("max_aggregations"), engine.number("asks")
+        engine.state["max_aggregations"], engine.state["asks"] = version, 0
+        self._go_through(engine)
         engine.state["max_aggregations"] = last
-        engine.state["asks"] = len(self._diverged) > 0
+        engine.state["asks"] = asks or len(self._diverged) > 0
         self._first_open = 0
         return engine
 
+    def _go_through(self, engine: Timeline) -> None:
+        """Let the engine go to its limit once more; nothing is trained."""
+        while engine.go_on() == PAUSED:
+            pass
+
     def _train_held(self) -> bool:
-        """Make a version of what is held, or tell the engine which of it is not finite."""
+        """Make a version of what is held, or tell the engine which of it is not finite.
+
+        Returns:
+            As `_train_taken`.
+        """
         held = self._engine.memory.held[: self._engine.number("held")].astype(np.int64)
         diverged = self._aggregate(held, self._columns(held))
         if diverged is not None:
@@ -172,8 +189,19 @@ class TimelineTrial:
             self._engine.memory = self._engine.memory._replace(diverged=self._diverged)
         return True
 
-    def _train_taken(self) -> bool:
+    def _train_next(self) -> bool:
+        """Train the next task that completes, for the engine wants to know what it has learnt.
+
+        Raises:
+            RuntimeError: Always; only in lock-step (`simulation.timeline.lock_step`) it does.
+        """
+        raise RuntimeError("the event engine asked for a result that decides nothing")
+
+    def _train_taken(self, *, is_over: bool) -> bool:  # noqa: ARG002 - only lock-step wants to know
         """Make the versions that have come about since the newest.
+
+        Args:
+            is_over: Whether the engine has come to the trial's end.
 
         Returns:
             False if one did not: then what has happened since is void.
@@ -241,14 +269,15 @@ class TimelineTrial:
             numbers: Of the tasks, from 0.
 
         Returns:
-            Which of the updates are not finite, shape ``(tasks,)``; None if all are.
+            Which of the updates cannot count, shape ``(tasks,)``; None if all can.
         """
         reduced = self._executor.reduce(tasks)
         statistics = StatisticsColumns.of(reduced.statistics)
         self._updates.note(numbers + 1, statistics)
-        if not statistics.is_finite.all():
+        cannot_count = self._cannot_count(statistics)
+        if cannot_count.any():
             self._executor.forget(tasks.task_ids)
-            return ~statistics.is_finite
+            return cannot_count
         if self._feeds_back:
             self._executor.carry_over(tasks.task_ids)
         job, newest = self._dry_run.job, self._versions.newest()
@@ -267,6 +296,10 @@ class TimelineTrial:
             self._saved = version.number
             self._save(self.state())
         return None
+
+    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_]:
+        """Which updates were trained for an aggregation and must not be in it."""
+        return ~statistics.is_finite
 
     def _measure(self) -> None:
         if self._evaluate is None:
@@ -322,11 +355,14 @@ class TimelineTrial:
             trajectory_table(
                 self._dry_run, self.number, engine, self._learnt.wall_s(), self._learnt.columns()
             ),
-            self._updates.with_outputs(tasks),
+            self._with_outputs(tasks),
             self._versions.newest().weights,
             self._wall_s(),
             self._updates.diverged(tasks),
         )
+
+    def _with_outputs(self, tasks: pa.Table) -> pa.Table:
+        return self._updates.with_outputs(tasks)
 
 
 def _of_each(

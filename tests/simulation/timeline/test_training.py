@@ -1,5 +1,7 @@
 """Trials that train, on the compiled engine and on the plain event loop: equal to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,16 +73,17 @@ class Measured:
         return {"metric": self.metrics[-1], "loss": float(np.square(weights).sum())}
 
 
-def both(phones, job, *, spoilt=(), number=0, world=WORLD):
+def both(phones, job, *, spoilt=(), number=0, world=WORLD, own_strategy=None, engine=TimelineTrial):
     """The trial on the plain loop and on the engine, and what the plain one measured."""
-    dry_run = make_dry_run(phones, job, **world)
+    dry_run = replace(make_dry_run(phones, job, **world), own_strategy=own_strategy)
     evaluations = [Measured() if job.evaluation else None for _ in range(2)]
     runs = [
         kind(dry_run, number, training(dry_run, phones, spoilt), evaluate).run()
-        for kind, evaluate in zip((Trial, TimelineTrial), evaluations, strict=True)
+        for kind, evaluate in zip((Trial, engine), evaluations, strict=True)
     ]
     assert_same(runs[1], runs[0])
     assert runs[1].is_exhausted == runs[0].is_exhausted
+    assert runs[1].diverged == runs[0].diverged
     if evaluations[0] is not None:
         assert evaluations[0].metrics == evaluations[1].metrics
     return runs[1], evaluations[0]
