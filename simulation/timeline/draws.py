@@ -32,6 +32,27 @@ _S12, _S20, _S32, _S11 = np.uint64(12), np.uint64(20), np.uint64(32), np.uint64(
 _MANTISSA, _HALF = (1 << 52) - 1, 1022 << 52
 
 
+def _constants() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """SHA-256's: fractions of the cube roots of the first 64 primes, of square roots of 8."""
+    primes = [n for n in range(2, 312) if all(n % d for d in range(2, int(n**0.5) + 1))]
+    return (
+        np.array([_root_fraction(prime, 3) for prime in primes], np.uint32),
+        np.array([_root_fraction(prime, 2) for prime in primes[:8]], np.uint32),
+    )
+
+
+def _root_fraction(number: int, degree: int) -> int:
+    """First 32 bits of the fraction of a root, in whole numbers."""
+    target, low, high = number << (32 * degree), 0, number << 32
+    while low < high:
+        middle = (low + high + 1) >> 1
+        low, high = (middle, high) if middle**degree <= target else (low, middle - 1)
+    return low & 0xFFFFFFFF
+
+
+SHA_ROUNDS, SHA_START = _constants()
+
+
 def _multiplication(_context: _Of, _left: _Of, _right: _Of) -> tuple[_Of, Callable[..., _Of]]:
     """Upper 64 bits of a product of two whole numbers of 64 bits."""
 

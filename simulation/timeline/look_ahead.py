@@ -18,7 +18,7 @@ from simulation.timeline.layout import LANES, Memory, Record, Traces
 from simulation.timeline.queues import client_of
 
 BLOCK = 2
-"""Check-ins fetched for in a row. Sixteen took a third longer: a processor has few fetches under way."""
+"""Check-ins fetched for in a row. With 16 an event took a third longer: few fetches fit at once."""
 FIRST_AHEAD = LANES
 """A client's record is wanted first, when waits are drawn for so many check-ins."""
 _SECOND_AHEAD, _THIRD_AHEAD = 32, 16
