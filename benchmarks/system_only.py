@@ -110,7 +110,7 @@ def make_world(clients: int) -> World:
     end_s = start_s + np.floor(length_s * GRID_PER_S) / GRID_PER_S
     offsets = np.arange(clients + 1, dtype=np.int32)
     period_s = np.broadcast_to(86_400.0, clients)
-    ids = pa.array(np.arange(clients))
+    ids = pa.array(np.arange(clients, dtype=np.int32))
     trace = AvailabilityTrace(
         ids, offsets, start_s, end_s, period_s, None, (), SpanRepairs(clients)
     )

@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from server.gateway import pace
 from simulation.timeline.compilation import compiled
-from simulation.timeline.draws import PACE, device_draw, device_key, exp_of, quantile_of, uniform
+from simulation.timeline.device_keys import KEYS, PACE, made_key, make_keys
+from simulation.timeline.draws import device_draw, exp_of, quantile_of, uniform
 from simulation.timeline.layout import Memory, Record, Traces
 from simulation.timeline.sightings import times_seen
 from simulation.traces import criteria
 from simulation.traces.criteria import DAY_S
 from simulation.virtual_clients import PERIODS_AHEAD, last_tick, next_tick
+
+NOT_DRAWN = -1.0
+_MOST_WHOLE_S = 2.0**52
+"""Whole seconds up to here are exact."""
 
 mean_interval_s = compiled(pace.mean_interval_s)
 _spread_s = compiled(pace.spread_s)
@@ -24,6 +29,23 @@ _last_opening_s = compiled(criteria.last_opening_s)
 _next_allowed_s = compiled(criteria.next_allowed_s, last_opening_s=_last_opening_s)
 _last_tick = compiled(last_tick)
 later_tick = compiled(next_tick)
+
+
+def _time_of_period(t: float, period_s: float) -> float:
+    """``fmod(t, period_s)`` of times that are not negative, which the library takes long for.
+
+    With a period of whole seconds, a multiple of it is exact, and so is what is over: the remainder
+    has no more bits than ``t``.
+    """
+    if t < period_s:
+        return t
+    if period_s > _MOST_WHOLE_S or t > _MOST_WHOLE_S or math.floor(period_s) != period_s:
+        return np.fmod(t, period_s)
+    over_s = t - math.floor(t / period_s) * period_s  # the quotient may be rounded up
+    return over_s + period_s if over_s < 0.0 else over_s
+
+
+time_of_period = compiled(_time_of_period)
 
 
 def _window(
@@ -41,7 +63,7 @@ def _window(
     period_s = repeat_s[min(device, len(repeat_s) - 1)]
     base_s, phase_s = 0.0, t
     if period_s != math.inf:
-        phase_s = np.fmod(t, period_s)
+        phase_s = time_of_period(t, period_s)
         base_s = t - phase_s
         last_end_s = end_s[beyond - 1]
         if last_end_s != math.inf and phase_s < last_end_s - period_s:
@@ -95,13 +117,20 @@ open_window = compiled(_open_window)
 
 
 def _next_check_in(
-    s: Record, traces: Traces, client: Record, number: int, earliest_s: float, ordinal: int
+    s: Record,
+    traces: Traces,
+    client: Record,
+    number: int,
+    earliest_s: float,
+    ordinal: int,
+    opening: float,
 ) -> float:
     """See `simulation.virtual_clients.VirtualClients.next_check_in`.
 
     Args:
         client: Its record; until when it is then available is noted there.
         number: Of the client.
+        opening: Its draw for this check-in; `NOT_DRAWN` if it is not made yet.
     """
     if 0.0 < earliest_s < client.open_until_s:
         return earliest_s  # still in the window of its last check-in
@@ -120,7 +149,8 @@ def _next_check_in(
     spread_s = s.jitter * min(s.period_s, end_s - open_s)
     if spread_s == 0.0:
         return open_s
-    return _last_tick(open_s + spread_s * uniform(s.opening_key, number, ordinal, 0))
+    draw = opening if opening != NOT_DRAWN else uniform(s.opening_key, number, ordinal, 0)
+    return _last_tick(open_s + spread_s * draw)
 
 
 next_check_in = compiled(_next_check_in)
@@ -133,6 +163,7 @@ def _earliest_return_s(
     number: int,
     slots: int,
     after_task: int,
+    wait_s: float,
 ) -> float:
     """When a client's system wakes it, but not before it was told to come.
 
@@ -141,18 +172,24 @@ def _earliest_return_s(
         number: Of the client.
         slots: Open as it was told.
         after_task: 1 if it was told as it ended a task, 0 at a check-in.
+        wait_s: How long its system lets it wait.
     """
-    spread = 2.0 * uniform(s.interval_key, number, client.check_ins, 0) - 1.0 if s.jitter else 0.0
-    wait_s = s.period_s * (1.0 + s.jitter * spread)
     interval_s = told_interval_s(s, slots)
     if interval_s * (1.0 + s.pace_jitter) > wait_s:
-        key = client.pace_key
-        if key == 0:
-            key = device_key(number, PACE, memory.scratch)
-            client.pace_key = key
-        draw = device_draw(s.seed, key, times_seen(s, client) - (1 - after_task))
+        if client.pace_key == 0:
+            note_keys(memory, number)
+        draw = device_draw(s.seed, client.pace_key, times_seen(s, client) - (1 - after_task))
         wait_s = max(wait_s, _spread_s(interval_s, s.pace_jitter, draw))
     return float(s.now_s + wait_s)
+
+
+def _note_keys(memory: Memory, number: int) -> None:
+    """Note a client's key of its draws of pace, and those of its neighbours with it."""
+    first = number - number % KEYS
+    count = min(KEYS, len(memory.clients) - first)
+    make_keys(first, count, PACE, memory.scratch)
+    for lane in range(count):
+        memory.clients[first + lane].pace_key = made_key(lane, memory.scratch)
 
 
 def _told_interval_s(s: Record, slots: int) -> float:
@@ -168,6 +205,7 @@ def _told_interval_s(s: Record, slots: int) -> float:
     )
 
 
+note_keys = compiled(_note_keys)
 told_interval_s = compiled(_told_interval_s)
 earliest_return_s = compiled(_earliest_return_s)
 

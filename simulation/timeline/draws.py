@@ -1,7 +1,7 @@
 """Compiled draws: the run's random streams, and the gateway's draws for a device's check-in.
 
 The same numbers as `simulation.random_streams` (Philox4x32-10) and `server.coordination.selection`
-(SHA-256, Philox4x64-10; Salmon et al., SC 2011) give, to the bit.
+(Philox4x64-10; Salmon et al., SC 2011) give, to the bit.
 """
 
 import math
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from simulation import portable_math
 from simulation.timeline.compilation import compiled
-
-PACE, SELECTION = 0, 1
-"""What a device draws for."""
 
 _Of = Any
 """Something of Numba's or LLVM's, which are not typed."""
@@ -53,12 +50,7 @@ def _root_fraction(number: int, degree: int) -> int:
     return low & 0xFFFFFFFF
 
 
-SHA_ROUNDS, SHA_START = _K, _H = _constants()
-_PREFIXES = (b"pace\0", b"selection\0")
-_PREFIX = np.zeros((2, 10), np.uint8)
-for _purpose, _text in enumerate(_PREFIXES):
-    _PREFIX[_purpose, : len(_text)] = np.frombuffer(_text, np.uint8)
-_PREFIX_LENGTH = np.array([len(text) for text in _PREFIXES])
+SHA_ROUNDS, SHA_START = _constants()
 
 
 def _multiplication(_context: _Of, _left: _Of, _right: _Of) -> tuple[_Of, Callable[..., _Of]]:
@@ -114,64 +106,36 @@ def _uniform(key: NDArray[np.uint32], client: int, task: int, draw: int) -> floa
 
 
 def _uniform_of(k0: np.uint64, k1: np.uint64, client: int, task: int, draw: int) -> float:
-    c0, c1 = _U(draw >> 1), _U(task)
+    """The ten rounds are written out: so loops over clients become loops in vectors."""
+    c0, c1 = _U(draw >> 1), _U(task) & _WORD
     c2, c3 = _U(client) & _WORD, _U(client) >> _S32
-    for _ in range(10):
-        product_0, product_1 = c0 * _M0, c2 * _M1
-        c0, c1 = (product_1 >> _S32) ^ c1 ^ k0, product_1 & _WORD
-        c2, c3 = (product_0 >> _S32) ^ c3 ^ k1, product_0 & _WORD
-        k0, k1 = (k0 + _W0) & _WORD, (k1 + _W1) & _WORD
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
+    c0, c1, c2, c3, k0, k1 = _philox_round(c0, c1, c2, c3, k0, k1)
     low, high = (c2, c3) if draw & 1 else (c0, c1)
     return (np.float64((high << _S20) | (low >> _S12)) + 0.5) * 2.0**-52
 
 
-def _device_key(client: int, purpose: int, w: NDArray[np.uint32]) -> np.uint64:
-    """First 8 bytes of SHA-256 over purpose, a zero and the client's number in decimal.
-
-    Args:
-        w: Room for the message's schedule, shape ``(64,)``.
-    """
-    length = _PREFIX_LENGTH[purpose]
-    w[:16] = 0
-    for at in range(length):
-        w[at >> 2] |= np.uint32(_PREFIX[purpose, at]) << np.uint32(24 - 8 * (at & 3))
-    digits, rest = 1, client // 10
-    while rest > 0:
-        digits += 1
-        rest //= 10
-    rest = client
-    for at in range(length + digits - 1, length - 1, -1):
-        w[at >> 2] |= np.uint32(48 + rest % 10) << np.uint32(24 - 8 * (at & 3))
-        rest //= 10
-    return digest_word(w, length + digits)
-
-
-def _digest_word(w: NDArray[np.uint32], length: int) -> np.uint64:
-    """First 8 bytes of SHA-256 over a message of at most 55 bytes.
-
-    Args:
-        w: The message, zeros after it, in its first 16 words; room for its schedule, ``(64,)``.
-    """
-    w[length >> 2] |= np.uint32(0x80) << np.uint32(24 - 8 * (length & 3))
-    w[15] = np.uint32(8 * length)
-    for t in range(16, 64):
-        before, after = w[t - 15], w[t - 2]
-        s0 = _turned(before, 7) ^ _turned(before, 18) ^ (before >> np.uint32(3))
-        s1 = _turned(after, 17) ^ _turned(after, 19) ^ (after >> np.uint32(10))
-        w[t] = w[t - 16] + s0 + w[t - 7] + s1
-    a, b, c, d, e, f, g, h = _H[0], _H[1], _H[2], _H[3], _H[4], _H[5], _H[6], _H[7]
-    for t in range(64):
-        s1 = _turned(e, 6) ^ _turned(e, 11) ^ _turned(e, 25)
-        first = np.uint32(h + s1 + ((e & f) ^ (~e & g)) + _K[t] + w[t])
-        s0 = _turned(a, 2) ^ _turned(a, 13) ^ _turned(a, 22)
-        second = np.uint32(s0 + ((a & b) ^ (a & c) ^ (b & c)))
-        h, g, f, e = g, f, e, np.uint32(d + first)
-        d, c, b, a = c, b, a, np.uint32(first + second)
-    return (_U(np.uint32(a + _H[0])) << _S32) | _U(np.uint32(b + _H[1]))
-
-
-def _turned_right(x: np.uint32, bits: int) -> np.uint32:
-    return np.uint32((x >> np.uint32(bits)) | (x << np.uint32(32 - bits)))
+def _mixed(
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
+    """A round of Philox4x32, and the keys of the next; words of 32 bits in numbers of 64."""
+    product_0, product_1 = c0 * _M0, c2 * _M1
+    return (
+        (product_1 >> _S32) ^ c1 ^ k0,
+        product_1 & _WORD,
+        (product_0 >> _S32) ^ c3 ^ k1,
+        product_0 & _WORD,
+        (k0 + _W0) & _WORD,
+        (k1 + _W1) & _WORD,
+    )
 
 
 def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float:
@@ -187,11 +151,9 @@ def _device_draw(seed: np.uint64, device_key: np.uint64, check_in: int) -> float
     return np.float64(word_0 >> _S11) * 2.0**-53
 
 
+_philox_round = compiled(_mixed)
 uniform_of = compiled(_uniform_of)
 uniform = compiled(_uniform)
-_turned = compiled(_turned_right)
-digest_word = compiled(_digest_word)
-device_key = compiled(_device_key)
 device_draw = compiled(_device_draw)
 
 log_of = compiled(
@@ -205,25 +167,25 @@ exp_of = compiled(
     ldexp=compiled(_normal_ldexp),
 )
 _ratio = compiled(portable_math._ratio, _polynomial=compiled(portable_math._polynomial))
-_near_centre = compiled(portable_math._near_centre, _ratio=_ratio)
+quantile_near_centre = compiled(portable_math._near_centre, _ratio=_ratio)
 quantile_of = compiled(
     portable_math.quantile_of,
-    _near_centre=_near_centre,
+    _near_centre=quantile_near_centre,
     _ratio=_ratio,
     log_of=log_of,
 )
 
 
-def _usual_quantile(p: float) -> float:
-    """`quantile_of` between `LEAST_USUAL` and 1 less it, without branches: for loops in vectors."""
-    q = p - 0.5
-    centre = _near_centre(q)
-    z = _ratio(portable_math._TAIL, math.sqrt(-log_of(p if q < 0.0 else 1.0 - p)) - 1.6)
-    tail = -z if q < 0.0 else z
-    return centre if abs(q) <= 0.425 else tail
+def _usual_tail(p: float) -> float:
+    """`quantile_of` below 0.075 or above 0.925, between `LEAST_USUAL` and 1 less it.
+
+    Without branches, for loops in vectors, as `quantile_near_centre` is for the rest.
+    """
+    z = _ratio(portable_math._TAIL, math.sqrt(-log_of(p if p < 0.5 else 1.0 - p)) - 1.6)
+    return -z if p < 0.5 else z
 
 
 LEAST_USUAL = 1e-10
 """Nearer to 0 and to 1, `quantile_of` takes the far tail: ``sqrt(-log(p)) > 5`` below 1.4e-11."""
 
-usual_quantile = compiled(_usual_quantile)
+usual_tail = compiled(_usual_tail)

@@ -11,66 +11,43 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from server.coordination import selection
-from simulation import durations
-from simulation.clock import EventKind
 from simulation.patience import PATIENCE_S
 from simulation.timeline.compilation import Signature, compiled, entry_point
-from simulation.timeline.courses import IN_A_ROW, draw_course, draw_courses
+from simulation.timeline.courses import (
+    OPENING,
+    draw_openings,
+)
 from simulation.timeline.decisions import limit, tasks_to_start, wakes_s
 from simulation.timeline.devices import (
-    earliest_return_s,
-    later_tick,
     next_check_in,
-    told_interval_s,
 )
-from simulation.timeline.draws import SELECTION, device_draw, device_key
+from simulation.timeline.happenings import NO_NEWS, STARTED, awaits_result, happen
 from simulation.timeline.layout import (
-    BASE_VERSION,
     CLIENT,
-    COUNTS,
-    DEADLINE,
-    DROPOUT,
     DUE,
     EVENT,
-    FAILED,
-    HEARD,
     IN_STEP,
-    INTERRUPTED,
     LANES,
-    NOT_FINITE,
     PYTHON,
-    REJECTED,
     SIGHTING,
-    STALE,
     STATE,
     STEP,
     TASK,
     TURN,
-    UNKNOWN,
     VERSION,
     Memory,
     Record,
     Traces,
 )
 from simulation.timeline.ledger import (
-    NUMBER_BITS,
-    close_task,
-    end_on_device,
-    forget_ends,
     hear_of_diverged,
-    note_end,
     take_step,
 )
-from simulation.timeline.look_ahead import AHEAD, look_ahead, look_ahead_in_turn
+from simulation.timeline.look_ahead import look_ahead_in_turn, look_at_first
 from simulation.timeline.queues import (
     NOTHING,
     check_in_s_of,
-    client_of,
-    drop_first_check_in,
     first_check_in,
-    heap_drop_first,
-    heap_push,
     open_slot,
     schedule,
     slot_start_s,
@@ -78,206 +55,12 @@ from simulation.timeline.queues import (
 from simulation.timeline.sightings import (
     MOST_BETWEEN,
     _sweep,
-    forget_before,
-    forget_eligible_before,
-    note_eligible,
-    see,
 )
 
 PAUSED, STOPPED, TRACE_ENDED, EXHAUSTED, NO_ROOM, ASKS, RESULTS, DECIDES = range(8)
 """Why `advance` returned: enough events, a limit of the job, nobody left who can check in, nobody
 waits any longer, a column is full, which of the updates held are finite decides what follows, what
 the next task that completes has learnt does, or a strategy in Python does."""
-
-_NO_NEWS, _STARTED, _COMPLETED, _ENDED = range(4)
-_COMPLETES, _EXPIRES, _LEAVES = (
-    int(kind) for kind in (EventKind.COMPLETED, EventKind.EXPIRED, EventKind.LEFT)
-)
-_NUMBERS = (1 << NUMBER_BITS) - 1
-_LEAST_WINDOW_S = 60.0
-
-_first_end = compiled(durations.first_end)
-_moved = compiled(durations.moved)
-_even_chance = compiled(selection.even_chance)
-
-
-def _take_slot(s: Record, memory: Memory, number: int, slots: int) -> bool:
-    """See `simulation.check_ins.CheckIns.take`."""
-    client = memory.clients[number]
-    see(s, memory, client)
-    remembered_s = max(_LEAST_WINDOW_S, 2 * told_interval_s(s, 0))
-    forget_before(s, memory, s.now_s - remembered_s)
-    check_in = client.check_ins
-    client.check_ins += 1
-    if s.is_uniform:
-        then_s = s.now_s - told_interval_s(s, slots)
-        forget_eligible_before(s.eligible, memory.eligible, memory.eligible_s, then_s)
-        if memory.eligible_s[number] < 0.0:
-            s.eligible[0] += 1
-        memory.eligible_s[number] = s.now_s
-        note_eligible(s.eligible, memory.eligible, number, s.now_s)
-    if slots == 0 or (s.pins and memory.taken_round[number] == s.round):
-        return False
-    if s.is_uniform:
-        chance = _even_chance(slots, s.eligible[0])
-        if chance < 1.0:
-            draw = device_draw(s.seed, device_key(number, SELECTION, memory.scratch), check_in)
-            if draw >= chance:
-                return False
-    s.open_slots -= 1
-    if s.pins:
-        memory.taken_round[number] = s.round
-    return True
-
-
-def _start(s: Record, traces: Traces, memory: Memory, number: int, place: int) -> None:
-    """A client takes a task, whose course is decided now; see `VirtualClients.task`.
-
-    Args:
-        place: Of its check-in among those ready; -1 if it is not one of them.
-    """
-    client = memory.clients[number]
-    ordinal = client.tasks
-    if place >= s.drawn_beyond and s.got_tasks >= IN_A_ROW:
-        draw_courses(s, traces, memory, place)
-    if s.drawn_first <= place < s.drawn_beyond:
-        lane, courses = place - s.drawn_first, memory.courses
-        examples = memory.lanes[2 * LANES + lane]
-        download_s, train_s = courses[lane], courses[LANES + lane]
-        upload_s, drop_out_s = courses[2 * LANES + lane], courses[3 * LANES + lane]
-    else:
-        examples, download_s, train_s, upload_s, drop_out_s = draw_course(
-            s, traces, number, ordinal
-        )
-    client.tasks += 1
-    drops_out_s = s.now_s + drop_out_s
-    completes_s = s.now_s + (download_s + train_s + upload_s)
-    deadline_s = s.now_s + s.task_timeout_s
-    end_s, ending = _first_end(completes_s, client.open_until_s, drops_out_s, deadline_s)
-    task_number = s.started
-    task = memory.tasks[task_number]
-    s.started += 1
-    task.started_s, task.ended_s = s.now_s, math.nan
-    task.download_s, task.train_s, task.upload_s = download_s, train_s, upload_s
-    task.bytes_down, task.bytes_up = s.download_bytes, s.upload_bytes
-    if ending > 0:
-        worked_s = end_s - s.now_s
-        task.bytes_down = _moved(s.download_bytes, worked_s, download_s)
-        task.bytes_up = _moved(s.upload_bytes, worked_s - download_s - train_s, upload_s)
-    task.client, task.base_version, task.version = number, s.version, -1
-    task.examples, task.round, task.ending = examples, s.round, ending
-    task.outcome, task.reason, task.is_decided = -1, -1, 0
-    kind = _COMPLETES if ending == 0 else _EXPIRES if ending == DEADLINE else _LEAVES
-    sequence = (kind << NUMBER_BITS) | task_number
-    heap_push(memory.on_devices, s.in_heap, later_tick(end_s), sequence)
-    s.in_heap += 1
-
-
-def _finish(s: Record, memory: Memory, kind: int, task_number: int) -> int:
-    """A device is done with a task, or the server waits no longer for a silent one.
-
-    Returns:
-        What the coordinator hears of it.
-    """
-    task = memory.tasks[task_number]
-    heap_drop_first(memory.on_devices, s.in_heap)
-    s.in_heap -= 1
-    if kind != _EXPIRES or task.ending != DROPOUT:
-        end_on_device(s, task, s.now_s)
-    if kind == _LEAVES and task.ending == DROPOUT:
-        given_up_s = later_tick(task.started_s + s.task_timeout_s)
-        sequence = (_EXPIRES << NUMBER_BITS) | task_number
-        heap_push(memory.on_devices, s.in_heap, max(given_up_s, s.now_s), sequence)
-        s.in_heap += 1
-        return _NO_NEWS
-    if kind == _COMPLETES and len(memory.participated_s) > 0:
-        memory.participated_s[task.client] = s.now_s
-    if s.pins and task.round != s.round:
-        return _NO_NEWS
-    if kind == _COMPLETES and task.base_version >= s.oldest_live:
-        if s.in_lock_step and is_refused(s, memory, task_number):
-            return _ENDED
-        memory.held[s.held] = task_number
-        s.held += 1
-        s.update_s = s.now_s
-        forget_ends(s)
-        return _COMPLETED
-    outcome, reason = INTERRUPTED, int(task.ending)
-    if kind == _COMPLETES:
-        outcome, reason = STALE, BASE_VERSION
-    note_end(s, reason)
-    close_task(s, memory, task_number, outcome, reason)
-    return _ENDED
-
-
-def _is_refused(s: Record, memory: Memory, task_number: int) -> bool:
-    """Whether the gate refuses an update that has arrived; then its task has ended."""
-    reason = memory.results[task_number]
-    memory.results[task_number] = reason | HEARD
-    if reason in (UNKNOWN, COUNTS):
-        return False
-    note_end(s, reason)
-    close_task(s, memory, task_number, FAILED if reason == NOT_FINITE else REJECTED, reason)
-    return True
-
-
-def _awaits_result(s: Record, memory: Memory) -> bool:
-    """Whether what comes next of tasks is an update that is not trained, and must be to decide."""
-    sequence = memory.on_devices[0].sequence
-    number = sequence & _NUMBERS
-    task = memory.tasks[number]
-    return bool(
-        sequence >> NUMBER_BITS == _COMPLETES
-        and memory.results[number] == UNKNOWN
-        and task.base_version >= s.oldest_live
-        and not (s.pins and task.round != s.round)
-    )
-
-
-def _come_back(
-    s: Record, traces: Traces, memory: Memory, number: int, slots: int, after_task: int
-) -> None:
-    """Schedule the next check-in of a client that has no task; see `CheckIns.next_s`."""
-    client = memory.clients[number]
-    back_s = earliest_return_s(s, memory, client, number, slots, after_task)
-    if len(memory.participated_s) > 0:
-        back_s = max(back_s, memory.participated_s[number] + s.rest_s)
-    at_s = next_check_in(s, traces, client, number, later_tick(back_s), client.check_ins)
-    if at_s < math.inf:
-        schedule(s, memory, number, at_s)
-
-
-def _happen(s: Record, traces: Traces, memory: Memory, check_in: int) -> int:
-    """The next event happens: a check-in, or what comes next of tasks if that is `NOTHING`.
-
-    Returns:
-        What the coordinator hears of it.
-    """
-    returning, slots, after_task = -1, s.open_slots, 0
-    if check_in != NOTHING:
-        number = client_of(check_in)
-        place = -1
-        if drop_first_check_in(s, memory, check_in):
-            place = s.taken - 1
-            look_ahead(s, traces, memory, s.taken)
-        news = _NO_NEWS
-        if take_slot(s, memory, number, slots):
-            start(s, traces, memory, number, place)
-            s.got_tasks += 1
-            news = _STARTED
-        else:
-            s.got_tasks = 0
-            returning = number
-    else:
-        sequence = memory.on_devices[0].sequence
-        kind, task_number = sequence >> NUMBER_BITS, sequence & _NUMBERS
-        if kind != _LEAVES or memory.tasks[task_number].ending != DROPOUT:
-            # Its own task has just made room for another, as at the gateway.
-            returning, slots, after_task = memory.tasks[task_number].client, slots + 1, 1
-        news = finish(s, memory, kind, task_number)
-    if returning >= 0:
-        come_back(s, traces, memory, returning, slots, after_task)
-    return news
 
 
 def _begin_turn(s: Record) -> None:
@@ -300,36 +83,28 @@ def _begin_turn(s: Record) -> None:
 def _hear(s: Record, news: int) -> None:
     """The coordinator hears the news."""
     s.phase = STEP
-    if news == _STARTED:
+    if news == STARTED:
         s.offered -= 1
         s.running += 1
-    elif news != _NO_NEWS:
+    elif news != NO_NEWS:
         s.running -= 1
 
 
-def _is_full(s: Record, memory: Memory) -> bool:
-    """Whether there may be no room for what an event adds."""
-    return bool(
-        s.started >= len(memory.tasks)
-        or s.in_heap + 1 >= len(memory.on_devices)
-        or s.due + 1 >= len(memory.due)
-        or s.versions >= len(memory.versions)
-        or s.seen[2] - s.seen[1] + MOST_BETWEEN >= len(memory.seen)
-        or s.seen[2] >= s.sweep_at
-        or (s.is_uniform and s.eligible[2] >= len(memory.eligible))
+def _room(s: Record, memory: Memory) -> int:
+    """For how many events there is room."""
+    events = min(
+        len(memory.tasks) - s.started,
+        len(memory.ends) - s.ends_to_come - 2,
+        len(memory.due) - s.due - 1,
+        (min(len(memory.seen) - (s.seen[2] - s.seen[1]), s.sweep_at - s.seen[2]) - MOST_BETWEEN)
+        // (MOST_BETWEEN + 1),
     )
+    return min(events, len(memory.eligible) - s.eligible[2]) if s.is_uniform else events
 
 
-is_refused = compiled(_is_refused)
-awaits_result = compiled(_awaits_result)
-take_slot = compiled(_take_slot)
-start = compiled(_start)
-finish = compiled(_finish)
-come_back = compiled(_come_back)
-happen = compiled(_happen)
 begin_turn = compiled(_begin_turn)
 hear = compiled(_hear)
-is_full = compiled(_is_full)
+room = compiled(_room)
 
 
 def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
@@ -338,32 +113,35 @@ def _next_news(s: Record, traces: Traces, memory: Memory) -> int:
     Returns:
         The news, or ``-1`` less the number of the reason why `advance` must return.
     """
+    if s.versions >= len(memory.versions):
+        return -1 - NO_ROOM
     while True:
-        if s.events >= s.enough or is_full(s, memory):
-            return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
-        task_s = memory.on_devices[0].at_s if s.in_heap > 0 else math.inf
+        if s.events >= s.next_look:
+            events = min(room(s, memory), s.enough - s.events)
+            if events <= 0:
+                return -1 - (PAUSED if s.events >= s.enough else NO_ROOM)
+            s.next_look = s.events + events
+        task_s = s.next_end_s
         check_in = first_check_in(s, memory)
         while check_in == NOTHING and s.waiting > 0 and slot_start_s(s.slot + 1) <= task_s:
             open_slot(s, memory)
-            for at in range(-3 * AHEAD, 1):
-                look_ahead(s, traces, memory, at)
+            look_at_first(s, traces, memory)
             check_in = first_check_in(s, memory)
         check_in_s = check_in_s_of(s, check_in) if check_in != NOTHING else math.inf
         at_s = min(task_s, check_in_s)
         # With nothing to come, what is held may still make an aggregate at the deadline.
-        if at_s == math.inf and not (s.held > 0 and s.waits):
-            return -1 - TRACE_ENDED
-        if at_s > s.until_s:
+        is_over = at_s == math.inf and not (s.held > 0 and s.waits)
+        if at_s > s.until_s and not is_over:
             s.now_s = s.until_s
-            return _NO_NEWS
-        if at_s > s.update_s + PATIENCE_S:
-            return -1 - EXHAUSTED
+            return NO_NEWS
+        if is_over or at_s > s.update_s + PATIENCE_S:
+            return -1 - (TRACE_ENDED if is_over else EXHAUSTED)
         if s.in_lock_step == IN_STEP and check_in_s >= task_s and awaits_result(s, memory):
             return -1 - RESULTS
         s.now_s = at_s
         s.events += 1
         news = happen(s, traces, memory, check_in if check_in_s < task_s else NOTHING)
-        if news != _NO_NEWS:
+        if news != NO_NEWS:
             return news
 
 
@@ -373,6 +151,7 @@ next_news = compiled(_next_news)
 def _advance(state: NDArray[np.void], traces: Traces, memory: Memory) -> int:
     """Go on until there are ``enough`` events; returns why it stopped (`PAUSED` and the others)."""
     s = state[0]
+    s.next_look = 0
     while True:
         if s.phase == TURN:
             if limit(s) > 0:
@@ -384,14 +163,14 @@ def _advance(state: NDArray[np.void], traces: Traces, memory: Memory) -> int:
             began_s = s.now_s
             if s.unheard > 0:
                 hear_of_diverged(s, memory)
-                news, began_s = _NO_NEWS, -1.0
+                news, began_s = NO_NEWS, -1.0
             else:
                 news = next_news(s, traces, memory)
                 if news < 0:
                     return -1 - news
             hear(s, news)
             if s.strategy == PYTHON:
-                s.idle_turns = s.idle_turns + 1 if news == _NO_NEWS and s.now_s == began_s else 0
+                s.idle_turns = s.idle_turns + 1 if news == NO_NEWS and s.now_s == began_s else 0
                 s.is_over = limit(s) > 0
                 return DECIDES
         if not take_step(s, memory):
@@ -404,9 +183,13 @@ def _open_fleet(
     """Schedule the first check-in of each client that asks for work; shape ``(clients,)``."""
     s = state[0]
     for number in range(len(asks)):
+        lane = number % LANES
+        if lane == 0:
+            draw_openings(s, memory, number, min(LANES, len(asks) - number))
         look_ahead_in_turn(traces, number)
         if asks[number]:
-            at_s = next_check_in(s, traces, memory.clients[number], number, 0.0, 0)
+            client, opening = memory.clients[number], memory.courses[OPENING + lane]
+            at_s = next_check_in(s, traces, client, number, 0.0, 0, opening)
             if at_s < math.inf:
                 schedule(s, memory, number, at_s)
 
@@ -445,7 +228,8 @@ _MEMORY = _types.NamedTuple(
     [
         *map(_array, (CLIENT, np.float64, np.int32, np.float64, np.int32, np.int64, DUE)),
         *map(_array, (np.int64, np.int64, np.int32, np.int64)),
-        *map(_array, (DUE, TASK, np.int32, np.int32, np.int64, VERSION)),
+        *map(_array, (np.int32, np.int32, np.int64, np.int64, np.int64, DUE)),
+        *map(_array, (TASK, np.int32, np.int32, np.int64, VERSION)),
         *map(_array, (np.uint32, np.uint8, SIGHTING, np.float64, np.int64, np.uint32)),
         _array(np.int8),
     ],

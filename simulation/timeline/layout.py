@@ -31,6 +31,7 @@ TASK = np.dtype(
         ("download_s", np.float64),
         ("train_s", np.float64),
         ("upload_s", np.float64),
+        ("wait_s", np.float64),
         ("bytes_down", np.int64),
         ("bytes_up", np.int64),
         ("client", np.int32),
@@ -45,9 +46,10 @@ TASK = np.dtype(
     ],
     align=True,
 )
-"""A task: ``ended_s`` is NaN until its device is done with it, ``ending`` is of
-`simulation.durations.ENDINGS`, ``outcome`` and ``reason`` are of `OUTCOMES` and `REASONS` (-1 until
-the coordinator knows), and ``is_decided`` once that is stored, with a version or at the end."""
+"""A task: ``wait_s`` is how long its device's system then lets it wait, ``ended_s`` is NaN until
+its device is done with it, ``ending`` is of `simulation.durations.ENDINGS`, ``outcome`` and
+``reason`` are of `OUTCOMES` and `REASONS` (-1 until the coordinator knows), and ``is_decided`` once
+that is stored, with a version or at the end."""
 
 VERSION = np.dtype(
     [
@@ -93,8 +95,8 @@ TURN, EVENT, STEP, RELEASE = range(4)
 """What comes next of a turn of the coordinator: it starts tasks; something happens; it decides
 what becomes of the updates held; whoever trains has said which of them are finite."""
 
-LANES = 16
-"""Courses of tasks drawn at once; see `simulation.timeline.courses`."""
+LANES = 64
+"""Most check-ins drawn for at once; see `simulation.timeline.courses`."""
 
 _SETTINGS = [
     # The job.
@@ -132,23 +134,31 @@ _PROGRESS = [
     # Until when it waits; whether whoever trains is asked before each aggregation; updates held of
     # which the coordinator has yet to hear that they are not finite.
     *(("until_s", np.float64), ("waits", np.int64), ("asks", np.int64), ("unheard", np.int64)),
-    *(("events", np.int64), ("enough", np.int64), ("oldest_live", np.int64)),
+    *(("events", np.int64), ("enough", np.int64), ("next_look", np.int64)),
+    ("oldest_live", np.int64),
     # The round, or the filling of a buffer.
     *(("round", np.int64), ("round_first", np.int64), ("open_slots", np.int64)),
-    # Tasks: all on devices are in the heap; `running` and `held` are those the coordinator counts.
-    *(("started", np.int64), ("in_heap", np.int64), ("undecided", np.int64)),
+    # Tasks; `running` and `held` are those that the coordinator counts.
+    *(("started", np.int64), ("undecided", np.int64)),
     ("succeeded", np.int64),
     *(("outcomes", np.int64, (6,)), ("device_s", np.float64), ("wasted_device_s", np.float64)),
     *(("bytes_down", np.int64), ("bytes_up", np.int64), ("versions", np.int64)),
     # Patience: see `simulation.patience`.
     *(("update_s", np.float64), ("release_s", np.float64), ("dropped", np.int64)),
     *(("ends", np.int64, (10,)), ("ends_order", np.int64, (10,)), ("kinds_of_ends", np.int64)),
+    # Ends of tasks, and of the wait for silent devices; see `simulation.timeline.ends`.
+    *(("ends_to_come", np.int64), ("next_end_s", np.float64), ("next_end", np.int64)),
+    *(("next_end_is_apart", np.int64), ("ends_apart", np.int64), ("end_slot", np.int64)),
+    *(("ends_ready", np.int64), ("ends_taken", np.int64), ("ends_in_ring", np.int64)),
+    *(("end_nodes", np.int64), ("free_node", np.int64)),
     # Check-ins to come; see `simulation.timeline.queues`.
     *(("slot", np.int64), ("waiting", np.int64), ("far", np.int64)),
     *(("chunks", np.int64), ("free_chunk", np.int64)),
     *(("ready", np.int64), ("taken", np.int64), ("due", np.int64)),
-    # Of those ready, which have their task's course drawn; check-ins in a row that got a task.
-    *(("drawn_first", np.int64), ("drawn_beyond", np.int64), ("got_tasks", np.int64)),
+    # Of those ready, which have their task's course drawn, and which the wait for the next one;
+    # the share of check-ins lately that got a task.
+    *(("drawn_first", np.int64), ("drawn_beyond", np.int64), ("task_share", np.int64)),
+    *(("waits_first", np.int64), ("waits_beyond", np.int64)),
     # Devices seen, and eligible, lately: how many; the first sighting that may count, and the end.
     *(("seen", np.int64, (3,)), ("eligible", np.int64, (3,)), ("sweep_at", np.int64)),
     *(("seen_first_tick", np.int64), ("seen_last_tick", np.int64)),
@@ -201,15 +211,18 @@ class Memory(NamedTuple):
         far: Check-ins beyond these slots.
         ready: Check-ins of the slot that is open, in order; ``spare`` and ``tally`` serve to sort.
         due: Heap of check-ins that fell into the slot once it was open.
-        on_devices: Heap of tasks.
+        end_slots: Where the list of ends of tasks of each slot begins, 0 for none.
+        end_links: Where each list goes on.
+        ends: The ends in these lists.
+        ends_ready: Ends of the slot that is open, in order; ``ends_spare`` serves to sort.
+        ends_apart: Heap of those that are in no slot to come.
         undecided: Numbers of the tasks that ended since the last version, in order.
         held: Numbers of the tasks whose updates are held, in order of arrival.
         diverged: Numbers of tasks, ascending, whose updates training has shown not to be finite.
         seen: When devices were seen, a ring; bits of ``superseded`` say which were again since.
         eligible: Sightings of devices that could take a task.
-        courses: Rows of `LANES` columns: seconds of download, training and upload, and until a
-            drop-out, of tasks that are likely to start next; then what they are drawn from.
-        lanes: Rows of their clients, their numbers at the client, and their records.
+        courses: Rows of `LANES` columns, by `simulation.timeline.courses`.
+        lanes: As ``courses``, of whole numbers.
         scratch: Room for a hash.
         results: By task, what is known of its update; empty unless in lock-step.
     """
@@ -225,7 +238,12 @@ class Memory(NamedTuple):
     spare: NDArray[np.int64]
     tally: NDArray[np.int32]
     due: NDArray[np.int64]
-    on_devices: NDArray[np.void]
+    end_slots: NDArray[np.int32]
+    end_links: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    ends_ready: NDArray[np.int64]
+    ends_spare: NDArray[np.int64]
+    ends_apart: NDArray[np.void]
     tasks: NDArray[np.void]
     undecided: NDArray[np.int32]
     held: NDArray[np.int32]

@@ -17,9 +17,6 @@ from simulation.timeline.layout import (
     Record,
 )
 
-NUMBER_BITS = 40
-"""Entries of the heap of tasks are ordered by kind, then number."""
-
 
 def _end_on_device(s: Record, task: Record, at_s: float) -> None:
     """See `simulation.task_log.TaskLog.end`."""
@@ -108,7 +105,7 @@ def _aggregate(s: Record, memory: Memory) -> None:
     begin_collecting(s)
     version.version, version.virtual_s = s.version, s.now_s
     version.staleness_sum, version.staleness_max = staleness_sum, staleness_max
-    version.tasks_started, version.in_flight = s.started, s.in_heap
+    version.tasks_started, version.in_flight = s.started, s.ends_to_come
     for outcome in range(6):
         version.outcomes[outcome] = s.outcomes[outcome]
     version.device_s, version.wasted_device_s = s.device_s, s.wasted_device_s

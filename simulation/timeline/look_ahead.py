@@ -14,11 +14,18 @@ from numba import types
 from numba.extending import intrinsic
 
 from simulation.timeline.compilation import compiled
-from simulation.timeline.layout import Memory, Record, Traces
+from simulation.timeline.layout import LANES, Memory, Record, Traces
 from simulation.timeline.queues import client_of
 
-AHEAD = 12
-"""Events between a stage and the next: some 100 ns each, against a few hundred for a look."""
+BLOCK = 2
+"""Check-ins fetched for in a row. With 16 an event took a third longer: few fetches fit at once."""
+FIRST_AHEAD = LANES
+"""A client's record is wanted first, when waits are drawn for so many check-ins."""
+_SECOND_AHEAD, _THIRD_AHEAD = 32, 16
+"""Events between a stage and the next: some 50 ns each, against a few hundred for a look."""
+
+_FEW_TASKS = 1 << 12
+"""Of `STATE`'s ``task_share``: fewer than one check-in in 16 gets a task, and needs more of it."""
 
 _Of = Any
 """Something of Numba's or LLVM's, which are not typed."""
@@ -45,39 +52,67 @@ prefetch: _Of = intrinsic(_prefetching)
 
 
 def _look_ahead(s: Record, traces: Traces, memory: Memory, at: int) -> None:
-    """Fetch for the check-ins from the one at ``at`` on, each stage for another."""
-    if 0 <= at + 3 * AHEAD < s.ready:
-        number = client_of(memory.ready[at + 3 * AHEAD])
+    """Fetch for a block of check-ins in each stage, as far ahead of the one at ``at`` as it is."""
+    fetch_clients(s, traces, memory, at + FIRST_AHEAD, at + FIRST_AHEAD + BLOCK)
+    fetch_devices(s, traces, memory, at + _SECOND_AHEAD, at + _SECOND_AHEAD + BLOCK)
+    fetch_windows(s, traces, memory, at + _THIRD_AHEAD, at + _THIRD_AHEAD + BLOCK)
+
+
+def _look_at_first(s: Record, traces: Traces, memory: Memory) -> None:
+    """Fetch for the first check-ins of a slot that has been opened."""
+    fetch_clients(s, traces, memory, 0, FIRST_AHEAD)
+    fetch_devices(s, traces, memory, 0, _SECOND_AHEAD)
+    fetch_windows(s, traces, memory, 0, _THIRD_AHEAD)
+
+
+def _fetch_clients(s: Record, traces: Traces, memory: Memory, first: int, beyond: int) -> None:
+    for at in range(first, min(beyond, s.ready)):
+        number = client_of(memory.ready[at])
         prefetch(memory.clients, number)
         prefetch(traces.device, number)
         if len(memory.eligible_s) > 0:
             prefetch(memory.eligible_s, number)
         if len(memory.participated_s) > 0:
             prefetch(memory.participated_s, number)
-    if 0 <= at + 2 * AHEAD < s.ready:
-        number = client_of(memory.ready[at + 2 * AHEAD])
+
+
+def _fetch_devices(s: Record, traces: Traces, memory: Memory, first: int, beyond: int) -> None:
+    for at in range(first, min(beyond, s.ready)):
+        number = client_of(memory.ready[at])
         device = traces.device[number]
         prefetch(traces.offsets, device)
         if len(traces.repeat_s) > 1:
             prefetch(traces.repeat_s, device)
+        if s.task_share > _FEW_TASKS:
+            prefetch(traces.records, number)
+            prefetch(traces.device_model, number)
+            prefetch(traces.down_link, number)
+            prefetch(traces.up_link, number)
         sighting = memory.clients[number].sighting
         prefetch(memory.superseded, (sighting & (len(memory.seen) - 1)) >> 3)
-    if 0 <= at + AHEAD < s.ready:
-        device = traces.device[client_of(memory.ready[at + AHEAD])]
-        first = min(traces.offsets[device], len(traces.end_s) - 1)
-        prefetch(traces.start_s, first)
-        prefetch(traces.end_s, first)
+
+
+def _fetch_windows(s: Record, traces: Traces, memory: Memory, first: int, beyond: int) -> None:
+    for at in range(first, min(beyond, s.ready)):
+        device = traces.device[client_of(memory.ready[at])]
+        window = min(traces.offsets[device], len(traces.end_s) - 1)
+        prefetch(traces.start_s, window)
+        prefetch(traces.end_s, window)
 
 
 def _look_ahead_in_turn(traces: Traces, number: int) -> None:
     """Fetch for the clients after this one, which are asked in the order of their numbers."""
-    if number + 2 * AHEAD < len(traces.device):
-        prefetch(traces.offsets, traces.device[number + 2 * AHEAD])
-    if number + AHEAD < len(traces.device):
-        first = min(traces.offsets[traces.device[number + AHEAD]], len(traces.end_s) - 1)
+    if number + _SECOND_AHEAD < len(traces.device):
+        prefetch(traces.offsets, traces.device[number + _SECOND_AHEAD])
+    if number + _THIRD_AHEAD < len(traces.device):
+        first = min(traces.offsets[traces.device[number + _THIRD_AHEAD]], len(traces.end_s) - 1)
         prefetch(traces.start_s, first)
         prefetch(traces.end_s, first)
 
 
+fetch_clients = compiled(_fetch_clients)
+fetch_devices = compiled(_fetch_devices)
+fetch_windows = compiled(_fetch_windows)
 look_ahead = compiled(_look_ahead)
+look_at_first = compiled(_look_at_first)
 look_ahead_in_turn = compiled(_look_ahead_in_turn)

@@ -160,34 +160,47 @@ def _bring_near(s: Record, memory: Memory) -> None:
     s.far = kept
 
 
-def _sort(memory: Memory, count: int) -> None:
-    """Put so many check-ins of ``spare`` into ``ready``, in order."""
-    spare, ready, tally = memory.spare, memory.ready, memory.tally
+def _sort(
+    keys: NDArray[np.int64],
+    in_order: NDArray[np.int64],
+    tally: NDArray[np.int32],
+    count: int,
+    key_bits: int,
+) -> None:
+    """Sort so many numbers of so many bits into another array."""
+    if count <= _SHORT:
+        for at in range(count):
+            key, place = keys[at], at
+            while place > 0 and in_order[place - 1] > key:
+                in_order[place] = in_order[place - 1]
+                place -= 1
+            in_order[place] = key
+        return
     bits = 0
     while (1 << bits) < count and bits < MOST_TALLY_BITS:
         bits += 1
-    shift = SLOT_BITS + CLIENT_BITS - bits
+    shift = key_bits - bits
     tally[: (1 << bits) + 1] = 0
     for at in range(count):
-        tally[(spare[at] >> shift) + 1] += 1
+        tally[(keys[at] >> shift) + 1] += 1
     for part in range(1 << bits):
         tally[part + 1] += tally[part]
     for at in range(count):
-        part = spare[at] >> shift
-        ready[tally[part]] = spare[at]
+        part = keys[at] >> shift
+        in_order[tally[part]] = keys[at]
         tally[part] += 1
     first = 0
     for part in range(1 << bits):
         beyond = tally[part]
         if beyond - first > _SHORT:
-            sort_by_heap(ready[first:beyond])
+            sort_by_heap(in_order[first:beyond])
         else:
             for at in range(first + 1, beyond):
-                key, place = ready[at], at
-                while place > first and ready[place - 1] > key:
-                    ready[place] = ready[place - 1]
+                key, place = in_order[at], at
+                while place > first and in_order[place - 1] > key:
+                    in_order[place] = in_order[place - 1]
                     place -= 1
-                ready[place] = key
+                in_order[place] = key
         first = beyond
 
 
@@ -221,10 +234,10 @@ def _open_slot(s: Record, memory: Memory) -> None:
         bring_near(s, memory)
     count = take_out_of_slot(s, memory, s.slot & _RING_MASK)
     if count > 0:
-        sort(memory, count)
+        sort(memory.spare, memory.ready, memory.tally, count, SLOT_BITS + CLIENT_BITS)
     s.waiting -= count
     s.ready, s.taken = count, 0
-    s.drawn_first = s.drawn_beyond = 0
+    s.drawn_first = s.drawn_beyond = s.waits_first = s.waits_beyond = 0
 
 
 def _first_check_in(s: Record, memory: Memory) -> int:

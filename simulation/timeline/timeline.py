@@ -14,6 +14,9 @@ from simulation.device_admission import admitted_clients
 from simulation.random_streams import RandomStreams
 from simulation.timeline.asked_strategy import AskedStrategy
 from simulation.timeline.compilation import without_dispatch
+from simulation.timeline.courses import COURSES_SIZE, LANES_SIZE
+from simulation.timeline.device_keys import SCRATCH_WORDS
+from simulation.timeline.ends import END_SLOTS
 from simulation.timeline.engine import (
     DECIDES,
     NO_ROOM,
@@ -27,7 +30,6 @@ from simulation.timeline.layout import (
     DUE,
     FEDAVG,
     FEDBUFF,
-    LANES,
     OUTCOMES,
     PYTHON,
     REASONS,
@@ -100,24 +102,27 @@ class Timeline:
         changed: dict[str, NDArray[Any]] = {}
         for name, used in (
             ("tasks", size("started")),
-            ("on_devices", size("in_heap") + 1),
+            ("ends", size("ends_to_come") + 2),
             ("due", size("due") + 1),
             ("versions", size("versions")),
         ):
             column = getattr(memory, name)
             if used >= len(column):
                 changed[name] = _grown(column)
+        if "ends" in changed:
+            for name in ("end_links", "ends_ready", "ends_spare", "ends_apart"):
+                changed[name] = _grown(getattr(memory, name))
         if "tasks" in changed:
             for name in ("undecided", *(["results"] if len(memory.results) else [])):
                 changed[name] = _grown(getattr(memory, name))
             if self.asked is not None:  # it may hold any number of updates
                 changed["held"] = _grown(memory.held)
         _, first, beyond = self.state["seen"][0].tolist()
-        if beyond - first + MOST_BETWEEN >= len(memory.seen):
+        if len(memory.seen) - (beyond - first) <= 2 * MOST_BETWEEN:
             # A sighting's place is its number, so it is in the right one of the halves.
             changed["seen"] = np.tile(memory.seen, 2)
             changed["superseded"] = np.tile(memory.superseded, 2)
-        if beyond >= size("sweep_at"):
+        if size("sweep_at") - beyond <= 2 * MOST_BETWEEN:
             sweep(self.state, memory)
         if self.state["eligible"][0][2] >= len(memory.eligible) > 0:
             forget_superseded(self.state, memory)
@@ -140,6 +145,7 @@ def set_up(dry_run: DryRun, number: int, *, in_lock_step: int = 0) -> Timeline:
     for name, value in numbers.items():
         state[name] = value
     state["slot"], state["chunks"], state["sweep_at"] = -1, 1, SWEEP_EVERY
+    state["next_end_s"] = math.inf
     traces, memory = _traces(dry_run), _memory(dry_run, state, most_held)
     open_fleet(state, traces, memory, _asks_for_work(dry_run))
     reasons, asked = list(REASONS), None
@@ -254,7 +260,12 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], most_held: int) -> Memory:
         spare=np.zeros(clients, np.int64),
         tally=np.zeros((1 << MOST_TALLY_BITS) + 1, np.int32),
         due=np.zeros(1024, np.int64),
-        on_devices=np.zeros(1024, DUE),
+        end_slots=np.zeros(END_SLOTS, np.int32),
+        end_links=np.zeros(1024, np.int32),
+        ends=np.zeros(1024, np.int64),
+        ends_ready=np.zeros(1024, np.int64),
+        ends_spare=np.zeros(1024, np.int64),
+        ends_apart=np.zeros(1024, DUE),
         tasks=np.zeros(_FIRST_TASKS, TASK),
         undecided=np.zeros(_FIRST_TASKS, np.int32),
         held=np.zeros(most_held, np.int32),
@@ -263,9 +274,9 @@ def _memory(dry_run: DryRun, state: NDArray[np.void], most_held: int) -> Memory:
         seen=np.zeros(65536, np.uint32),
         superseded=np.zeros(65536 // 8, np.uint8),
         eligible=np.zeros(65536 if is_uniform else 0, SIGHTING),
-        courses=np.full(10 * LANES, math.inf),
-        lanes=np.zeros(3 * LANES, np.int64),
-        scratch=np.zeros(64, np.uint32),
+        courses=np.full(COURSES_SIZE, math.inf),
+        lanes=np.zeros(LANES_SIZE, np.int64),
+        scratch=np.zeros(SCRATCH_WORDS, np.uint32),
         results=np.zeros(_FIRST_TASKS if state["in_lock_step"][0] else 0, np.int8),
     )
 

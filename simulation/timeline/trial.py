@@ -1,6 +1,5 @@
 """A trial without training on the compiled engine: what `simulation.trial.Trial` would record."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,13 +26,11 @@ from simulation.timeline.layout import (
     REASONS,
     VERSION,
 )
-from simulation.timeline.ledger import NUMBER_BITS
 from simulation.timeline.timeline import EVENTS_AT_ONCE, Timeline, set_up
 from simulation.traces.criteria import DailyHours
 from simulation.trajectory import TRAJECTORY_SCHEMA
 from simulation.trial import DryRun, TrialResult
 
-_NUMBERS = (1 << NUMBER_BITS) - 1
 _EVENTS_ASKED = 100_000
 """At once, where a strategy in Python is asked at most of them."""
 
@@ -126,17 +123,15 @@ def why_it_ended(dry_run: DryRun, engine: Timeline, code: int) -> str:
 def end_tasks(dry_run: DryRun, engine: Timeline) -> None:
     """Devices stop where they are; what the coordinator still counted on comes to nothing."""
     memory, now_s = engine.memory, engine.seconds("now_s")
-    heap = memory.on_devices[: engine.number("in_heap")]
-    for number in np.sort(heap["sequence"] & _NUMBERS).tolist():
-        task = memory.tasks[number]
-        if math.isnan(task["ended_s"]):
-            phases = TaskDuration(
-                float(task["download_s"]), float(task["train_s"]), float(task["upload_s"])
-            )
-            spent_s = now_s - float(task["started_s"])
-            task["bytes_down"], task["bytes_up"] = moved_bytes(phases, dry_run.work, spent_s)
-            task["ended_s"] = now_s
     tasks = memory.tasks[: engine.number("started")]
+    for number in np.flatnonzero(np.isnan(tasks["ended_s"])).tolist():
+        task = tasks[number]
+        phases = TaskDuration(
+            float(task["download_s"]), float(task["train_s"]), float(task["upload_s"])
+        )
+        spent_s = now_s - float(task["started_s"])
+        task["bytes_down"], task["bytes_up"] = moved_bytes(phases, dry_run.work, spent_s)
+        task["ended_s"] = now_s
     unfinished = tasks["outcome"] < 0
     tasks["outcome"][unfinished] = OVER_COMMITTED
     tasks["reason"][unfinished] = JOB_ENDED

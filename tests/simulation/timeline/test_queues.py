@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.gateway.recent_devices import RecentDevices
+from simulation.timeline.ends import END_SLOTS, drop_first_end, put_end
 from simulation.timeline.engine import sweep
 from simulation.timeline.layout import CLIENT, DUE, SIGHTING, STATE, TASK, VERSION, Memory
 from simulation.timeline.queues import (
@@ -27,11 +28,13 @@ from simulation.timeline.sightings import forget_before, see, times_seen
 
 DAY_S = 86_400.0
 SEEN = 64
+ENDS = 512
 
 
 def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
     state = np.zeros(1, STATE)
     state["slot"], state["chunks"], state["sweep_at"] = -1, 1, 1 << 40
+    state["next_end_s"] = np.inf
     none, many = np.zeros(0, np.int64), np.zeros(clients, np.int64)
     return state, Memory(
         clients=np.zeros(clients, CLIENT),
@@ -45,7 +48,12 @@ def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
         spare=many.copy(),
         tally=np.zeros((1 << MOST_TALLY_BITS) + 1, np.int32),
         due=np.zeros(clients + 1, np.int64),
-        on_devices=np.zeros(0, DUE),
+        end_slots=np.zeros(END_SLOTS, np.int32),
+        end_links=np.zeros(ENDS, np.int32),
+        ends=np.zeros(ENDS, np.int64),
+        ends_ready=np.zeros(ENDS, np.int64),
+        ends_spare=np.zeros(ENDS, np.int64),
+        ends_apart=np.zeros(ENDS, DUE),
         tasks=np.zeros(0, TASK),
         undecided=none.astype(np.int32),
         held=none.astype(np.int32),
@@ -56,7 +64,7 @@ def nothing_yet(clients: int) -> tuple[np.ndarray, Memory]:
         eligible=np.zeros(0, SIGHTING),
         courses=none.astype(float),
         lanes=none,
-        scratch=np.zeros(64, np.uint32),
+        scratch=np.zeros(0, np.uint32),
         results=none.astype(np.int8),
     )
 
@@ -99,6 +107,40 @@ def test_check_ins_come_in_order_of_time_then_client(clients, moments_s):
         if event < len(delays_s):
             heapq.heappush(heap, (t + float(delays_s[event]), number))
     assert state["waiting"][0] == 0
+
+
+@numba.njit(error_model="numpy")
+def end_and_start_again(state, memory, later_s, at_s, sequence):
+    """Tasks of number 0 and up, of which each ends so much later than the event that starts it."""
+    s = state[0]
+    started = len(later_s) - len(at_s)
+    for number in range(started):
+        put_end(s, memory, later_s[number], number)
+    for event in range(len(at_s)):
+        s.now_s = at_s[event] = s.next_end_s
+        sequence[event] = s.next_end
+        drop_first_end(s, memory)
+        put_end(s, memory, s.now_s + later_s[started], started)
+        started += 1
+
+
+@pytest.mark.parametrize("most_s", [2.0**-18, 0.5, 30.0, 4000.0, 20_000.0, 1e6])
+@pytest.mark.parametrize("at_once", [1, 5, 500])
+def test_tasks_end_in_order_of_time_then_number(at_once, most_s):
+    draws = np.random.default_rng(at_once)
+    state, memory = nothing_yet(1)
+    scale_s = np.where(draws.random(at_once + 3000) < 0.02, 100 * most_s, most_s)
+    later_s = np.floor(draws.random(at_once + 3000) * scale_s * 2.0**20) / 2.0**20
+    at_s, sequence = np.zeros(3000), np.zeros(3000, np.int64)
+    end_and_start_again(state, memory, later_s, at_s, sequence)
+
+    heap = [(t, number) for number, t in enumerate(later_s[:at_once].tolist())]
+    heapq.heapify(heap)
+    for event in range(3000):
+        t, number = heapq.heappop(heap)
+        assert (t, number) == (at_s[event], sequence[event])
+        heapq.heappush(heap, (t + float(later_s[at_once + event]), at_once + event))
+    assert state["ends_to_come"][0] == at_once
 
 
 @numba.njit(error_model="numpy")
