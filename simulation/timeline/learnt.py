@@ -1,5 +1,6 @@
 """What is known of a trial's versions beside their events: losses, metrics, seconds."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,3 +73,12 @@ class Learnt:
     def _note(self, version: int, row: int, value: float) -> None:
         self._values[row, version] = value
         self._is_known[row, version] = True
+
+
+def mean_of_known(losses: NDArray[np.float64]) -> float | None:
+    """Mean of those that are numbers; None if there is none."""
+    total = float(np.add.reduce(losses))
+    if math.isfinite(total):
+        return total / len(losses) if len(losses) else None
+    known = losses[np.isfinite(losses)]
+    return float(np.add.reduce(known) / len(known)) if len(known) else None

@@ -7,7 +7,6 @@ strategy waits for another: the engine goes again as far as the version before, 
 and from then on asks before each aggregation.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,7 +27,7 @@ from simulation.random_streams import RandomStreams
 from simulation.run_versions import LiveVersions
 from simulation.timeline.engine import ASKS, PAUSED, RESULTS, STOPPED
 from simulation.timeline.layout import OUTCOMES
-from simulation.timeline.learnt import Learnt
+from simulation.timeline.learnt import Learnt, mean_of_known
 from simulation.timeline.shuffle_seeds import shuffle_seeds
 from simulation.timeline.timeline import Timeline, set_up
 from simulation.timeline.trial import (
@@ -301,7 +300,7 @@ class TimelineTrial:
         self._versions.add(version)
         self._executor.forget_weights(self._strategy.oldest_live_version(version.number))
         now_s = time.monotonic()
-        mean_loss = _mean_of_known(statistics.train_loss)
+        mean_loss = mean_of_known(statistics.train_loss)
         self._learnt.add(version.number, mean_loss, now_s - self._begun_s)
         if self._measures_every and version.number % self._measures_every == 0:
             self._measure()
@@ -386,15 +385,6 @@ class TimelineTrial:
 
     def _with_outputs(self, tasks: pa.Table) -> pa.Table:
         return self._updates.with_outputs(tasks)
-
-
-def _mean_of_known(losses: NDArray[np.float64]) -> float | None:
-    """Mean of those that are numbers; None if there is none."""
-    total = float(np.add.reduce(losses))
-    if math.isfinite(total):
-        return total / len(losses) if len(losses) else None
-    known = losses[np.isfinite(losses)]
-    return float(np.add.reduce(known) / len(known)) if len(known) else None
 
 
 def _of_each(
