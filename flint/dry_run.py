@@ -44,6 +44,7 @@ class DryRunOptions:
         trials: None: as the environment says, or the run that is resumed.
         seed: None: the job's, or that of the run that is resumed.
         executors: Processes or actors that train; None: as for ``trials``.
+        checkpoint_every: Aggregations between two checkpoints; None: as often as costs little.
         resume: Run to go on with.
         trains: Whether updates are trained; if not, only time, devices and bytes are simulated.
         client_outputs: What is recorded of each update; None: as for ``trials``.
@@ -52,7 +53,7 @@ class DryRunOptions:
     trials: int | None = None
     seed: int | None = None
     executors: int | None = None
-    checkpoint_every: int = 25
+    checkpoint_every: int | None = None
     resume: str | None = None
     trains: bool = True
     client_outputs: tuple[ClientOutput, ...] | None = None

@@ -16,7 +16,12 @@ from feature_catalog.simulation_runs import NewSimulationRun, SimulationRunRow, 
 from server.coordination.job_runner import Evaluate
 from server.coordination.progress import JobProgress
 from server.job import Job
-from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+from simulation.checkpoint import (
+    CheckpointPace,
+    UnusableCheckpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 from simulation.enclave_load import enclave_load
 from simulation.environment import Environment
 from simulation.event_path import EventPath, choose_event_path
@@ -135,14 +140,15 @@ def run_trials(
     runs: SimulationRuns,
     row: SimulationRunRow,
     *,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     on_progress: OnProgress = lambda *_: None,
 ) -> SimulationRunRow:
     """Run, or go on with, all trials of a recorded run; returns its finished record.
 
     Args:
         row: The record; whoever calls drives the run (`SimulationRuns.driving`).
-        checkpoint_every: Aggregations between two checkpoints.
+        checkpoint_every: Aggregations between two checkpoints; None: as `CheckpointPace` has
+            it.
 
     Raises:
         FleetExhausted: If not even one aggregation of any trial came about.
@@ -150,10 +156,11 @@ def run_trials(
         UnusableCheckpoint: If the run's checkpoint cannot be read.
     """
     done, state = _taken_up(runs, row)
+    states, pace = [_result_state(each) for each in done], CheckpointPace()
 
     def save(trial_state: Mapping[str, Any] | None) -> None:
-        kept = {"done": [_result_state(each) for each in done], "trial": trial_state}
-        runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept))
+        kept = {"done": states, "trial": trial_state}
+        pace.keep(lambda: runs.save_checkpoint(row.run_id, encode_checkpoint(row.run_id, kept)))
 
     for number in range(len(done), row.trials):
         result = run_trial(
@@ -162,13 +169,16 @@ def run_trials(
             number,
             state=state,
             save=save,
-            checkpoint_every=checkpoint_every,
+            checkpoint_every=checkpoint_every or 1,
+            is_due=pace.is_due if checkpoint_every is None else lambda: True,
             on_progress=on_progress,
         )
         state = None
         if result.is_exhausted and len(result.trajectory) == 1:
             raise FleetExhausted(_why_nothing_came(result))
         done.append(result)
+        if len(done) < row.trials:
+            states.append(_result_state(result))
         if not training.trains and len(done) < row.trials:
             save(None)  # within a trial the compiled engine keeps nothing
         training.executor.forget_weights(_EVERY_VERSION)
@@ -183,6 +193,7 @@ def run_trial(
     state: Mapping[str, Any] | None = None,
     save: Callable[[Mapping[str, Any]], None] = lambda _: None,
     checkpoint_every: int = 0,
+    is_due: Callable[[], bool] = lambda: True,
     on_progress: OnProgress = lambda *_: None,
 ) -> TrialResult:
     """One trial on the compiled engine, as `choose_event_path` says.
@@ -195,6 +206,7 @@ def run_trial(
         state: To go on from, of a checkpoint.
         save: Given a state to go on from, every ``checkpoint_every`` aggregations; 0 for never. A
             trial that trains nothing keeps none on the engine: it is soon there again.
+        is_due: Asked then whether it is time to save.
 
     Raises:
         ModelDiverged: If an aggregation gives a model that is not finite.
@@ -222,7 +234,7 @@ def run_trial(
         on_progress=progressed,
         state=state,
     )
-    return trial.run(save, checkpoint_every)
+    return trial.run(save, checkpoint_every, is_due)
 
 
 def event_path(dry_run: DryRun, *, trains: bool) -> EventPath:

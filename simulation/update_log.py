@@ -73,7 +73,7 @@ class UpdateLog:
             tasks: Their numbers, from 1, shape ``(tasks,)``.
         """
         known = StatisticsColumns.of(statistics)
-        if not known.is_finite.all():
+        if np.count_nonzero(known.is_finite) < len(tasks):
             gone = ~known.is_finite
             steps = known.diverged_step[gone].tolist()
             self._diverged.update(zip(tasks[gone].tolist(), steps, strict=True))

@@ -39,8 +39,12 @@ def simulate(
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")
     ] = None,
     checkpoint_every: Annotated[
-        int, typer.Option(min=1, help="Aggregations between two checkpoints.")
-    ] = 25,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Aggregations between two checkpoints. Default: one a second, if it costs little.",
+        ),
+    ] = None,
     client_outputs: Annotated[
         str | None,
         typer.Option(

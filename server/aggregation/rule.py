@@ -27,13 +27,17 @@ def mean_delta(
     Returns:
         Shape ``(parameters,)``.
     """
-    weight = sum(partial.weight for partial in sums)
+    weight = sum([partial.weight for partial in sums])
     factors = [base_weight(version - partial.base_version) for partial in sums]
     mean = np.empty(sums[0].total.shape, np.float32)
     for start in range(0, mean.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        direction = np.zeros(mean[part].shape, np.float64)
+        direction: NDArray[np.float64] | None = None
         for factor, partial in zip(factors, sums, strict=True):
-            direction += factor * partial.total[part].astype(np.float64)
-        mean[part] = direction / weight
+            term = partial.total[part].astype(np.float64)
+            if factor != 1.0:
+                term *= factor
+            direction = term if direction is None else np.add(direction, term, out=direction)
+        if direction is not None:
+            mean[part] = np.divide(direction, weight, out=direction)
     return mean

@@ -14,7 +14,7 @@ from server.strategies.server_optimizer import ServerOptimizer
 
 
 class ModelDiverged(FlintError):
-    """An aggregation gave a model with NaN or infinite parameters."""
+    """An aggregation gave a model or an optimiser's state with NaN or infinite numbers."""
 
     code = "FLN-1006"
 
@@ -43,12 +43,14 @@ def next_version(
         strategy: Says how much each base version counts.
 
     Raises:
-        ModelDiverged: If the next model is not finite.
+        ModelDiverged: If the next model, or a slot of the server optimiser, is not finite.
     """
     weighty = [partial for partial in sums if partial.weight > 0]
-    delta = mean_delta(weighty, newest.number, strategy.base_weight)
-    weights, state = optimizer.step(newest.weights, delta, newest.optimizer_state)
-    if not np.isfinite(weights).all():
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+        delta = mean_delta(weighty, newest.number, strategy.base_weight)
+        weights, state = optimizer.step(newest.weights, delta, newest.optimizer_state)
+    # A slot that is infinite would hold its parameter where it is for ever.
+    if not all(np.isfinite(vector).all() for vector in (weights, *state.values())):
         raise ModelDiverged(
             f"version {newest.number + 1} of job {job_name} is not finite: the "
             "server step overflowed; lower client.optimizer.learning_rate or "

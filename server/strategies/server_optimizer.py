@@ -40,12 +40,12 @@ class ServerOptimizer:
             state: What `initial_state` or the last step returned.
         """
         settings = self.settings
-        rate = np.float32(settings.learning_rate)
         if isinstance(settings, ServerSgd):
             if not settings.momentum:
-                return weights + rate * mean_delta, {}
+                return weights + _times(settings.learning_rate, mean_delta), {}
             momentum = np.float32(settings.momentum) * state["momentum"] + mean_delta
-            return weights + rate * momentum, {"momentum": momentum}
+            return weights + _times(settings.learning_rate, momentum), {"momentum": momentum}
+        rate = np.float32(settings.learning_rate)
         first = _average(settings.beta_1, state["first_moment"], mean_delta)
         square, before = np.square(mean_delta), state["second_moment"]
         if settings.name == "adagrad":
@@ -60,6 +60,11 @@ class ServerOptimizer:
             "first_moment": first,
             "second_moment": second,
         }
+
+
+def _times(rate: float, step: Vector) -> Vector:
+    """A step of that rate; at 1, the usual one, the step itself."""
+    return step if rate == 1.0 else np.float32(rate) * step
 
 
 def _average(beta: float, before: Vector, value: Vector) -> Vector:

@@ -161,10 +161,10 @@ class LockStepTrial(TimelineTrial):
         results[~statistics.is_finite] = NOT_FINITE
         return results
 
-    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_]:
+    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_] | None:
         self._reasons = self._judged(statistics)
         cannot_count: NDArray[np.bool_] = self._reasons != COUNTS
-        return cannot_count
+        return cannot_count if cannot_count.any() else None
 
     def _train_held(self) -> bool:
         """Make a version of what is held, unless there is something among it that cannot count."""
@@ -177,7 +177,7 @@ class LockStepTrial(TimelineTrial):
             return is_known
         if not self._is_known(np.setdiff1d(self._arrived(), held)):
             return False
-        cannot_count = self._aggregate(held, self._columns(held))
+        cannot_count = self._aggregate(held + 1, self._columns(held))
         if cannot_count is not None:
             return self._again(held[cannot_count], self._reasons[cannot_count])
         memory.results[held] |= COUNTS

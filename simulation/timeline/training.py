@@ -7,6 +7,7 @@ strategy waits for another: the engine goes again as far as the version before, 
 and from then on asks before each aggregation.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -85,6 +86,8 @@ class TimelineTrial:
         )
         codec = job.client.compression.codec
         self._feeds_back = codec is not None and codec.error_feedback
+        self._job_name = job.name
+        self._measures_every = job.evaluation.every if job.evaluation else 0
         self._seed = trial_seed(RandomStreams(dry_run.seed, number), dry_run.seed)
         self._learnt = Learnt()
         self._updates = UpdateLog.restored(
@@ -108,18 +111,23 @@ class TimelineTrial:
         self._engine = self._up_to(self._version)
 
     def run(
-        self, save: Callable[[dict[str, Any]], None] = lambda _: None, every: int = 0
+        self,
+        save: Callable[[dict[str, Any]], None] = lambda _: None,
+        every: int = 0,
+        is_due: Callable[[], bool] = lambda: True,
     ) -> TrialResult:
         """Run to the end.
 
         Args:
             save: Given the trial's state for a checkpoint.
             every: Aggregations between two checkpoints; 0 for none.
+            is_due: Asked after so many whether it is time for one.
 
         Raises:
             ModelDiverged: If an aggregation gives a model that is not finite.
         """
         self._save, self._every, self._saved = save, every, self._version
+        self._is_due = is_due
         reason, code = self._target_reached(), STOPPED
         while reason is None:
             code = self._engine.go_on(_EVENTS_AHEAD)
@@ -135,7 +143,7 @@ class TimelineTrial:
         if self._target_reached() is not None:
             code = STOPPED
             self._engine = self._up_to(self._version)
-        if self._measured_version != self._version:
+        if not self._has_measured:
             self._measure()
         return self._result(reason, is_exhausted=code != STOPPED)
 
@@ -183,7 +191,7 @@ class TimelineTrial:
             As `_train_taken`.
         """
         held = self._engine.memory.held[: self._engine.number("held")].astype(np.int64)
-        diverged = self._aggregate(held, self._columns(held))
+        diverged = self._aggregate(held + 1, self._columns(held))
         if diverged is not None:
             self._note_diverged(held[diverged])
             self._engine.memory = self._engine.memory._replace(diverged=self._diverged)
@@ -207,18 +215,18 @@ class TimelineTrial:
             False if one did not: then what has happened since is void.
         """
         numbers, beyond = self._taken()
-        columns, first, expected = self._columns(numbers), 0, 0
+        columns, ids, first, expected = self._columns(numbers), numbers + 1, 0, 0
         for end in beyond.tolist():
             if end + _TASKS_AHEAD // 2 > expected:
                 coming = columns.data_client[expected : end + _TASKS_AHEAD]
                 self._executor.expect(coming)
                 expected += len(coming)
-            diverged = self._aggregate(numbers[first:end], columns[first:end])
+            diverged = self._aggregate(ids[first:end], columns[first:end])
             if diverged is not None:
                 self._note_diverged(numbers[first:end][diverged])
                 self._engine = self._up_to(self._version)
                 return False
-            if self._target_reached() is not None:
+            if self._has_measured and self._target_reached() is not None:
                 return True
             first = end
         return True
@@ -265,40 +273,50 @@ class TimelineTrial:
     ) -> NDArray[np.bool_] | None:
         """Train the tasks and make the next version of their updates.
 
+        With a small model this takes longer than the training of ten tasks, most of it because
+        nothing that it needs is in the cache any more: it calls little.
+
         Args:
-            numbers: Of the tasks, from 0.
+            numbers: Of the tasks, from 1.
 
         Returns:
             Which of the updates cannot count, shape ``(tasks,)``; None if all can.
         """
         reduced = self._executor.reduce(tasks)
         statistics = StatisticsColumns.of(reduced.statistics)
-        self._updates.note(numbers + 1, statistics)
+        self._updates.note(numbers, statistics)
         cannot_count = self._cannot_count(statistics)
-        if cannot_count.any():
+        if cannot_count is not None:
             self._executor.forget(tasks.task_ids)
             return cannot_count
         if self._feeds_back:
             self._executor.carry_over(tasks.task_ids)
-        job, newest = self._dry_run.job, self._versions.newest()
         version = next_version(
-            newest, reduced.sums, self._strategy, self._optimizer, job_name=job.name
+            self._versions.newest(),
+            reduced.sums,
+            self._strategy,
+            self._optimizer,
+            job_name=self._job_name,
         )
         self._versions.add(version)
         self._executor.forget_weights(self._strategy.oldest_live_version(version.number))
-        known = statistics.train_loss[np.isfinite(statistics.train_loss)]
-        mean_loss = float(np.add.reduce(known) / len(known)) if len(known) else None
-        self._learnt.add(version.number, mean_loss, self._wall_s())
-        if job.evaluation and version.number % job.evaluation.every == 0:
+        now_s = time.monotonic()
+        mean_loss = _mean_of_known(statistics.train_loss)
+        self._learnt.add(version.number, mean_loss, now_s - self._begun_s)
+        if self._measures_every and version.number % self._measures_every == 0:
             self._measure()
-        self._tell()
+        if now_s - self._told_s >= _PROGRESS_EVERY_S:
+            self._tell(now_s)
         if self._every and version.number >= self._saved + self._every:
             self._saved = version.number
-            self._save(self.state())
+            if self._is_due():
+                self._save(self.state())
         return None
 
-    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_]:
-        """Which updates were trained for an aggregation and must not be in it."""
+    def _cannot_count(self, statistics: StatisticsColumns) -> NDArray[np.bool_] | None:
+        """Which updates were trained for an aggregation and must not be in it; None if all may."""
+        if np.count_nonzero(statistics.is_finite) == len(statistics):
+            return None
         return ~statistics.is_finite
 
     def _measure(self) -> None:
@@ -319,6 +337,11 @@ class TimelineTrial:
             return None
         return self._learnt.metric(self._measured_version)
 
+    @property
+    def _has_measured(self) -> bool:
+        """Whether the newest version has been measured."""
+        return self._measured_version == self._version
+
     def _target_reached(self) -> str | None:
         return target_reached(self._dry_run.job.stop, self._metric())
 
@@ -327,10 +350,10 @@ class TimelineTrial:
     def _wall_s(self) -> float:
         return time.monotonic() - self._begun_s
 
-    def _tell(self) -> None:
+    def _tell(self, now_s: float) -> None:
         """Progress of the newest version, though the engine may be far ahead."""
-        now_s, number = time.monotonic(), min(self._version, self._engine.number("versions"))
-        if now_s - self._told_s < _PROGRESS_EVERY_S or number == 0:
+        number = min(self._version, self._engine.number("versions"))
+        if number == 0:
             return
         self._told_s = now_s
         row = self._engine.memory.versions[number - 1]
@@ -363,6 +386,15 @@ class TimelineTrial:
 
     def _with_outputs(self, tasks: pa.Table) -> pa.Table:
         return self._updates.with_outputs(tasks)
+
+
+def _mean_of_known(losses: NDArray[np.float64]) -> float | None:
+    """Mean of those that are numbers; None if there is none."""
+    total = float(np.add.reduce(losses))
+    if math.isfinite(total):
+        return total / len(losses) if len(losses) else None
+    known = losses[np.isfinite(losses)]
+    return float(np.add.reduce(known) / len(known)) if len(known) else None
 
 
 def _of_each(

@@ -1,7 +1,8 @@
 """Checkpoints give back what they were given, and refuse what is none."""
 
-import io
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from simulation.checkpoint import UnusableCheckpoint, decode_checkpoint, encode_checkpoint
+from simulation.checkpoint import (
+    CheckpointPace,
+    UnusableCheckpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 
 PLAIN = (
     st.none()
@@ -58,23 +64,26 @@ def test_tuples_come_back_as_lists():
 
 def test_a_checkpoint_of_another_run_is_refused():
     data = encode_checkpoint("s-1", {})
-    with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 3"):
+    with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 4"):
         decode_checkpoint("s-2", data)
 
 
-def saved(**columns) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **columns)
-    return buffer.getvalue()
+def saved(tree: bytes, behind: bytes = b"") -> bytes:
+    """What a checkpoint of this tree would be."""
+    whole = b"flint checkpoint" + struct.pack("<Q", len(tree)) + tree + behind
+    return whole + struct.pack("<I", zlib.crc32(whole))
 
 
-def lone_array() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.arange(3))
-    return buffer.getvalue()
+def of_state(state: str) -> bytes:
+    return f'{{"format": 4, "run_id": "s-1", "state": {{"x": {state}}}}}'.encode()
 
 
 WHOLE = encode_checkpoint("s-1", {"weights": np.arange(1000.0), "name": "x"})
+
+
+def test_a_tree_saved_by_hand_is_read():
+    data = saved(of_state('{"$array": ["<f4", [2]]}'), struct.pack("<2f", 1.0, 2.0))
+    assert decode_checkpoint("s-1", data)["x"].tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -82,24 +91,45 @@ WHOLE = encode_checkpoint("s-1", {"weights": np.arange(1000.0), "name": "x"})
     [
         b"",
         b"PK",
-        b"not a checkpoint at all",
+        b"not a checkpoint at all, but as long as one",
         WHOLE[:-1],
         WHOLE[: len(WHOLE) // 2],
         WHOLE[:400] + b"\xff" * 8 + WHOLE[408:],
-        lone_array(),
-        saved(other=np.arange(3)),
-        saved(tree=np.frombuffer(b"[1, 2]", np.uint8)),
-        saved(tree=np.frombuffer(b"{", np.uint8)),
-        saved(tree=np.frombuffer(b"\xff\xfe", np.uint8)),
-        saved(tree=np.array(["{}"], object)),
-        saved(
-            tree=np.frombuffer(
-                b'{"format": 3, "run_id": "s-1", "state": {"x": {"$array": "a9"}}}', np.uint8
-            )
-        ),
-        saved(tree=np.frombuffer(b'{"format": 3, "run_id": "s-1"}', np.uint8)),
+        saved(b"[1, 2]"),
+        saved(b"{"),
+        saved(b"\xff\xfe"),
+        saved(b"[" * 100_000),
+        saved(b'{"format": 4, "run_id": "s-1"}'),
+        saved(of_state('{"$array": ["<f4", [2]]}'), b"\0" * 7),
+        saved(of_state('{"$array": ["<f4", [-2, -1]]}'), b"\0" * 7),
+        saved(of_state('{"$array": ["<f4", [-2, 4]]}'), b"\0" * 8),
+        saved(of_state('{"$array": ["|O", [1]]}'), b"\0" * 8),
+        saved(of_state('{"$array": ["no type", [1]]}'), b"\0" * 8),
+        saved(of_state('{"$array": 3}')),
+        saved(of_state('{"$bytes": -1}')),
+        saved(of_state('{"$bytes": 1e3}')),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_in_one_sentence(data):
     with pytest.raises(UnusableCheckpoint, match=r"run s-1 .*start the run anew"):
         decode_checkpoint("s-1", data)
+
+
+def test_checkpoints_are_a_second_apart_and_take_two_percent_of_the_time_at_most():
+    now_s = [100.0]
+    pace = CheckpointPace(lambda: now_s[0])
+
+    def due_in_s() -> float:
+        begun_s = now_s[0]
+        while not pace.is_due():
+            now_s[0] += 0.25
+        return now_s[0] - begun_s
+
+    def save(seconds: float) -> None:
+        now_s[0] += seconds
+
+    assert due_in_s() == 1.0
+    pace.keep(lambda: save(0.0))
+    assert due_in_s() == 1.0
+    pace.keep(lambda: save(0.5))
+    assert due_in_s() == 25.0
