@@ -17,15 +17,25 @@ name says `cpu_s`, so that other work on the machine counts less.
 - `week`: 16.4 M clients (FLINT's largest trace has 16,422,290 sessions) over a virtual week, with
   their population's assignment and without.
 
-The limit is memory: an event draws two or three numbers (13 to 20 ns each), but looks in five
-places of arrays that do not fit the caches: client, device, offset, start and end of its window.
-On a busy machine one such look took 240 ns when the next waits for it, and 6 ns (huge pages; 11
-without) when many are under way: 5 x 240 ns = 1.2 us an event without fetching ahead (1.29
-measured), 30 to 60 ns with it. The rest is arithmetic: draws, SHA-256 of each client's key of pace
-(250 ns, once), sorting, the ledger. In `events` half of all are ends of tasks: the courses of tasks
-are drawn sixteen at once, and the heap of tasks takes a fifth of the time. Asking a strategy in
-Python takes 2 us an event: 0.5 to leave the engine and come back, 0.4 to make what it is shown, the
-rest is Python's calls, the strategy's own lines among them.
+What limits these (AMD EPYC of Zen 4, one core; in brackets, what an engine took that drew for one
+check-in after the other and kept a heap of tasks):
+
+- In `events` half of all are ends of tasks, and the data fit into the caches. Draws are arithmetic,
+  made for up to 64 check-ins in vectors: 1.7 ns each (16), 3 to 4 for a lognormal speed more (25).
+  A task takes four draws and three speeds, and two draws for its device's next check-in, 25 ns or
+  so: 13 ns an event, and 80 M events/s if that were all. An event takes about 80 ns (128), so the
+  rest is bookkeeping, spread thinly: sorting check-ins and ends into slots, sightings, the ledger,
+  a turn of the coordinator for each piece of news, fresh memory for the tasks.
+- In `week` it is memory: an event looks in five places of arrays that do not fit the caches
+  (client, device, offset, start and end of its window), and notes the next check-in in a sixth. One
+  look takes 100 to 240 ns when the next waits for it, and 6 (huge pages; 11 without) when many are
+  under way: 30 to 60 ns an event at best, of 190 (230). Fetches are spread evenly, two check-ins at
+  a time: with sixteen at a time an event took a third longer. SHA-256 of each client's key of pace,
+  once, takes 30 ns in lanes of vectors (250). Of the memory, 32 bytes a client are the engine's
+  record and 8 its next check-in; 44 are the world's (identifier, windows, device, model, link,
+  records), and 88 a task.
+- Memory that no process of a virtual machine has used yet comes at 0.4 GB/s there, and at 10 GB/s
+  otherwise: seconds of `week`, which are in its figures.
 
     python benchmarks/system_only.py [--case events|million|week] [--clients N]
 """

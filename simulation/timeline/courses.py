@@ -132,7 +132,7 @@ def _lognormals(
     for at in range(count):
         p = drawn[at]
         tails[in_tails], places[in_tails] = p, at
-        in_tails += np.int64(abs(p - 0.5) > 0.425)
+        in_tails += int(abs(p - 0.5) > 0.425)
     unusual = False
     for at in range(in_tails):
         p = tails[at]

@@ -40,7 +40,7 @@ def _time_of_period(t: float, period_s: float) -> float:
     if t < period_s:
         return t
     if period_s > _MOST_WHOLE_S or t > _MOST_WHOLE_S or math.floor(period_s) != period_s:
-        return np.fmod(t, period_s)
+        return float(np.fmod(t, period_s))
     over_s = t - math.floor(t / period_s) * period_s  # the quotient may be rounded up
     return over_s + period_s if over_s < 0.0 else over_s
 

@@ -99,7 +99,7 @@ def _room(s: Record, memory: Memory) -> int:
         (min(len(memory.seen) - (s.seen[2] - s.seen[1]), s.sweep_at - s.seen[2]) - MOST_BETWEEN)
         // (MOST_BETWEEN + 1),
     )
-    return min(events, len(memory.eligible) - s.eligible[2]) if s.is_uniform else events
+    return int(min(events, len(memory.eligible) - s.eligible[2]) if s.is_uniform else events)
 
 
 begin_turn = compiled(_begin_turn)

@@ -80,7 +80,7 @@ class LockStepTrial(TimelineTrial):
             self._refused = dict(state["refused"].tolist())
         self._trained = np.zeros(0, np.int64)
         self._first_running = 0
-        self._times_again = self._events_again = 0
+        self._times_wrong = self._events_again = 0
         codec = job.client.compression.codec
         # What a refused update left out is forgotten at once, so what comes after hangs on it.
         is_strict = dry_run.strategy.needs_training_results
@@ -127,12 +127,12 @@ class LockStepTrial(TimelineTrial):
         self._refused.update(
             zip(numbers[are_sure].tolist(), reasons[are_sure].tolist(), strict=True)
         )
-        self._times_again += 1
+        self._times_wrong += 1
         self._events_again += self._engine.number("events")
-        each = _EVENTS_A_TASK if self._dry_run.own_strategy is None else _EVENTS_ASKED_A_TASK
-        if self._times_again > (
-            self.times_again or 0
-        ) + 2 * self._version or self._events_again > each * self._engine.number("started"):
+        asked = self._dry_run.own_strategy is not None
+        worth = (_EVENTS_ASKED_A_TASK if asked else _EVENTS_A_TASK) * self._engine.number("started")
+        most = (self.times_again or 0) + 2 * self._version
+        if self._times_wrong > most or self._events_again > worth:
             self._mode = IN_STEP
         self._engine = self._up_to(self._version)
         return False
