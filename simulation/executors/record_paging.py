@@ -26,6 +26,7 @@ _SHARE_OF_MEMORY = 4
 """A file of less than one part in so many of all memory stays mapped once it is read."""
 _GAP_BYTES = 128 * 1024
 """Rows nearer to each other than what a disk reads at a time are asked for together."""
+_NOT_PAGED = contextlib.nullcontext()
 
 
 class RecordPaging:
@@ -66,17 +67,17 @@ class RecordPaging:
             for at, size in _merged(column.ctypes.data, column.strides[0], begin, end):
                 _advise(at, size, mmap.MADV_WILLNEED)
 
-    @contextlib.contextmanager
-    def slice_of(self, tasks: Sequence[TrainingTask]) -> Iterator[None]:
+    def slice_of(self, tasks: Sequence[TrainingTask]) -> contextlib.AbstractContextManager[None]:
         """Train some tasks: read ahead at their begin, and let go at the end if it was much.
 
         Raises:
             UnusableRecords: If the file has become shorter.
         """
         self._records.require_whole()
-        if not self.is_paged:
-            yield
-            return
+        return self._paged(tasks) if self.is_paged else _NOT_PAGED
+
+    @contextlib.contextmanager
+    def _paged(self, tasks: Sequence[TrainingTask]) -> Iterator[None]:
         data_clients = np.unique(TaskColumns.of(tasks).data_client)
         self.expect(data_clients)
         yield
