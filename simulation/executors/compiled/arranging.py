@@ -272,14 +272,14 @@ def _is_before(
     a, b = data_client[one], data_client[other]
     if a == b:
         if seed[one] != seed[other]:
-            return seed[one] < seed[other]
+            return bool(seed[one] < seed[other])
         if rate[one] != rate[other]:
-            return rate[one] < rate[other]
-        return weight[one] < weight[other]
+            return bool(rate[one] < rate[other])
+        return bool(weight[one] < weight[other])
     if a % LANES != b % LANES:
-        return a % LANES < b % LANES
+        return bool(a % LANES < b % LANES)
     kind_a, kind_b = get_byte(clients.kind, a), get_byte(clients.kind, b)
-    return kind_a < kind_b if kind_a != kind_b else a < b
+    return bool(kind_a < kind_b) if kind_a != kind_b else bool(a < b)
 
 
 @compiled

@@ -91,7 +91,7 @@ def train_units(
                 used = train_alone(net, plan, tasks, begin, total, found)
                 put_index(block, USED_ROWS, used)
                 if used < 0:
-                    return -1 - get_index(tasks.place, begin)
+                    return -1 - int(get_index(tasks.place, begin))
             begin, unit = end, unit + 1
         if waiting.rows > 0:
             add_rows_on_grid(net, samples, waiting.segments, total, waiting.is_summed)

@@ -134,13 +134,15 @@ class CompiledTraining:
         rounded = np.empty((groups, self._parameters), np.float32)
         found = StatisticsColumns.room(tasks.task_ids, self._outputs)
         not_finite = self._train(tasks, versions, found, self._sum_addresses, rounded=rounded)
-        weights = self._columns["group_weight"][:groups].view(np.float64).tolist()
+        weights, numbers = self._group_weight, self._version
+        if groups == 1 and not_finite == 0:
+            whole = PartialSum(numbers.item(0), rounded[0], weights.item(0), tasks.task_ids)
+            return Reduced((whole,), found)
         ids = self._ids(tasks, groups, None if not_finite == 0 else found.is_finite)
-        numbers = self._columns["version"][:groups].tolist()
         sums = (
-            PartialSum(*each)
-            for each in zip(numbers, rounded, weights, ids, strict=True)
-            if each[3]
+            PartialSum(numbers.item(group), rounded[group], weights.item(group), ids[group])
+            for group in range(groups)
+            if ids[group]
         )
         return Reduced(tuple(sums), found)
 
@@ -161,7 +163,7 @@ class CompiledTraining:
         totals = [new_total() for _ in range(groups)]
         sums = np.array([total.ctypes.data for total in totals], np.int64)
         found = StatisticsColumns.room(tasks.task_ids, self._outputs) if into is None else into
-        numbers = self._columns["version"][:groups].tolist()
+        numbers = self._version[:groups].tolist()
         summed = dict(zip(numbers, totals, strict=True))
         if self._train(tasks, versions, found, sums) > 0:
             counted = set(tasks.base_version[found.is_finite].tolist())
@@ -264,11 +266,10 @@ class CompiledTraining:
         self, tasks: TaskColumns, groups: int, is_finite: NDArray[np.bool_] | None
     ) -> list[Sequence[str]]:
         """Of each group's tasks whose updates are finite."""
-        if groups == 1 and is_finite is None:
-            return [tasks.task_ids]
-        found, begin, grouped = [], 0, self._columns["grouped"]
-        for end in self._columns["group_end"][:groups].tolist():
-            places = grouped[begin:end]
+        found: list[Sequence[str]] = []
+        begin = 0
+        for end in self._group_end[:groups].tolist():
+            places = self._grouped[begin:end]
             found.append(tasks.ids_of(places if is_finite is None else places[is_finite[places]]))
             begin = end
         return found
@@ -279,7 +280,9 @@ class CompiledTraining:
         self._block = zeros(HEADER + COLUMNS * tasks, np.int64)
         self._block_address = self._block.ctypes.data
         columns = self._block[HEADER:].reshape(COLUMNS, tasks)
-        self._columns = dict(zip(Arrangement._fields, columns, strict=True))
+        read = dict(zip(Arrangement._fields, columns, strict=True))
+        self._version, self._group_weight = read["version"], read["group_weight"].view(np.float64)
+        self._grouped, self._group_end = read["grouped"], read["group_end"]
         self._unasked = np.empty((3, tasks), np.float64)
 
 
