@@ -40,6 +40,16 @@ def fill_doubles(values: int, number: float, count: int) -> None:
 
 
 @compiled
+def put_sum(total: int, terms: int, count: int, is_summed: bool) -> None:
+    """``total += terms``, both float64; or ``total = terms`` if there is no sum yet."""
+    if is_summed:
+        for i in range(count):
+            put_double(total, i, get_double(total, i) + get_double(terms, i))
+    else:
+        move(total, terms, 8 * count)
+
+
+@compiled
 def round_doubles(to: int, values: int, count: int) -> None:
     """``to = values``, of float64, rounded to float32."""
     for i in range(count):
