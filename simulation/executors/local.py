@@ -1,5 +1,6 @@
 """The executor of this process: one thread, one task after the other."""
 
+import ctypes
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from simulation.executors.paths import TrainingPath, choose_path
 from simulation.executors.record_paging import RecordPaging
 from simulation.executors.records import ClientRecords, ClientWithoutRecords
 from simulation.executors.shared_sums import reduced
+from simulation.executors.task_board import Claims
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate, one_thread, train_locally
 
@@ -117,6 +119,33 @@ class LocalExecutor:
         summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
         self._spare = list(totals.values())
         return summed
+
+    def sum_claimed(self, tasks: TaskColumns, into: StatisticsColumns, claims: Claims) -> dict[int, NDArray[np.float64]]:
+        """TEMPORARY."""
+        from simulation.executors.compiled.atomic import claim_word
+        totals: dict[int, NDArray[np.float64]] = {}
+        taker = np.ctypeslib.as_array((ctypes.c_int64 * len(tasks)).from_address(claims.taker))
+        units = []
+        sampled = self.path.in_samples[tasks.data_client]
+        for version in sorted(set(tasks.base_version.tolist())):
+            self._total(version, totals)
+            of = tasks.base_version == version
+            lane = tasks.data_client % 8
+            for each in range(8):
+                at = np.flatnonzero(of & sampled & (lane == each))
+                if len(at):
+                    units.append(at)
+            units.extend(np.array([i]) for i in np.flatnonzero(of & ~sampled))
+        with self._paging.slice_of(tasks):
+            while (unit := claim_word(claims.next)) < len(units):
+                at = units[unit]
+                taker[at] = claims.number
+                version = int(tasks.base_version[at[0]])
+                found = self._kernel().sum(self._bases[version], tasks.take(at), totals[version])
+                for name in ("num_examples", "train_loss", "is_finite", "diverged_step", "update_norm", "loss_before", "loss_after"):
+                    if getattr(into, name) is not None:
+                        getattr(into, name)[at] = getattr(found, name)
+        return totals
 
     def sum_on_grid(
         self, tasks: TaskColumns

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from simulation.executors.messages import (
     ForgetWeights,
     Message,
     Refused,
+    Rung,
     SetWeights,
 )
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
+from simulation.executors.task_board import TaskBoard
 from simulation.executors.training import LocalPlan
 
 _LAUNCHER = Path(__file__).parents[2] / "server" / "operations" / "launch.py"
@@ -45,17 +48,20 @@ class Ending:
         signal: That ended it; None if it ended by itself, or does not answer.
         exit_code: Its own; None if a signal ended it.
         log: Last lines of its log.
+        stalled_s: Seconds without a finished task, after which it was stopped; None if it ended.
     """
 
     name: str
     signal: signal.Signals | None
     exit_code: int | None
     log: tuple[str, ...]
+    stalled_s: float | None = None
 
     @property
     def for_want_of_memory(self) -> bool:
         """Whether memory ran out: it was refused, or the kernel took the process for it."""
-        return self.signal is signal.SIGKILL or self.exit_code == OUT_OF_MEMORY
+        is_killed = self.signal is signal.SIGKILL and self.stalled_s is None
+        return is_killed or self.exit_code == OUT_OF_MEMORY
 
     @property
     def would_come_again(self) -> bool:
@@ -65,6 +71,8 @@ class Ending:
     @property
     def sentence(self) -> str:
         """Who ended, and how."""
+        if self.stalled_s is not None:
+            return f"{self.name} finished no task for {self.stalled_s:g} s and was stopped"
         if self.exit_code == OUT_OF_MEMORY:
             return f"{self.name} was refused memory"
         if self.exit_code is not None:
@@ -86,17 +94,32 @@ class ProcessLink:
     """A process that is started, told to begin, and answers.
 
     Args:
-        number: From 0.
-        of: How many there are.
+        number: From 1; the run itself is executor 0.
+        of: How many executors there are.
         parameters: Of the model.
         weights: Rows of the run's versions.
+        board: The run's.
+        stall_timeout_s: Without a finished task for so long, it is taken to be stuck.
+
+    Attributes:
+        number: From 1.
+        sums: Rows that it writes sums to.
     """
 
-    def __init__(self, number: int, of: int, parameters: int, weights: SharedRows) -> None:
-        self.number = number
+    def __init__(
+        self,
+        number: int,
+        of: int,
+        parameters: int,
+        weights: SharedRows,
+        board: TaskBoard,
+        stall_timeout_s: float,
+    ) -> None:
+        self.number, self._of = number, of
         self._name = f"executor process {number + 1} of {of}"
+        self._board, self._stall_timeout_s = board, stall_timeout_s
         self._log = tempfile.TemporaryFile(prefix="flint-executor-")  # noqa: SIM115 - see end
-        self._sums = SharedRows.create(parameters, np.float64)
+        self.sums = SharedRows.create(parameters, np.float64)
         self._weights = weights
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "simulation.executors.executor_process"]
@@ -110,7 +133,7 @@ class ProcessLink:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_ONE_THREAD},
-                pass_fds=(theirs.fileno(), weights.descriptor, self._sums.descriptor),
+                pass_fds=(theirs.fileno(), weights.descriptor, self.sums.descriptor, *board.descriptors),
                 process_group=0,  # a Ctrl-C is for the run, which ends its executors
             )
         self._connection = Connection(ours.detach())
@@ -122,12 +145,9 @@ class ProcessLink:
         Raises:
             ProcessEnded: If the process has.
         """
-        weights, sums = self._weights.descriptor, self._sums.descriptor
-        self._send(Begin(model, plan, records, weights, sums))
-
-    def sums(self, row: int) -> NDArray[np.float64]:
-        """What it has written to a row of its sums, shape ``(parameters,)``."""
-        return self._sums.row(row)
+        weights, sums = self._weights.descriptor, self.sums.descriptor
+        board = self._board.descriptors
+        self._send(Begin(model, plan, records, self.number, self._of, weights, sums, board))
 
     def tell(self, message: Message) -> None:
         """Send what is not answered with the next `ask`.
@@ -152,14 +172,48 @@ class ProcessLink:
         messages, self._unsent = [*self._unsent, message], []
         self._send(messages)
 
+    def ring(self) -> None:
+        """Have it look at the board.
+
+        It may have ended; whoever waits for it then will be told.
+        """
+        if self._board.is_asleep(self.number):
+            with contextlib.suppress(OSError):
+                self._connection.send([Rung()])
+
+    def finish(self) -> None:
+        """Wait until it finds nothing more to take on the board.
+
+        Raises:
+            ProcessEnded: If the process ends before, or is stuck.
+            FlintError: What the user has to mend, if the process says so.
+        """
+        while not self._board.is_done(self.number):
+            if self._board.must_be_awaited(self.number):
+                self._next()
+
     def receive(self) -> Any:  # noqa: ANN401 - the answer to what was sent
         """Wait for the answer.
 
         Raises:
-            ProcessEnded: If the process ends instead.
+            ProcessEnded: If the process ends instead, or is stuck.
             FlintError: What the user has to mend, if the process says so.
         """
+        while isinstance(answer := self._next(), Rung):
+            pass  # that the board was done with
+        return answer
+
+    def _next(self) -> Any:  # noqa: ANN401
+        """Whatever it says next."""
+        look_s = min(1.0, self._stall_timeout_s / 4)
+        progress, since_s = self._board.progress_of(self.number), time.monotonic()
         try:
+            while not self._connection.poll(look_s):
+                now = self._board.progress_of(self.number)
+                if now != progress:
+                    progress, since_s = now, time.monotonic()
+                elif time.monotonic() - since_s > self._stall_timeout_s:
+                    raise ProcessEnded(self._stalled())
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessEnded(self._ending()) from error
@@ -173,13 +227,17 @@ class ProcessLink:
         self._process.kill()
         self._process.wait()
         self._log.close()
-        self._sums.close()
+        self.sums.close()
 
     def _send(self, message: Begin | Sequence[Message]) -> None:
         try:
             self._connection.send(message)
         except OSError as error:
             raise ProcessEnded(self._ending()) from error
+
+    def _stalled(self) -> Ending:
+        self._process.kill()
+        return replace(self._ending(), stalled_s=self._stall_timeout_s)
 
     def _ending(self) -> Ending:
         with contextlib.suppress(subprocess.TimeoutExpired):

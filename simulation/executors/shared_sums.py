@@ -7,10 +7,40 @@ from numpy.typing import NDArray
 
 from server.aggregation.aggregator import PartialSum
 from simulation.executors.executor import Reduced
+from simulation.executors.shared_rows import SharedRows
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 
 _AT_A_TIME = 16_384
 """Parameters that are added in the nearest cache."""
+
+
+class SumRows:
+    """Rows that the run sees, given out one after the other to be summed in.
+
+    Args:
+        rows: Of float64, a parameter each.
+    """
+
+    def __init__(self, rows: SharedRows) -> None:
+        self._rows = rows
+        self._given: list[NDArray[np.float64]] = []
+        self._first = 0
+
+    def begin(self, first: int = 0) -> None:
+        """The run has read all rows from ``first``."""
+        self._given.clear()
+        self._first = first
+
+    def new_total(self) -> NDArray[np.float64]:
+        """A row of zeros."""
+        row: NDArray[np.float64] = self._rows.row(self._first + len(self._given))
+        row.fill(0.0)
+        self._given.append(row)
+        return row
+
+    def row_of(self, total: NDArray[np.float64]) -> int:
+        """Which row `new_total` gave."""
+        return self._first + next(at for at, row in enumerate(self._given) if row is total)
 
 
 def reduced(

@@ -191,6 +191,17 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
 
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Some of them, in the order of their positions here, shape ``(taken,)``; a copy."""
+        ids = self.task_ids
+        taken = (
+            ids.take(indices)
+            if isinstance(ids, TaskIds)
+            else tuple(ids[index] for index in indices.tolist())
+        )
+        columns = (getattr(self, name) for name in _STATISTICS[1:])
+        return type(self)(taken, *(None if c is None else c[indices] for c in columns))
+
     def __reduce__(self) -> tuple[Callable[..., "StatisticsColumns"], tuple[Any, ...]]:
         numbers = _numbers_of(self.task_ids)
         if numbers is None:

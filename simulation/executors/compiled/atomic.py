@@ -69,3 +69,18 @@ def becomes(address: int, value: int, looks: int) -> bool:
         if load(address) == value:
             return True
     return False
+
+
+@entry
+def loses(address: int, value: int, looks: int) -> bool:
+    """Look at a word until it has a value no more, at most so often; returns whether it has not."""
+    for _ in range(looks):
+        if load(address) != value:
+            return True
+    return False
+
+
+@entry
+def claim_word(address: int) -> int:
+    """`add_one`, for Python."""
+    return add_one(address)
