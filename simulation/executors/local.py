@@ -47,6 +47,7 @@ class LocalExecutor:
         *,
         new_total: Callable[[], NDArray[np.float64]] | None = None,
         resident_bytes: int | None = None,
+        progress: NDArray[np.int64] | None = None,
     ) -> None:
         """Prepare.
 
@@ -54,6 +55,7 @@ class LocalExecutor:
             path: How to train; None means `choose_path`'s choice.
             new_total: Gives zeros to sum in, shape ``(parameters,)``; None: memory of its own.
             resident_bytes: See `RecordPaging`.
+            progress: Tasks trained are counted in its first element, for whoever watches.
         """
         self._model = model
         self._parameters = model.parameter_count
@@ -75,6 +77,7 @@ class LocalExecutor:
         self._kept: dict[str, _Trained] = {}
         self._spare: list[NDArray[np.float64]] = []
         self._residuals = ClientResiduals()
+        self._progress = np.zeros(1, np.int64) if progress is None else progress
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
@@ -171,6 +174,7 @@ class LocalExecutor:
                 version = int(tasks.base_version[at[0]])
                 group = tasks if len(at) == len(tasks) else tasks.take(at)
                 parts.append((at, self._kernel().sum(base, group, self._total(version, totals))))
+                self._progress[0] += len(at)
         statistics = (
             parts[0][1]
             if len(parts) == 1 and len(together) == 1
@@ -254,7 +258,10 @@ class LocalExecutor:
         if self._modules is None:
             return
         for version, group in by_version.items():
-            yield from zip(group, self._modules.updates(self._weights[version], group), strict=True)
+            updates = self._modules.updates(self._weights[version], group)
+            for task, update in zip(group, updates, strict=True):
+                self._progress[0] += 1
+                yield task, update
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -297,6 +304,7 @@ class LocalExecutor:
         return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
+        self._progress[0] += 1
         if self._compiled is not None and self.path.in_samples[task.data_client]:
             # Its update is rounded as part of its group's, so the group is trained again.
             base = self._bases[task.base_version]

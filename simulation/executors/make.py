@@ -28,6 +28,7 @@ def make_executor(
     training: "TrainingSettings | None" = None,
     cluster: ClusterSettings | None = None,
     on_replaced: Callable[[str], None] = lambda _: None,
+    stall_timeout_s: float = 600.0,
 ) -> Executor:
     """Start what trains a job's updates.
 
@@ -40,6 +41,7 @@ def make_executor(
         training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
         on_replaced: Told a sentence when a process or actor has ended and another took its place.
+        stall_timeout_s: One that finishes none of its tasks for so long is replaced.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -61,7 +63,15 @@ def make_executor(
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
+        return RayExecutors(
+            count,
+            model,
+            plan,
+            records,
+            cluster,
+            on_replaced=on_replaced,
+            stall_timeout_s=stall_timeout_s,
+        )
     if count == 1:
         return LocalExecutor(model, plan, records)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
