@@ -60,7 +60,9 @@ class ExecutorProcess:
         self._sums = SumRows(SharedRows(begin.sums, parameters, np.float64))
         self._board = TaskBoard(begin.number, begin.executors, begin.plan.outputs, begin.board)
         self._executor = LocalExecutor(
-            begin.model, begin.plan, begin.records, new_total=self._sums.new_total
+            *(begin.model, begin.plan, begin.records),
+            new_total=self._sums.new_total,
+            progress=self._board.progress,
         )
         self._stamps: dict[int, int] = {}
         self._oldest = 0

@@ -148,6 +148,7 @@ class LocalExecutor:
                 for name in ("num_examples", "train_loss", "is_finite", "diverged_step", "update_norm", "loss_before", "loss_after"):
                     if getattr(into, name) is not None:
                         getattr(into, name)[at] = getattr(found, name)
+                self._progress[0] += len(at)
         return totals
 
     def sum_on_grid(

@@ -66,7 +66,7 @@ class ProcessCrew:
             ProcessEnded: If one does not start.
         """
         for link in self._links.values():
-            link.receive()
+            link.await_start()
 
     def link(self, number: int) -> ProcessLink:
         """The process that is an executor now."""
@@ -135,7 +135,7 @@ class ProcessCrew:
         for version, row in self._row_of.items():
             link.tell(SetWeights(version, row))
         try:
-            link.receive()
+            link.await_start()
         except ProcessEnded as ended:
             self.replace(number, ended.ending, deaths)
             return

@@ -36,6 +36,8 @@ _LAUNCHER = Path(__file__).parents[2] / "server" / "operations" / "launch.py"
 _TAIL_LINES = 20
 _END_S = 30.0
 """That a process may take to end once it has let go of its connection."""
+_START_S = 300.0
+"""That a process may take at least to load everything."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -190,7 +192,16 @@ class ProcessLink:
         """
         while not self._board.is_done(self.number):
             if self._board.must_be_awaited(self.number):
-                self._next()
+                self._next(self._stall_timeout_s)
+
+    def await_start(self) -> None:
+        """Wait until it is ready, which takes a while that is no standstill.
+
+        Raises:
+            ProcessEnded: If the process ends instead, or is stuck.
+            FlintError: What the user has to mend, if the process says so.
+        """
+        self._next(max(_START_S, self._stall_timeout_s))
 
     def receive(self) -> Any:  # noqa: ANN401 - the answer to what was sent
         """Wait for the answer.
@@ -199,21 +210,21 @@ class ProcessLink:
             ProcessEnded: If the process ends instead, or is stuck.
             FlintError: What the user has to mend, if the process says so.
         """
-        while isinstance(answer := self._next(), Rung):
+        while isinstance(answer := self._next(self._stall_timeout_s), Rung):
             pass  # that the board was done with
         return answer
 
-    def _next(self) -> Any:  # noqa: ANN401
-        """Whatever it says next."""
-        look_s = min(1.0, self._stall_timeout_s / 4)
+    def _next(self, timeout_s: float) -> Any:  # noqa: ANN401
+        """Whatever it says next; it may take so long for each task."""
+        look_s = min(1.0, timeout_s / 4)
         progress, since_s = self._board.progress_of(self.number), time.monotonic()
         try:
             while not self._connection.poll(look_s):
                 now = self._board.progress_of(self.number)
                 if now != progress:
                     progress, since_s = now, time.monotonic()
-                elif time.monotonic() - since_s > self._stall_timeout_s:
-                    raise ProcessEnded(self._stalled())
+                elif time.monotonic() - since_s > timeout_s:
+                    raise ProcessEnded(self._stalled(timeout_s))
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessEnded(self._ending()) from error
@@ -235,9 +246,9 @@ class ProcessLink:
         except OSError as error:
             raise ProcessEnded(self._ending()) from error
 
-    def _stalled(self) -> Ending:
+    def _stalled(self, after_s: float) -> Ending:
         self._process.kill()
-        return replace(self._ending(), stalled_s=self._stall_timeout_s)
+        return replace(self._ending(), stalled_s=after_s)
 
     def _ending(self) -> Ending:
         with contextlib.suppress(subprocess.TimeoutExpired):
