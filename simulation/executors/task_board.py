@@ -167,7 +167,7 @@ class TaskBoard:
             self._columns[name][:versions] = [each[at] for each in weights_of.values()]
         self._words[_NEXT] = 0
         self._words[_TASKS:_CAPACITY] = count, versions, first_sum, oldest
-        write_word(self._word(_POSTED), int(self._words[_POSTED]) + 1)
+        write_word(self._first_word + 8 * _POSTED, int(self._words[_POSTED]) + 1)
 
     def is_asleep(self, number: int) -> bool:
         """Whether an executor has to be rung for what is posted."""
