@@ -1,9 +1,9 @@
 """One executor process: ``python -m simulation.executors.executor_process DESCRIPTOR``.
 
 It trains what the run posts (`simulation.executors.task_board`), and what it is asked for over an
-inherited socket, until that is closed. Whatever goes wrong
-ends it: a user's mistake is told to the run first, the traceback of anything else is in its log,
-and `simulation.executors.processes` says so to the user.
+inherited socket, until that is closed. Whatever goes wrong ends it: a user's mistake is told to the
+run first, the traceback of anything else is in its log, and `simulation.executors.processes` says
+so to the user.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import traceback
 from multiprocessing.connection import Connection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_runtime.errors import FlintError
+from simulation.executors.compiled.arranging import GROUPS
 from simulation.executors.local import LocalExecutor
 from simulation.executors.messages import (
     OUT_OF_MEMORY,
@@ -37,13 +37,12 @@ from simulation.executors.messages import (
     Summed,
     Train,
 )
+from simulation.executors.paths import choose_path
 from simulation.executors.shared_rows import SharedRows
 from simulation.executors.shared_sums import SumRows
+from simulation.executors.shared_weights import SharedWeights
 from simulation.executors.task_board import TaskBoard
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
-
-_ALL = 2**62
-"""Beyond the last version."""
 
 
 class ExecutorProcess:
@@ -54,18 +53,19 @@ class ExecutorProcess:
     """
 
     def __init__(self, connection: Connection, begin: Begin) -> None:
-        parameters = begin.model.parameter_count
-        self._connection = connection
-        self._weights = SharedRows(begin.weights, parameters, np.float32)
-        self._sums = SumRows(SharedRows(begin.sums, parameters, np.float64))
-        self._board = TaskBoard(begin.number, begin.executors, begin.plan.outputs, begin.board)
+        model, plan, records = begin.model, begin.plan, begin.records
+        self._connection, self._number = connection, begin.number
+        path = choose_path(model, plan, records)
+        self._weights = SharedWeights(model, path, begin.weights)
+        self._sums = SumRows(SharedRows(begin.sums, model.parameter_count, np.float64))
+        self._board = TaskBoard(begin.number, begin.executors, plan.outputs, begin.board)
         self._executor = LocalExecutor(
-            *(begin.model, begin.plan, begin.records),
+            *(model, plan, records, path),
             new_total=self._sums.new_total,
+            new_room=self._weights.new_room,
             progress=self._board.progress,
         )
-        self._stamps: dict[int, int] = {}
-        self._oldest = 0
+        self._is_summed = np.zeros(0, np.bool_)
 
     def serve(self) -> None:
         """Work until the other side closes the connection."""
@@ -86,27 +86,27 @@ class ExecutorProcess:
 
     def _take_posted(self) -> None:
         """Train what this executor can get hold of."""
-        posted = self._board.posted()
-        if posted.oldest != self._oldest:
-            # Smaller than before: another trial has begun, whose versions are all new.
-            before = posted.oldest if posted.oldest > self._oldest else _ALL
-            self._executor.forget_weights(before)
-            self._stamps = {v: stamp for v, stamp in self._stamps.items() if v >= before}
-            self._oldest = posted.oldest
-        for version, (row, stamp) in posted.weights_of.items():
-            if self._stamps.get(version) != stamp:
-                self._executor.set_weights(version, self._weights.row(row))
-                self._stamps[version] = stamp
-        self._sums.begin(posted.first_sum)
-        self._executor.sum_claimed(posted.tasks, posted.statistics, posted.claims)
-        if self._board.finish():
+        board, kernel = self._board, self._executor.kernel
+        goes_on = board.read()
+        if len(self._is_summed) < board.block.capacity:
+            self._is_summed = np.zeros(board.block.capacity, np.bool_)
+        groups = int(board.block.words[GROUPS])
+        if not goes_on:
+            self._is_summed[:groups] = False
+        if kernel is not None:
+            kernel.versions.adopt_all(board.posted_versions)
+        self._executor.take_turns(
+            *(board.block, board.outcomes, self._sums.addresses(groups), self._is_summed),
+            number=self._number,
+        )
+        if board.finish():
             self._connection.send(Rung())
 
     def _answer(self, message: Message) -> None:
         executor, connection = self._executor, self._connection
         match message:
             case SetWeights():
-                executor.set_weights(message.version, self._weights.row(message.row))
+                self._weights.adopt(executor, message.version, message.row)
             case ForgetWeights():
                 executor.forget_weights(message.before)
             case Train():

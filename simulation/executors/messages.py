@@ -23,7 +23,7 @@ class Begin(NamedTuple):
     Attributes:
         number: Of the executor that this process is.
         executors: How many there are, the run's own with them.
-        weights: Descriptor of the rows that hold versions, float32.
+        weights: Descriptor of the rows that hold versions, float32; see `SharedWeights`.
         sums: Descriptor of the rows that this process writes sums to, float64.
         board: Descriptors of the `TaskBoard`.
     """
@@ -43,7 +43,7 @@ class Begun(NamedTuple):
 
 
 class SetWeights(NamedTuple):
-    """See `Executor.set_weights`; not answered. They lie in a row of the run's."""
+    """See `Executor.set_weights`; not answered. They lie in a row of `SharedWeights`."""
 
     version: int
     row: int

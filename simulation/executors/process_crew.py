@@ -9,7 +9,7 @@ from simulation.executors.lost_executors import DEATHS, STALLS, lost
 from simulation.executors.messages import Message, SetWeights
 from simulation.executors.process_link import Ending, ProcessEnded, ProcessLink
 from simulation.executors.records import ClientRecords
-from simulation.executors.shared_rows import SharedRows
+from simulation.executors.shared_weights import SharedWeights
 from simulation.executors.task_board import TaskBoard
 from simulation.executors.training import LocalPlan
 
@@ -21,8 +21,7 @@ class ProcessCrew:
 
     Args:
         executors: How many there are, executor 0 with them, which is the run's own process.
-        weights: Rows of the run's versions.
-        row_of: By version, its row; the run keeps it up to date, for who begins later.
+        weights: The run's.
         on_death: Told which executor has died, and with it all that it kept.
         on_replaced: Told a sentence when another has begun in its place.
         stall_timeout_s: One that finishes no task for so long is stopped and replaced.
@@ -35,8 +34,7 @@ class ProcessCrew:
         plan: LocalPlan,
         records: ClientRecords,
         *,
-        weights: SharedRows,
-        row_of: Mapping[int, int],
+        weights: SharedWeights,
         board: TaskBoard,
         on_death: Callable[[int], None],
         on_replaced: Callable[[str], None],
@@ -44,7 +42,7 @@ class ProcessCrew:
     ) -> None:
         self._executors = executors
         self._model, self._plan, self._records = model, plan, records
-        self._weights, self._row_of, self._board = weights, row_of, board
+        self._weights, self._board = weights, board
         self._on_death, self._on_replaced = on_death, on_replaced
         self._stall_timeout_s = stall_timeout_s
         self._feeds_back = plan.codec is not None and plan.codec.error_feedback
@@ -132,7 +130,7 @@ class ProcessCrew:
         self._on_death(number)
         self._links[number].end()
         self._links[number] = link = self._started(number)
-        for version, row in self._row_of.items():
+        for version, row in self._weights.row_of.items():
             link.tell(SetWeights(version, row))
         try:
             link.await_start()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modeling.spec import ModelSpec
 from simulation.executors.messages import (
@@ -29,6 +28,8 @@ from simulation.executors.messages import (
 )
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
+from simulation.executors.shared_sums import SumRows
+from simulation.executors.shared_weights import SharedWeights
 from simulation.executors.task_board import TaskBoard
 from simulation.executors.training import LocalPlan
 
@@ -99,7 +100,7 @@ class ProcessLink:
         number: From 1; the run itself is executor 0.
         of: How many executors there are.
         parameters: Of the model.
-        weights: Rows of the run's versions.
+        weights: The run's.
         board: The run's.
         stall_timeout_s: Without a finished task for so long, it is taken to be stuck.
 
@@ -113,7 +114,7 @@ class ProcessLink:
         number: int,
         of: int,
         parameters: int,
-        weights: SharedRows,
+        weights: SharedWeights,
         board: TaskBoard,
         stall_timeout_s: float,
     ) -> None:
@@ -121,7 +122,8 @@ class ProcessLink:
         self._name = f"executor process {number + 1} of {of}"
         self._board, self._stall_timeout_s = board, stall_timeout_s
         self._log = tempfile.TemporaryFile(prefix="flint-executor-")  # noqa: SIM115 - see end
-        self.sums = SharedRows.create(parameters, np.float64)
+        rows = SharedRows.create(parameters, np.float64)
+        self.sums, self._sums = SumRows(rows), rows.descriptor
         self._weights = weights
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "simulation.executors.executor_process"]
@@ -135,7 +137,7 @@ class ProcessLink:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_ONE_THREAD},
-                pass_fds=(theirs.fileno(), weights.descriptor, self.sums.descriptor, *board.descriptors),
+                pass_fds=(theirs.fileno(), weights.descriptor, self._sums, *board.descriptors),
                 process_group=0,  # a Ctrl-C is for the run, which ends its executors
             )
         self._connection = Connection(ours.detach())
@@ -147,9 +149,8 @@ class ProcessLink:
         Raises:
             ProcessEnded: If the process has.
         """
-        weights, sums = self._weights.descriptor, self.sums.descriptor
-        board = self._board.descriptors
-        self._send(Begin(model, plan, records, self.number, self._of, weights, sums, board))
+        weights, board = self._weights.descriptor, self._board.descriptors
+        self._send(Begin(model, plan, records, self.number, self._of, weights, self._sums, board))
 
     def tell(self, message: Message) -> None:
         """Send what is not answered with the next `ask`.

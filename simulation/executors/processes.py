@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from modeling.spec import ModelSpec
 from simulation.executors.client_residuals import merged
+from simulation.executors.compiled.training import CompiledTraining
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.kept_updates import KeptUpdates
 from simulation.executors.local import LocalExecutor
@@ -32,6 +33,7 @@ from simulation.executors.process_link import ProcessEnded
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
 from simulation.executors.shared_sums import SumRows, reduced
+from simulation.executors.shared_weights import SharedWeights
 from simulation.executors.shares import Shares
 from simulation.executors.task_board import TaskBoard
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
@@ -84,19 +86,14 @@ class ProcessExecutors:
         self._count = count
         self._records = records
         self._shares = Shares(count, self.path, plan, records, ties_clients=self._feeds_back)
-        self._is_claimed = self.path.name == "compiled" and plan.codec is None
+        self._compresses = plan.codec is not None
         self._kept = KeptUpdates()
-        self._weights = SharedRows.create(model.parameter_count, np.float32)
-        self._row_of: dict[int, int] = {}
-        self._stamp_of: dict[int, int] = {}
-        self._stamps = 0
-        self._sum_rows = SharedRows.create(model.parameter_count, np.float64)
-        self._sums = SumRows(self._sum_rows)
+        self._weights = SharedWeights(model, self.path)
+        self._sums = SumRows(SharedRows.create(model.parameter_count, np.float64))
         self._board = TaskBoard(0, count, plan.outputs)
         self._crew = ProcessCrew(
             *(count, model, plan, records),
             weights=self._weights,
-            row_of=self._row_of,
             board=self._board,
             on_death=self._kept.forget_process,
             on_replaced=on_replaced,
@@ -106,28 +103,23 @@ class ProcessExecutors:
         with self._or_none():
             self._crew.start()
             self._own = LocalExecutor(
-                *(model, plan, records, self.path), new_total=self._sums.new_total
+                *(model, plan, records, self.path),
+                new_total=self._sums.new_total,
+                new_room=self._weights.new_room,
             )
             self._crew.await_start()
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Put a version where every process sees it; see `Executor.set_weights`."""
-        self._own.set_weights(version, weights)
-        if version not in self._row_of:
-            taken = set(self._row_of.values())
-            self._row_of[version] = next(i for i in range(len(taken) + 1) if i not in taken)
-        row = self._row_of[version]
-        self._weights.row(row)[:] = weights
-        self._stamps += 1
-        self._stamp_of[version] = self._stamps
+        self._own.require_shape(weights)
+        row = self._weights.set(self._own, version, weights, is_kept=len(self._kept) > 0)
         self._crew.tell_all(SetWeights(version, row))
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
         self._own.forget_weights(before)
+        self._weights.forget(before)
         self._crew.tell_all(ForgetWeights(before))
-        for version in [v for v in self._row_of if v < before]:
-            del self._row_of[version], self._stamp_of[version]
         self._kept.forget_versions(before)
 
     def expect(self, data_clients: NDArray[np.int64]) -> None:
@@ -155,13 +147,13 @@ class ProcessExecutors:
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates, all processes together; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
+        kernel = self._own.kernel
+        if kernel is not None and not self._compresses and not self._kept:
+            return self._reduced_in_turns(kernel, columns)
         self._require_versions(columns)
         with self._or_none():
             self._records.require_whole()
-            if self._is_claimed and not self._kept and len(columns):
-                totals, statistics = self._sum_by_claims(columns)
-            else:
-                totals, statistics = self._sum_by_shares(columns)
+            totals, statistics = self._sum_by_shares(columns)
         return reduced(columns, totals, statistics)
 
     def forget(self, task_ids: Sequence[str]) -> None:
@@ -209,12 +201,12 @@ class ProcessExecutors:
         """End the processes at once; what they have not answered is lost."""
         self._crew.close()
         self._weights.close()
-        self._sum_rows.close()
+        self._sums.close()
         self._board.close()
 
     def _require_versions(self, tasks: TaskColumns) -> None:
         for version in set(tasks.base_version.tolist()):
-            if version not in self._row_of:
+            if version not in self._weights.row_of:
                 raise KeyError(version)
 
     def _sum_by_shares(self, tasks: TaskColumns) -> tuple[Totals, StatisticsColumns]:
@@ -239,40 +231,30 @@ class ProcessExecutors:
             parts.append((at[number], answer.statistics))
         return totals, StatisticsColumns.placed(tasks.task_ids, parts)
 
-    def _sum_by_claims(self, tasks: TaskColumns) -> tuple[Totals, StatisticsColumns]:
-        """Each process sums what it takes of the board; what dead ones took is posted again."""
-        versions = sorted(set(tasks.base_version.tolist()))
-        weights_of = {v: (self._row_of[v], self._stamp_of[v]) for v in versions}
-        totals: Totals = {version: [] for version in versions}
-        parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
-        deaths = Counter[int]()
-        left, at = tasks, np.arange(len(tasks))
-        while len(left):
-            first_sum = len(parts) * len(versions)
-            self._board.post(left, weights_of, first_sum=first_sum, oldest=min(self._row_of))
-            self._crew.ring()
-            posted = self._board.posted()
-            self._sums.begin(first_sum)
-            self._own.sum_claimed(posted.tasks, posted.statistics, posted.claims)
-            dead = self._crew.finish()
-            is_done = np.ones(len(left), np.bool_)
-            if dead:
-                is_done = ~np.isin(posted.taker, (-1, *dead))
-            for row, version in enumerate(versions, first_sum):
-                of_version = is_done & (left.base_version == version)
-                for number in set(posted.taker[of_version].tolist()):
-                    rows = self._crew.link(number).sums if number else self._sum_rows
-                    totals[version].append(rows.row(row))
-            parts.append((at[is_done], posted.statistics.take(np.flatnonzero(is_done))))
-            for number, ending in dead.items():
-                self._crew.replace(number, ending, deaths)
-            at = at[~is_done]
-            left = tasks.take(at)
-        statistics = StatisticsColumns.placed(tasks.task_ids, parts)
-        if not statistics.is_finite.all():
-            counted = set(tasks.base_version[statistics.is_finite].tolist())
-            totals = {version: rows for version, rows in totals.items() if version in counted}
-        return totals, statistics
+    def _reduced_in_turns(self, kernel: CompiledTraining, tasks: TaskColumns) -> Reduced:
+        """Each process takes what is next on the board; what dead ones took is taken again."""
+        self._board.make_room(max(len(tasks), len(kernel.versions.rows)))
+        block, found = self._board.block, self._board.outcomes
+        groups = kernel.post(tasks, block)
+        sums, is_summed = self._sums.addresses(groups), np.zeros(groups, np.bool_)
+        deaths, goes_on = Counter[int](), False
+        with self._or_none():
+            while True:
+                self._board.post(kernel.versions.rows[:, 0], goes_on=goes_on)
+                self._crew.ring()
+                self._own.take_turns(block, found, sums, is_summed)
+                dead = self._crew.finish()
+                if not dead:
+                    break
+                is_left = kernel.take_again(block, np.isin(np.arange(self._count), list(dead)))
+                for number, ending in dead.items():
+                    self._crew.replace(number, ending, deaths)
+                if not is_left:
+                    break
+                goes_on = True
+        others = (self._crew.link(n).sums.addresses(groups) for n in range(1, self._count))
+        every = np.stack([sums, *others], axis=1)
+        return kernel.put_together(tasks, block, found.first(tasks.task_ids), every)
 
     @contextlib.contextmanager
     def _or_none(self) -> Iterator[None]:

@@ -24,23 +24,38 @@ class SumRows:
     def __init__(self, rows: SharedRows) -> None:
         self._rows = rows
         self._given: list[NDArray[np.float64]] = []
-        self._first = 0
+        self._addresses = np.zeros(0, np.int64)
 
-    def begin(self, first: int = 0) -> None:
-        """The run has read all rows from ``first``."""
+    def begin(self) -> None:
+        """The run has read all rows."""
         self._given.clear()
-        self._first = first
 
     def new_total(self) -> NDArray[np.float64]:
-        """A row of zeros."""
-        row: NDArray[np.float64] = self._rows.row(self._first + len(self._given))
-        row.fill(0.0)
+        """A row, whatever it holds."""
+        row: NDArray[np.float64] = self._rows.row(len(self._given))
         self._given.append(row)
         return row
 
     def row_of(self, total: NDArray[np.float64]) -> int:
         """Which row `new_total` gave."""
-        return self._first + next(at for at, row in enumerate(self._given) if row is total)
+        return next(number for number, row in enumerate(self._given) if row is total)
+
+    def row(self, number: int) -> NDArray[np.float64]:
+        """A row, shape ``(parameters,)``."""
+        row: NDArray[np.float64] = self._rows.row(number)
+        return row
+
+    def addresses(self, rows: int) -> NDArray[np.int64]:
+        """Of the first rows, shape ``(rows,)``."""
+        if rows > len(self._addresses):
+            every = [self._rows.row(number).ctypes.data for number in range(2 * rows)]
+            self._addresses = np.array(every, np.int64)
+        return self._addresses[:rows]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._given.clear()
+        self._rows.close()
 
 
 def reduced(

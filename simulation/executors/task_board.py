@@ -10,17 +10,15 @@ another has some left, whatever they cost and whatever else the cores do.
 import mmap
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from simulation.executors.compiled.atomic import becomes, loses, read_word, write_word
+from simulation.executors.compiled.task_block import TaskBlock, block_words
 from simulation.executors.executor import ClientOutputs
 from simulation.executors.shared_rows import SharedRows, new_memory
-from simulation.executors.task_columns import StatisticsColumns, TaskColumns, TaskIds
+from simulation.executors.task_columns import StatisticsColumns
 
 LOOK_S = 0.001
 """For so long a word is looked at before its reader sleeps. A core that sleeps is woken in about a
@@ -31,72 +29,21 @@ _LOOKS = 1000
 _LINE = 8
 """Words of a line of a cache: what different executors write is on different ones."""
 
-_POSTED, _NEXT, _TASKS = 0, _LINE, 2 * _LINE
-_VERSIONS, _FIRST_SUM, _OLDEST, _CAPACITY = range(_TASKS + 1, _TASKS + 5)
-_OF_EXECUTORS = 3 * _LINE
-_DONE, _SLEEPS, _PROGRESS, _IS_AWAITED = 0, 1, 2, 3
+_POSTED, _CAPACITY, _VERSIONS, _GOES_ON = 0, _LINE, _LINE + 1, _LINE + 2
+_OF_EXECUTORS = 2 * _LINE
+_DONE, _SLEEPS, _PROGRESS, _IS_AWAITED = range(4)
 
-_TASK: dict[str, DTypeLike] = {
-    "data_client": np.int64,
-    "base_version": np.int64,
-    "weight": np.float64,
-    "learning_rate": np.float64,
-    "shuffle_seed": np.uint64,
-}
-_STATISTICS: dict[str, DTypeLike] = {
-    "num_examples": np.int64,
-    "train_loss": np.float64,
-    "is_finite": np.bool_,
-    "diverged_step": np.int64,
-}
-_OUTPUTS: dict[str, DTypeLike] = {
-    "update_norm": np.float64,
-    "loss_before": np.float64,
-    "loss_after": np.float64,
-}
-_COLUMNS = _TASK | _STATISTICS | _OUTPUTS | dict.fromkeys(("taker", "version", "row", "stamp"), np.int64)
+_OUTCOMES = 7
 _LEAST_CAPACITY = 512
-
-
-class Claims(NamedTuple):
-    """Where the kernel sees which tasks are next, and says that it takes them.
-
-    Attributes:
-        next: Address of the number of the next ones, int64.
-        taker: Address of the executor of each task, int64; -1 for none yet.
-        number: Of this executor.
-    """
-
-    next: int
-    taker: int
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """What is on the board; the arrays are the board's own.
-
-    Attributes:
-        tasks: All of them.
-        statistics: Where their statistics go.
-        taker: Executor that has taken each task, or -1.
-        weights_of: See `TaskBoard.post`.
-        first_sum: Row of an executor's sums for the first of these.
-        oldest: No smaller version is used any more.
-        claims: For the kernel.
-    """
-
-    tasks: TaskColumns
-    statistics: StatisticsColumns
-    taker: NDArray[np.int64]
-    weights_of: Mapping[int, tuple[int, int]]
-    first_sum: int
-    oldest: int
-    claims: Claims
 
 
 class TaskBoard:
     """One executor's view of the board; the run's own is that of executor 0, and it alone posts.
+
+    Attributes:
+        block: Where tasks are arranged.
+        outcomes: Where their statistics go, at the tasks' positions; ids are elsewhere.
+        versions: Version in each row of the run's weights, shape ``(capacity,)``.
 
     Args:
         number: Of the executor.
@@ -105,6 +52,10 @@ class TaskBoard:
         descriptors: Of the memory that the run has made; None: the run makes it.
     """
 
+    block: TaskBlock
+    outcomes: StatisticsColumns
+    versions: NDArray[np.int64]
+
     def __init__(
         self,
         number: int,
@@ -112,16 +63,15 @@ class TaskBoard:
         outputs: ClientOutputs,
         descriptors: tuple[int, int] | None = None,
     ) -> None:
-        self._number, self._executors = number, executors
-        asked = {"update_norm": outputs.norms}
-        asked |= dict.fromkeys(("loss_before", "loss_after"), outputs.losses)
-        self._outputs = tuple(name for name, is_asked in asked.items() if is_asked)
+        self._number, self._outputs = number, outputs
         words, self._memory = descriptors or (new_memory(), new_memory())
         self._rows = SharedRows(words, _OF_EXECUTORS + _LINE * executors, np.int64)
         self._words: NDArray[np.int64] = self._rows.row(0)
         self._first_word: int = self._words.ctypes.data
-        self._columns: dict[str, NDArray[Any]] = {}
         self._capacity = 0
+        if descriptors is None:
+            self._words[_CAPACITY] = _LEAST_CAPACITY
+            self._map()
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -138,35 +88,21 @@ class TaskBoard:
         """The same of another one."""
         return int(self._words[_OF_EXECUTORS + _LINE * number + _PROGRESS])
 
-    def post(
-        self,
-        tasks: TaskColumns,
-        weights_of: Mapping[int, tuple[int, int]],
-        *,
-        first_sum: int,
-        oldest: int,
-    ) -> None:
-        """Let executors take tasks; all must be done with those posted before.
+    def make_room(self, tasks: int) -> None:
+        """Have room for so many tasks, and for so many rows of weights."""
+        if tasks > self._capacity:
+            self._words[_CAPACITY] = 1 << tasks.bit_length()
+            self._map()
+
+    def post(self, versions: NDArray[np.int64], *, goes_on: bool = False) -> None:
+        """Let executors take what has been arranged; all must be done with what was posted before.
 
         Args:
-            weights_of: Of each version that a task starts from, ascending: row of its weights, and
-                a number that is another one when the weights are.
-            first_sum: Row of each executor's sums in which that of the first of these versions
-                goes; those of the others follow.
-            oldest: No smaller version is used any more.
+            versions: In each row of the run's weights, shape ``(rows,)``.
+            goes_on: Whether sums of what was posted before go on.
         """
-        count, versions = len(tasks), len(weights_of)
-        if count > self._capacity:
-            self._words[_CAPACITY] = max(_LEAST_CAPACITY, 1 << count.bit_length())
-        self._map()
-        for name in _TASK:
-            self._columns[name][:count] = getattr(tasks, name)
-        self._columns["taker"][:count] = -1
-        self._columns["version"][:versions] = list(weights_of)
-        for at, name in enumerate(("row", "stamp")):
-            self._columns[name][:versions] = [each[at] for each in weights_of.values()]
-        self._words[_NEXT] = 0
-        self._words[_TASKS:_CAPACITY] = count, versions, first_sum, oldest
+        self.versions[: len(versions)] = versions
+        self._words[_VERSIONS], self._words[_GOES_ON] = len(versions), goes_on
         write_word(self._first_word + 8 * _POSTED, int(self._words[_POSTED]) + 1)
 
     def is_asleep(self, number: int) -> bool:
@@ -211,28 +147,15 @@ class TaskBoard:
         """This executor looks at the board again."""
         write_word(self._of(self._number, _SLEEPS), 0)
 
-    def posted(self) -> "Posted":
-        """What there is to take."""
+    def read(self) -> bool:
+        """See what is posted; returns whether sums of what was posted before go on."""
         self._map()
-        count, versions, first_sum, oldest = self._words[_TASKS:_CAPACITY].tolist()
-        column = {name: values[:count] for name, values in self._columns.items()}
-        ids = TaskIds(column["data_client"])  # whose they are does not matter here
-        version, row, stamp = (
-            self._columns[name][:versions].tolist() for name in ("version", "row", "stamp")
-        )
-        return Posted(
-            TaskColumns(ids, *(column[name] for name in _TASK), column["data_client"]),
-            StatisticsColumns(
-                ids,
-                *(column[name] for name in _STATISTICS),
-                **{name: column[name] for name in self._outputs},
-            ),
-            column["taker"],
-            dict(zip(version, zip(row, stamp, strict=True), strict=True)),
-            first_sum,
-            oldest,
-            Claims(self._first_word + 8 * _NEXT, column["taker"].ctypes.data, self._number),
-        )
+        return bool(self._words[_GOES_ON])
+
+    @property
+    def posted_versions(self) -> NDArray[np.int64]:
+        """Those that were posted, see `post`."""
+        return self.versions[: self._words[_VERSIONS]]
 
     def finish(self) -> bool:
         """Nothing is left to take, and sums are written; returns whether the run has to be rung."""
@@ -242,7 +165,6 @@ class TaskBoard:
 
     def close(self) -> None:
         """Let go of the memory."""
-        self._columns.clear()
         self._rows.close()
         if self._memory >= 0:
             os.close(self._memory)
@@ -253,18 +175,30 @@ class TaskBoard:
         return self._first_word + 8 * (_OF_EXECUTORS + _LINE * number + word)
 
     def _map(self) -> None:
-        """Map the columns, where there is more room now."""
+        """Map the memory, where there is more room now."""
         capacity = int(self._words[_CAPACITY])
         if capacity == self._capacity:
             return
-        size = 8 * capacity * len(_COLUMNS)
+        words = block_words(capacity)
+        size = 8 * (words + (_OUTCOMES + 1) * capacity)
         if os.fstat(self._memory).st_size < size:
             os.ftruncate(self._memory, size)
-        mapped = np.frombuffer(mmap.mmap(self._memory, size), np.int64).reshape(-1, capacity)
-        self._columns = {
-            name: row.view(kind)[:capacity]
-            for row, (name, kind) in zip(mapped, _COLUMNS.items(), strict=True)
-        }
+        mapped = np.frombuffer(mmap.mmap(self._memory, size), np.int64)
+        self.block = TaskBlock(capacity, mapped[:words])
+        examples, loss, finite, diverged, norm, before, after, self.versions = mapped[
+            words:
+        ].reshape(-1, capacity)
+        norms, losses = self._outputs.norms, self._outputs.losses
+        self.outcomes = StatisticsColumns(
+            (),
+            examples,
+            loss.view(np.float64),
+            finite.view(np.bool_)[:capacity],
+            diverged,
+            norm.view(np.float64) if norms else None,
+            before.view(np.float64) if losses else None,
+            after.view(np.float64) if losses else None,
+        )
         self._capacity = capacity
 
 

@@ -53,13 +53,13 @@ def add_one(_context: Any, address: Any) -> Any:
 @entry
 def read_word(address: int) -> int:
     """`load`, for Python."""
-    return load(address)
+    return int(load(address))
 
 
 @entry
 def write_word(address: int, value: int) -> int:
     """`exchange`, for Python."""
-    return exchange(address, value)
+    return int(exchange(address, value))
 
 
 @entry
@@ -78,9 +78,3 @@ def loses(address: int, value: int, looks: int) -> bool:
         if load(address) != value:
             return True
     return False
-
-
-@entry
-def claim_word(address: int) -> int:
-    """`add_one`, for Python."""
-    return add_one(address)
