@@ -15,6 +15,8 @@ from modeling.spec import ModelSpec
 from modeling.torch_models import build_torch, weighted_loss
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.client_residuals import ClientResiduals
+from simulation.executors.compiled.arranging import TASKS
+from simulation.executors.compiled.task_block import TaskBlock
 from simulation.executors.compiled.training import CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
@@ -43,14 +45,18 @@ class LocalExecutor:
         path: TrainingPath | None = None,
         *,
         new_total: Callable[[], NDArray[np.float64]] | None = None,
+        new_room: Callable[[], NDArray[np.float32]] | None = None,
         resident_bytes: int | None = None,
+        progress: NDArray[np.int64] | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             path: How to train; None means `choose_path`'s choice.
             new_total: Gives room to sum in, shape ``(parameters,)``; None: memory of its own.
+            new_room: See `simulation.executors.compiled.versions.Versions`.
             resident_bytes: See `RecordPaging`.
+            progress: Tasks trained are counted in its first element, for whoever watches.
         """
         self._model = model
         self._parameters = model.parameter_count
@@ -58,11 +64,14 @@ class LocalExecutor:
         self._records = records
         self._paging = RecordPaging(records, plan.max_records, resident_bytes)
         self._new_total = new_total or (lambda: np.empty(self._parameters, np.float64))
+        self._progress = np.zeros(1, np.int64) if progress is None else progress
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
         if self.path.name == "compiled":
-            self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
+            self._compiled = CompiledTraining(
+                *(model, plan, records, self.path.in_samples), new_room, self._progress
+            )
         self._modules: ModuleTraining | None = None
         if self.path.name == "module":
             self._modules = ModuleTraining(
@@ -73,15 +82,19 @@ class LocalExecutor:
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
+        self.require_shape(weights)
+        if self._compiled is None:
+            self._weights[version] = torch.tensor(weights)
+        else:
+            self._compiled.versions.set(version, weights, is_replaced=not self._kept)
+
+    def require_shape(self, weights: NDArray[np.float32]) -> None:
+        """Refuse what are not the model's weights."""
         if weights.shape != (self._parameters,):
             raise ValueError(
                 f"weights of shape {weights.shape}; {self._model.name} has {self._parameters} "
                 "parameters"
             )
-        if self._compiled is None:
-            self._weights[version] = torch.tensor(weights)
-        else:
-            self._compiled.versions.set(version, weights, is_replaced=not self._kept)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
@@ -93,6 +106,11 @@ class LocalExecutor:
             self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
         if not (self._weights if self._compiled is None else self._compiled.versions):
             self._residuals.clear()
+
+    @property
+    def kernel(self) -> CompiledTraining | None:
+        """What trains on the compiled path."""
+        return self._compiled
 
     def expect(self, data_clients: NDArray[np.int64]) -> None:
         """Have records read that are more than memory holds; see `Executor.expect`."""
@@ -148,6 +166,25 @@ class LocalExecutor:
         counted = set(tasks.base_version[statistics.is_finite].tolist())
         totals = {version: total for version, total in sorted(totals.items()) if version in counted}
         return totals, statistics
+
+    def take_turns(
+        self,
+        block: TaskBlock,
+        found: StatisticsColumns,
+        sums: NDArray[np.int64],
+        is_summed: NDArray[np.bool_],
+        *,
+        number: int = 0,
+    ) -> None:
+        """Train as much of a posted arrangement as other executors leave; see `CompiledTraining`.
+
+        Args:
+            found: See `CompiledTraining.train`, as what follows.
+        """
+        kernel, tasks = self._kernel(), int(block.words[TASKS])
+        rows, records = block.columns["row"][:tasks], block.columns["records"][:tasks]
+        with self._paging.slice_of_rows(rows, records):
+            kernel.train(block, kernel.versions.rows, found, sums, is_summed, number=number)
 
     @property
     def _trains_together(self) -> bool:
@@ -223,7 +260,10 @@ class LocalExecutor:
         if self._modules is None:
             return
         for version, group in by_version.items():
-            yield from zip(group, self._modules.updates(self._weights[version], group), strict=True)
+            updates = self._modules.updates(self._weights[version], group)
+            for task, update in zip(group, updates, strict=True):
+                self._progress[0] += 1
+                yield task, update
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Let go of updates that were trained and are not wanted."""
@@ -294,6 +334,7 @@ class LocalExecutor:
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ClientWithoutRecords.of(task.data_client)
+        self._progress[0] += 1
         return train_locally(
             self._model,
             self._plan,

@@ -74,14 +74,27 @@ class RecordPaging:
             UnusableRecords: If the file has become shorter.
         """
         self._records.require_whole()
-        return self._paged(tasks) if self.is_paged else _NOT_PAGED
-
-    @contextlib.contextmanager
-    def _paged(self, tasks: Sequence[TrainingTask]) -> Iterator[None]:
+        if not self.is_paged:
+            return _NOT_PAGED
         data_clients = np.unique(TaskColumns.of(tasks).data_client)
         self.expect(data_clients)
+        return self._paged(*self._rows(data_clients))
+
+    def slice_of_rows(
+        self, begin: NDArray[np.int64], records: NDArray[np.int64]
+    ) -> contextlib.AbstractContextManager[None]:
+        """The same of tasks whose rows are known, and are being read already.
+
+        Args:
+            begin: First row of each task, shape ``(tasks,)``; some may be of the same.
+            records: How many it has.
+        """
+        self._records.require_whole()
+        return self._paged(begin, begin + records) if self.is_paged else _NOT_PAGED
+
+    @contextlib.contextmanager
+    def _paged(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[None]:
         yield
-        begin, end = self._rows(data_clients)
         columns = (self._records.x, self._records.y)
         self._touched_bytes += int((end - begin).sum()) * sum(c.strides[0] for c in columns)
         if self._touched_bytes * 2 > self._resident_bytes:

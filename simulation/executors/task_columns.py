@@ -208,6 +208,13 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
 
+    def first(self, task_ids: Sequence[str]) -> Self:
+        """A copy of as many as there are ids, for these."""
+        count = len(task_ids)
+        columns = (getattr(self, name) for name in _STATISTICS[1:])
+        copies: list[Any] = [None if c is None else c[:count].copy() for c in columns]
+        return type(self)(task_ids, *copies)
+
     def write(self, statistics: "StatisticsColumns") -> None:
         """Take over others' values, but for the ids."""
         for name in _STATISTICS[1:]:

@@ -42,6 +42,8 @@ class Arrangement(NamedTuple):
         sampled: 1 if its client is trained in sample space, else 0.
         unit_end: Of each unit, the task in training order after its last.
         unit_group: Of each unit.
+        taker: Of each unit, the executor that has taken it; -1 for none yet.
+        turn: Units in the order in which they are taken.
         version: Of each group, ascending.
         group_end: Of each group: where it ends in ``grouped``.
         grouped: Positions of tasks as they came, group by group.
@@ -57,6 +59,8 @@ class Arrangement(NamedTuple):
     sampled: int
     unit_end: int
     unit_group: int
+    taker: int
+    turn: int
     version: int
     group_end: int
     grouped: int
@@ -64,9 +68,10 @@ class Arrangement(NamedTuple):
 
 
 COLUMNS = len(Arrangement._fields)
-TASKS, GROUPS, UNITS, USED_ROWS = 0, 1, 2, 3
-"""Words before the columns: how many there are of each, and the last task's rows of the table."""
-HEADER = 8
+TASKS, GROUPS, UNITS, USED_ROWS, TURNS, NEXT = 0, 1, 2, 3, 4, 8
+"""Words before the columns: how many there are of each, the last task's rows of the table, how many
+units are to be taken, and whose turn it is: on a line of the cache of its own."""
+HEADER = 16
 
 
 class Index(NamedTuple):
@@ -94,7 +99,7 @@ def columns_of(block: int, capacity: int) -> Arrangement:
     return Arrangement(
         at, at + size, at + 2 * size, at + 3 * size, at + 4 * size, at + 5 * size, at + 6 * size,
         at + 7 * size, at + 8 * size, at + 9 * size, at + 10 * size, at + 11 * size,
-        at + 12 * size,
+        at + 12 * size, at + 13 * size, at + 14 * size,
     )  # fmt: skip
 
 
@@ -129,7 +134,7 @@ def arrange(
     done, units, begin, before = 0, 0, 0, 0
     for group in range(groups):
         end = get_index(to.group_end, group)
-        for sampled in range(2):
+        for sampled in (1, 0):  # a sum of many is written, then single updates are added
             first = done
             for n in range(begin, end):
                 place = get_index(to.grouped, n)
@@ -148,6 +153,8 @@ def arrange(
                     units -= 1
                 put_index(to.unit_end, units, n + 1)
                 put_index(to.unit_group, units, group)
+                put_index(to.taker, units, -1)
+                put_index(to.turn, units, units)
                 units, before = units + 1, client
                 held = get_index(clients.records, client)
                 records = min(held, clients.most)
@@ -163,6 +170,8 @@ def arrange(
     put_index(block, TASKS, tasks)
     put_index(block, GROUPS, groups)
     put_index(block, UNITS, units)
+    put_index(block, TURNS, units)
+    put_index(block, NEXT, 0)
     return groups
 
 
@@ -284,15 +293,22 @@ def _is_before(
 
 @compiled
 def weigh_groups(
-    to: Arrangement, groups: int, weight: NDArray[np.float64], is_finite: NDArray[np.bool_]
-) -> None:
-    """Add up the weights of each group's finite updates, one after the other as they came."""
-    begin = 0
-    for group in range(groups):
+    block: int, to: Arrangement, weight: NDArray[np.float64], is_finite: NDArray[np.bool_]
+) -> int:
+    """Add up the weights of each group's finite updates, one after the other as they came.
+
+    Returns:
+        How many are not finite.
+    """
+    begin, not_finite = 0, 0
+    for group in range(get_index(block, GROUPS)):
         end, total = get_index(to.group_end, group), 0.0
         for n in range(begin, end):
             place = get_index(to.grouped, n)
             if is_finite[place]:
                 total += weight[place]
+            else:
+                not_finite += 1
         put_double(to.group_weight, group, total)
         begin = end
+    return not_finite

@@ -40,11 +40,17 @@ def fill_doubles(values: int, number: float, count: int) -> None:
 
 
 @compiled
+def add_doubles(to: int, values: int, count: int) -> None:
+    """``to += values``, of float64."""
+    for i in range(count):
+        put_double(to, i, get_double(to, i) + get_double(values, i))
+
+
+@compiled
 def put_sum(total: int, terms: int, count: int, is_summed: bool) -> None:
     """``total += terms``, both float64; or ``total = terms`` if there is no sum yet."""
     if is_summed:
-        for i in range(count):
-            put_double(total, i, get_double(total, i) + get_double(terms, i))
+        add_doubles(total, terms, count)
     else:
         move(total, terms, 8 * count)
 

@@ -79,6 +79,30 @@ class Versions:
             self.rows[row, 0] = version
         pack(np.ascontiguousarray(weights, np.float32), self._fixed, self._layers, self.rows[row])
 
+    def place(self, version: int) -> int:
+        """Number of a version's row."""
+        return self._row_of[version]
+
+    def adopt(self, version: int, place: int) -> None:
+        """Know a version that another process has put into the memory of a row, which this maps."""
+        while len(self._rooms) <= place:
+            self._add_row()
+        before = self._row_of.get(version)
+        if before is not None and self.rows[before, 0] == version:
+            self.rows[before, 0] = _NOBODY
+        self._row_of[version] = place
+        self.rows[place, 0] = version
+
+    def adopt_all(self, numbers: NDArray[np.int64]) -> None:
+        """Know the versions of all rows that another process has put into memory which this maps.
+
+        Args:
+            numbers: Of the versions of its rows, shape ``(rows,)``.
+        """
+        while len(self._rooms) < len(numbers):
+            self._add_row()
+        self.rows[: len(numbers), 0] = numbers
+
     def row(self, version: int) -> NDArray[np.int64]:
         """`rows` with this version alone.
 
@@ -92,7 +116,8 @@ class Versions:
         """Forget all smaller versions."""
         for version in [version for version in self._row_of if version < before]:
             row = self._row_of.pop(version)
-            self.rows[row, 0] = _NOBODY
+            if self.rows[row, 0] == version:
+                self.rows[row, 0] = _NOBODY
             self._free.append(row)
         if self._displaced:
             self._free += [row for version, row in self._displaced if version < before]
