@@ -140,7 +140,7 @@ def arrange(
                 place = get_index(to.grouped, n)
                 client = data_client[place]
                 if client < 0 or client >= clients.clients:
-                    return -(4 * place + UNKNOWN_CLIENT)
+                    return -int(4 * place + UNKNOWN_CLIENT)
                 if min(get_byte(clients.kind, client), 1) == sampled:
                     put_index(to.place, done, place)
                     done += 1
@@ -159,7 +159,7 @@ def arrange(
                 held = get_index(clients.records, client)
                 records = min(held, clients.most)
                 if records < 1:
-                    return -(4 * place + WITHOUT_RECORDS)
+                    return -int(4 * place + WITHOUT_RECORDS)
                 put_index(to.row, n, get_index(clients.first_row, client) + held - records)
                 put_index(to.records, n, records)
                 put_double(to.rate, n, rate[place])

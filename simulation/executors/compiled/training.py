@@ -145,7 +145,7 @@ class CompiledTraining:
         return _reduced(tasks, self._block, rounded, found, not_finite)
 
     def post(self, tasks: TaskColumns, block: TaskBlock) -> int:
-        """Arrange tasks for several executors to `train`; returns how many versions they start from.
+        """Arrange tasks for executors to `train`; returns how many versions they start from.
 
         Raises:
             KeyError: If a version is not known.
