@@ -65,7 +65,7 @@ def write_word(address: int, value: int) -> int:
 @entry
 def becomes(address: int, value: int, looks: int) -> bool:
     """Look at a word until it has a value, at most so often; returns whether it has."""
-    for _ in range(looks):
+    for _ in range(looks):  # noqa: SIM110 - compiled
         if load(address) == value:
             return True
     return False
@@ -74,7 +74,7 @@ def becomes(address: int, value: int, looks: int) -> bool:
 @entry
 def loses(address: int, value: int, looks: int) -> bool:
     """Look at a word until it has a value no more, at most so often; returns whether it has not."""
-    for _ in range(looks):
+    for _ in range(looks):  # noqa: SIM110 - compiled
         if load(address) != value:
             return True
     return False
