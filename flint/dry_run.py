@@ -229,6 +229,7 @@ def _executor(prepared: Preparation, executors: int, note: Callable[[str], None]
         dry_run.environment.training,
         cluster=asked.cluster,
         on_replaced=note,
+        stall_timeout_s=asked.stall_timeout_s,
     )
 
 

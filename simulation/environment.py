@@ -233,6 +233,7 @@ class Executors(_Block):
     Attributes:
         kind: ``local``: processes of this machine; ``ray``: actors of a Ray cluster.
         count: How many.
+        stall_timeout_s: One that is asked for tasks and finishes none for so long is replaced.
         address: Of the cluster; None: ``auto``. This and what follows are for ``ray`` alone.
         records: Whether nodes find the records at the run's path, or are sent them; None: shared.
         ready_timeout_s: Within this all must be ready; None: 300.
@@ -240,6 +241,7 @@ class Executors(_Block):
 
     kind: Literal["local", "ray"] = "local"
     count: int = Field(default=1, ge=1, le=1024)
+    stall_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
     address: str | None = None
     records: Literal["shared", "sent"] | None = None
     ready_timeout_s: float | None = Field(default=None, gt=0, le=86_400)

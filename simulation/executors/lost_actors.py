@@ -10,6 +10,8 @@ from simulation.executors.ray_cluster import ClusterConnection
 
 MOST_DEATHS = 3
 """So often an executor may end without an answer between; then the run stops."""
+MOST_STALLS = 2
+"""So often it may hang, which takes longer."""
 
 
 class ExecutorsNotReady(FlintError):
@@ -22,6 +24,16 @@ class ClusterExecutorLost(FlintError):
     """An executor of a cluster ended, and the run cannot or should not go on without it."""
 
     code = "FLN-3064"
+
+
+class ClusterExecutorStalled(ClusterExecutorLost):
+    """An executor of a cluster lives but does not get on, and neither did the one before."""
+
+    code = "FLN-3066"
+
+
+class ActorStalled(Exception):
+    """An actor has finished no task for longer than it may."""
 
 
 class ForeignNode(FlintError):
@@ -41,6 +53,7 @@ class Place:
         node: Where that runs, for messages.
         queue: Instructions that go with the next question.
         deaths: Since the last answer.
+        stalls: Of these, by hanging.
     """
 
     number: int
@@ -49,6 +62,7 @@ class Place:
     node: str = ""
     queue: list[Instruction] = field(default_factory=list)
     deaths: int = 0
+    stalls: int = 0
 
     @property
     def name(self) -> str:
@@ -81,6 +95,26 @@ def not_ready(
     )
 
 
+def lost_errors(of_ray: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - Ray's module
+    """What is raised where an actor's answer is wanted and the actor is no more, or hangs.
+
+    Args:
+        of_ray: ``ray.exceptions``.
+    """
+    return (
+        of_ray.RayActorError,
+        of_ray.ObjectLostError,
+        of_ray.OutOfMemoryError,
+        of_ray.NodeDiedError,
+        ActorStalled,
+    )
+
+
+def is_given_up(place: Place) -> bool:
+    """Whether it has ended so often on the same tasks that another would not help."""
+    return place.deaths >= MOST_DEATHS or place.stalls >= MOST_STALLS
+
+
 def actor_lost(place: Place, error: Exception, *, feeds_back: bool) -> ClusterExecutorLost:
     """The error of a run that cannot go on without an executor.
 
@@ -92,6 +126,11 @@ def actor_lost(place: Place, error: Exception, *, feeds_back: bool) -> ClusterEx
     else:
         times = "time" + "s" * (place.deaths > 1)
         why = f"{place.deaths} {times} on the same clients without an answer"
+    if isinstance(error, ActorStalled):
+        return ClusterExecutorStalled(
+            f"{place.name} hung, {why}: {error} (executors.stall_timeout_s); look at that node's "
+            "disk, memory and network, or give tasks longer, and resume the run"
+        )
     return ClusterExecutorLost(
         f"{place.name} ended, {why}: {cause_of(error)}; resume the run, with fewer executors a "
         "node if memory ran out"

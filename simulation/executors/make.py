@@ -28,18 +28,20 @@ def make_executor(
     training: "TrainingSettings | None" = None,
     cluster: ClusterSettings | None = None,
     on_replaced: Callable[[str], None] = lambda _: None,
+    stall_timeout_s: float = 600.0,
 ) -> Executor:
     """Start what trains a job's updates.
 
     Args:
         kind: ``local``: processes of this machine; ``ray``: actors of a Ray cluster; ``none``: no
             training at all.
-        count: One local trains in this process, without starting any; more in as many processes.
+        count: One local trains in this process; for more, one process less than that is started.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
         training: On which path; None for the fastest.
         cluster: Where the actors of ``ray`` run.
         on_replaced: Told a sentence when a process or actor has ended and another took its place.
+        stall_timeout_s: One that finishes none of its tasks for so long is replaced.
 
     Raises:
         ExecutorLost: If a process does not start.
@@ -61,10 +63,20 @@ def make_executor(
     if kind == "ray":
         from simulation.executors.ray_executors import RayExecutors
 
-        return RayExecutors(count, model, plan, records, cluster, on_replaced=on_replaced)
+        return RayExecutors(
+            count,
+            model,
+            plan,
+            records,
+            cluster,
+            on_replaced=on_replaced,
+            stall_timeout_s=stall_timeout_s,
+        )
     if count == 1:
         return LocalExecutor(model, plan, records)
-    return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
+    return ProcessExecutors(
+        *(count, model, plan, records), on_replaced=on_replaced, stall_timeout_s=stall_timeout_s
+    )
 
 
 def training_path(executor: Executor) -> str | None:

@@ -79,6 +79,13 @@ class PartitionActor:
 
     _executor: "LocalExecutor"
 
+    def __init__(self) -> None:
+        self._progress = np.zeros(1, np.int64)
+
+    def finished(self) -> int:
+        """Tasks trained so far; answered while others are."""
+        return int(self._progress[0])
+
     def place(self) -> str:
         """Address and name of the node."""
         import ray
@@ -98,7 +105,13 @@ class PartitionActor:
         from simulation.executors.local import LocalExecutor
 
         opened = records.open(self.place())
-        self._executor = LocalExecutor(assignment.model, assignment.plan, opened, assignment.path)
+        self._executor = LocalExecutor(
+            assignment.model,
+            assignment.plan,
+            opened,
+            assignment.path,
+            progress=self._progress,
+        )
 
     def train(
         self,

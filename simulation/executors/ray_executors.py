@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
 from simulation.cluster_settings import ClusterSettings
+from simulation.executors.actor_progress import WATCH, ActorProgress
 from simulation.executors.client_residuals import merged
 from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.lost_actors import (
-    MOST_DEATHS,
+    ActorStalled,
     ClusterExecutorLost,
     ExecutorsNotReady,
     ForeignNode,
     Place,
     actor_lost,
     cause_of,
+    is_given_up,
+    lost_errors,
     not_ready,
 )
 from simulation.executors.paths import choose_path
@@ -59,10 +62,10 @@ class RayExecutors:
     and statistics are the same to the bit for any number of actors: terms are on a grid, so that
     additions are exact (`simulation.executors.grid_sum`).
 
-    An actor that ends is replaced, on whatever node has room, and its unanswered share asked for
-    again. Only answers are summed, each once, so nothing is counted twice. Nothing is asked of
-    anybody until all are ready. With error feedback what clients left out is lost with an actor:
-    the run stops then, and resumes from its checkpoint.
+    An actor that ends or hangs is replaced, on whatever node has room, and its unanswered share
+    asked for again. Only answers are summed, each once, so nothing is counted twice. Nothing is
+    asked of anybody until all are ready. With error feedback what clients left out is lost with an
+    actor: the run stops then, and resumes from its checkpoint.
 
     The actors end with this process.
 
@@ -80,6 +83,7 @@ class RayExecutors:
         settings: ClusterSettings | None = None,
         *,
         on_replaced: Callable[[str], None] = lambda _: None,
+        stall_timeout_s: float = 600.0,
     ) -> None:
         """Connect, start the actors, and wait until all are ready.
 
@@ -87,6 +91,7 @@ class RayExecutors:
             count: Number of actors, at least 1.
             settings: None: the defaults.
             on_replaced: Told a sentence when an actor has ended and another took its place.
+            stall_timeout_s: An actor that finishes none of its tasks for so long is replaced.
 
         Raises:
             RayMissing: If Ray is not installed.
@@ -117,17 +122,14 @@ class RayExecutors:
         self._cluster_errors = (exceptions.RayError, ConnectionError)  # the latter by ray://
         with self._or_none():
             self._task_error = exceptions.RayTaskError
-            self._lost_errors = (
-                exceptions.RayActorError,
-                exceptions.ObjectLostError,
-                exceptions.OutOfMemoryError,
-                exceptions.NodeDiedError,
-            )
+            self._lost_errors = lost_errors(exceptions)
+            self._progress = ActorProgress(ray, self._cluster_errors, stall_timeout_s)
             self._actor_class = ray.remote(
                 num_cpus=1,
                 num_gpus=1 if plan.device == "cuda" else 0,
                 max_restarts=0,
                 max_task_retries=0,
+                concurrency_groups={WATCH: 1},
                 scheduling_strategy="SPREAD",
             )(PartitionActor)
             self._assignment = ray.put(Assignment(model, plan, self.path))
@@ -193,14 +195,16 @@ class RayExecutors:
         if not self._feeds_back:
             return merged([])
         with self._or_none():
-            asked = [(place, self._send(place, "residuals")) for place in self._places]
-            found = []
-            for place, answer in asked:
+            asked = {self._send(place, "residuals"): place for place in self._places}
+            found = {}
+            while asked:
+                answer, stalled = self._progress.first(asked)
+                place = asked.pop(answer)
                 try:
-                    found.append(self._received(place, answer))
+                    found[place.number] = self._received(place, answer, stalled)
                 except self._lost_errors as error:
                     raise actor_lost(place, error, feeds_back=self._feeds_back) from error
-            return merged(found)
+            return merged([found[number] for number in sorted(found)])
 
     def restore_residuals(self, state: Mapping[str, Any]) -> None:
         """Go on after `residuals`, each actor with its clients'."""
@@ -229,15 +233,16 @@ class RayExecutors:
                 share = _Share(self._places[number], positions, tasks.take(positions))
                 asked[self._send(share.place, question, share.tasks)] = share
             while asked:
-                (ready,), _ = self._ray.wait(list(asked), num_returns=1)
-                share = asked.pop(ready)
+                of = {answer: share.place for answer, share in asked.items()}
+                answer, stalled = self._progress.first(of)
+                share = asked.pop(answer)
                 try:
-                    answers.append((share, self._received(share.place, ready)))
+                    answers.append((share, self._received(share.place, answer, stalled)))
                 except self._lost_errors as error:
                     self._replace(share.place, error)
                     asked[self._send(share.place, question, share.tasks)] = share
                 else:
-                    share.place.deaths = 0
+                    share.place.deaths = share.place.stalls = 0
         return sorted(answers, key=lambda answer: answer[0].place.number)
 
     def _tell_all(self, name: str, *arguments: object) -> None:
@@ -250,13 +255,21 @@ class RayExecutors:
         weights = [self._weights[told[0]] for name, told in queue if name == "set_weights"]
         return getattr(place.actor, question).remote(queue, *arguments, *weights)
 
-    def _received(self, place: Place, answer: Any) -> Any:  # noqa: ANN401 - Ray's own
+    def _received(
+        self,
+        place: Place,
+        answer: Any,  # noqa: ANN401 - Ray's own
+        stalled: ActorStalled | None = None,
+    ) -> Any:  # noqa: ANN401 - Ray's own
         """An answer, once it is there.
 
         Raises:
             FlintError: That the actor raised.
+            ActorStalled: If the actor hangs.
             ClusterExecutorLost: If it failed otherwise.
         """
+        if stalled is not None:
+            raise stalled
         try:
             return self._ray.get(answer)
         except self._task_error as error:
@@ -327,9 +340,11 @@ class RayExecutors:
     def _replace(self, place: Place, error: Exception) -> None:
         """Have another actor take a place over."""
         place.deaths += 1
-        if self._feeds_back or place.deaths >= MOST_DEATHS:
+        place.stalls += isinstance(error, ActorStalled)
+        if self._feeds_back or is_given_up(place):
             raise actor_lost(place, error, feeds_back=self._feeds_back) from error
-        ended = f"{place.name} ended ({cause_of(error)})"
+        how = "hung" if isinstance(error, ActorStalled) else "ended"
+        ended = f"{place.name} {how} ({cause_of(error)})"
         self._end(place)
         self._start([place])
         self._on_replaced(f"{ended}; another on node {place.node} does its tasks again")
@@ -341,8 +356,8 @@ class RayExecutors:
         place.actor = None
 
     def _told(self, processors: Sequence[str]) -> tuple[str, ...]:
-        nodes = sorted({place.node for place in self._places})
-        placed = f"executors: {self._count} on {len(nodes)} node" + "s" * (len(nodes) > 1)
+        nodes = len({place.node for place in self._places})
+        placed = f"executors: {self._count} on {nodes} node" + "s" * (nodes > 1)
         notes = [f"{placed} of the Ray cluster at {self._connection.address}"]
         share = float(self.path.in_samples.mean()) if len(self.path.in_samples) else 0.0
         if share and self._count > LANES:

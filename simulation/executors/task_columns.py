@@ -12,7 +12,9 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.executors.executor import TrainingTask, UpdateStatistics
+from simulation.executors.executor import ClientOutputs, TrainingTask, UpdateStatistics
+
+_INTEGER, _BOOLEAN = np.dtype(np.int64), np.dtype(np.bool_)
 
 
 class TaskIds(Sequence[str]):
@@ -131,7 +133,7 @@ class TaskColumns(Sequence[TrainingTask]):
         return _tasks_of, (bytearray(words),)  # bytes would come back read-only
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every sum, in a quarter of the time
 class StatisticsColumns(Sequence[UpdateStatistics]):
     """Some `UpdateStatistics` as columns, all of shape ``(tasks,)``.
 
@@ -167,6 +169,21 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         )
 
     @classmethod
+    def room(cls, task_ids: Sequence[str], outputs: ClientOutputs) -> "StatisticsColumns":
+        """Columns to write to: whatever is asked for, of no meaning yet."""
+        tasks = len(task_ids)
+        return cls(
+            task_ids,
+            np.empty(tasks, _INTEGER),
+            np.empty(tasks),
+            np.empty(tasks, _BOOLEAN),
+            np.empty(tasks, _INTEGER),
+            np.empty(tasks) if outputs.norms else None,
+            np.empty(tasks) if outputs.losses else None,
+            np.empty(tasks) if outputs.losses else None,
+        )
+
+    @classmethod
     def placed(
         cls,
         task_ids: Sequence[str],
@@ -190,6 +207,20 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
             else:
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
+
+    def first(self, task_ids: Sequence[str]) -> Self:
+        """A copy of as many as there are ids, for these."""
+        count = len(task_ids)
+        columns = (getattr(self, name) for name in _STATISTICS[1:])
+        copies: list[Any] = [None if c is None else c[:count].copy() for c in columns]
+        return type(self)(task_ids, *copies)
+
+    def write(self, statistics: "StatisticsColumns") -> None:
+        """Take over others' values, but for the ids."""
+        for name in _STATISTICS[1:]:
+            column, values = getattr(self, name), getattr(statistics, name)
+            if column is not None and values is not None:
+                column[:] = values
 
     def __reduce__(self) -> tuple[Callable[..., "StatisticsColumns"], tuple[Any, ...]]:
         numbers = _numbers_of(self.task_ids)

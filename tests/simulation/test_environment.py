@@ -156,6 +156,7 @@ def test_every_key_of_the_environment_is_sent_here_by_the_job_file():
 
 def test_executors_on_a_cluster_have_documented_defaults():
     assert parse_environment(SMALLEST).executors.cluster is None
+    assert parse_environment(SMALLEST).executors.stall_timeout_s == 600.0
     smallest = parse_environment(SMALLEST + "executors: {kind: ray, count: 20}").executors
     assert smallest.cluster == ClusterSettings("auto", "shared", 300.0)
     whole = parse_environment(
@@ -175,6 +176,7 @@ def test_executors_on_a_cluster_have_documented_defaults():
         ("{kind: ray, address: 'head:99999'}", "address 'head:99999' names no Ray cluster"),
         ("{kind: ray, records: copied}", "executors.records = 'copied' is not possible"),
         ("{kind: ray, ready_timeout_s: 0}", "executors.ready_timeout_s = 0 is not possible"),
+        ("{stall_timeout_s: 0}", "executors.stall_timeout_s = 0 is not possible"),
         ("{kind: rai}", "executors.kind = 'rai' is not possible (did you mean ray?)"),
     ],
 )

@@ -19,9 +19,13 @@ from device_runtime.compression import UpdateCodec
 from device_runtime.update_codec import flatten
 from modeling.zoo import get_model
 from simulation.cluster_settings import ClusterSettings
-from simulation.executors import ray_executors
+from simulation.executors import lost_actors
 from simulation.executors.local import LocalExecutor
-from simulation.executors.lost_actors import ClusterExecutorLost, ExecutorsNotReady
+from simulation.executors.lost_actors import (
+    ClusterExecutorLost,
+    ClusterExecutorStalled,
+    ExecutorsNotReady,
+)
 from simulation.executors.ray_actor import Software
 from simulation.executors.ray_cluster import ClusterConnection, RayMissing
 from simulation.executors.ray_executors import RayExecutors
@@ -54,8 +58,13 @@ def weights(spec):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One node, for the whole file; 3 cores is what Ray believes."""
-    connection = ClusterConnection("local", 3)
+    """One node, for the whole file; 3 cores is what Ray believes.
+
+    A process that does not end when asked to is killed after half a second, not five.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_kill_worker_timeout_milliseconds", "500")
+        connection = ClusterConnection("local", 3)
     yield connection
     connection.close()
 
@@ -145,6 +154,54 @@ def test_a_killed_actor_is_replaced_and_its_share_is_done_again_and_counted_once
     (sentence,) = told
     assert re.match(r"executor \d of 2 on node .* ended \(.*\); another on node .* does", sentence)
     assert victim.pid not in [process.pid for process in actors(2)]
+
+
+@integration
+def test_an_actor_that_lives_but_hangs_is_replaced_and_one_too_many_stops_the_run(
+    shared, mapped, monkeypatch
+):
+    here, told = LocalExecutor(TINY, PLAN, mapped), []
+    there = RayExecutors(1, TINY, PLAN, mapped, on_replaced=told.append, stall_timeout_s=1.0)
+    for executor in (here, there):
+        executor.set_weights(1, flatten(TINY.initial_parameters(1)))
+    tasks = [replace(task, data_client=task.data_client % 4) for task in make_tasks(12, 1)]
+    wanted = here.reduce(tasks)
+    assert_same(there.reduce(tasks), wanted)
+    hung = actors(3)[-1]
+    hung.suspend()
+    assert_same(there.reduce(tasks), wanted)
+    (sentence,) = told
+    assert re.match(
+        r"executor 1 of 1 on node .* hung \(it has not finished a task for 1 s\); another", sentence
+    )
+
+    monkeypatch.setattr(lost_actors, "MOST_STALLS", 1)
+    actors(3)[-1].suspend()
+    with pytest.raises(ClusterExecutorStalled) as caught:
+        there.reduce(tasks)
+    assert re.match(
+        r"executor 1 of 1 on node .* hung, 1 time on the same clients without an answer: it has "
+        r"not finished a task for 1 s \(executors\.stall_timeout_s\); look at",
+        str(caught.value),
+    )
+    actors(2)  # those of the other executor
+
+
+@integration
+def test_an_actor_that_finishes_tasks_slowly_is_waited_for(cluster):
+    """By the way that trains task by task: longer in all than an actor may take for one."""
+    model, plan = get_model("tiny_mlp"), replace(PLAN, by_module=True, local_epochs=30)
+    records = few_records(model)
+    told: list[str] = []
+    executor = RayExecutors(1, model, plan, records, on_replaced=told.append, stall_timeout_s=0.5)
+    try:
+        executor.set_weights(1, flatten(model.initial_parameters(1)))
+        begin_s = time.monotonic()
+        executor.reduce(make_tasks(60, base_version=1))
+        assert time.monotonic() - begin_s > 1.0
+        assert told == []
+    finally:
+        executor.close()
 
 
 @integration
@@ -255,7 +312,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 @integration
 def test_too_many_deaths_stop_the_run_with_the_executor_and_the_mend(executor, monkeypatch):
     """Last, because all actors end with it."""
-    monkeypatch.setattr(ray_executors, "MOST_DEATHS", 1)
+    monkeypatch.setattr(lost_actors, "MOST_DEATHS", 1)
     executor.set_weights(1, np.zeros(TINY.parameter_count, np.float32))
     actors(2)[0].kill()
     with pytest.raises(ClusterExecutorLost) as caught:
