@@ -131,16 +131,26 @@ def _advise(address: int, size: int, advice: int) -> None:
         raise OSError(code, f"madvise: {os.strerror(code)}")
 
 
-def _is_mapped_from(path: Path, column: NDArray[np.generic]) -> bool:
-    """Whether an array lies in a mapping of a file: only such pages can be had again."""
+def mapped_spans(path: Path) -> list[tuple[int, int]]:
+    """Where this process has a file mapped: first addresses, and those after the last.
+
+    None where the system does not say.
+    """
     try:
         mappings = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
-        return False
-    first, last = column.ctypes.data, column.ctypes.data + column.nbytes
+        return []
+    wanted = str(path.resolve())
+    found = []
     for line in mappings:
         span, _, _, _, inode, *name = line.split(maxsplit=5)
-        begin, end = (int(each, 16) for each in span.split("-"))
-        if begin <= first and last <= end and inode != "0" and name:
-            return Path(name[0]) == path.resolve()
-    return False
+        if inode != "0" and name == [wanted]:
+            begin, end = (int(each, 16) for each in span.split("-"))
+            found.append((begin, end))
+    return found
+
+
+def _is_mapped_from(path: Path, column: NDArray[np.generic]) -> bool:
+    """Whether an array lies in a mapping of a file: only such pages can be had again."""
+    first, last = column.ctypes.data, column.ctypes.data + column.nbytes
+    return any(begin <= first and last <= end for begin, end in mapped_spans(path))
