@@ -45,12 +45,15 @@ def make_executor(
 
     Raises:
         ExecutorLost: If a process does not start.
+        NotEnoughMemory: If so many executors on this machine could not train for want of memory.
         FlintError: Or whatever `RayExecutors` raises.
     """
     if kind == "none":
         examples = np.minimum(records.records, client.max_records)
         return NoTraining(model.parameter_count, examples)
     from simulation.executors.local import LocalExecutor
+    from simulation.executors.memory_needed import MemoryNeed, require_memory
+    from simulation.executors.paths import choose_path
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
@@ -72,8 +75,10 @@ def make_executor(
             on_replaced=on_replaced,
             stall_timeout_s=stall_timeout_s,
         )
+    path = choose_path(model, plan, records)
+    require_memory(MemoryNeed.of(model, plan, records, path), count, model.name)
     if count == 1:
-        return LocalExecutor(model, plan, records)
+        return LocalExecutor(model, plan, records, path)
     return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
 
 

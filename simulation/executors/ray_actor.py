@@ -101,10 +101,14 @@ class PartitionActor:
 
         Raises:
             RecordsMissingOnNode: If they are not on this node.
+            NotEnoughMemory: If this node has not enough for one executor.
         """
         from simulation.executors.local import LocalExecutor
+        from simulation.executors.memory_needed import MemoryNeed, require_memory
 
         opened = records.open(self.place())
+        need = MemoryNeed.of(assignment.model, assignment.plan, opened, assignment.path)
+        require_memory(need, 1, assignment.model.name, node=self.place())
         self._executor = LocalExecutor(
             assignment.model,
             assignment.plan,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.executors.executor import TrainingTask
+from simulation.executors.machine_memory import memory_bytes
 from simulation.executors.records import ClientRecords
 from simulation.executors.task_columns import TaskColumns
 
@@ -92,17 +93,6 @@ class RecordPaging:
         held = self._records.records[data_clients]
         end = self._records.first_row[data_clients] + held
         return end - np.minimum(held, self._newest), end
-
-
-def memory_bytes() -> int:
-    """Memory that this process can have: the machine's, or its control group's if that is less."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            return min(whole, int((Path("/sys/fs/cgroup") / limit).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-    return whole
 
 
 def _merged(
