@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import psutil
@@ -27,7 +28,7 @@ from simulation.executors.lost_actors import (
     ExecutorsNotReady,
 )
 from simulation.executors.ray_actor import Software
-from simulation.executors.ray_cluster import ClusterConnection, RayMissing
+from simulation.executors.ray_cluster import ClusterConnection, ClusterUnreachable, RayMissing
 from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.task_columns import TaskColumns
@@ -301,6 +302,18 @@ def test_a_node_with_other_software_is_told_apart():
     assert (
         replace(here, versions={"python": "3.11.7"}).difference(here) == "torch (none), here 2.13.0"
     )
+
+
+def test_a_port_of_something_else_is_no_cluster_and_is_told_at_once():
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            for asked in (address, f"ray://{address}"):
+                with pytest.raises(ClusterUnreachable, match="does not answer as Ray does"):
+                    ClusterConnection(asked, 2)
+        finally:
+            server.shutdown()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
