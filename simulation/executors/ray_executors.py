@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
 from simulation.cluster_settings import ClusterSettings
 from simulation.executors.actor_progress import WATCH, ActorProgress
@@ -24,6 +23,7 @@ from simulation.executors.lost_actors import (
     Place,
     actor_lost,
     cause_of,
+    failure_of,
     is_given_up,
     lost_errors,
     not_ready,
@@ -273,13 +273,7 @@ class RayExecutors:
         try:
             return self._ray.get(answer)
         except self._task_error as error:
-            if isinstance(error.cause, FlintError):
-                raise error.cause from None
-            said = str(error).strip().splitlines()
-            raise ClusterExecutorLost(
-                f"{place.name} failed: {said[-1] if said else error!r}; its log on that "
-                "node says more, and the run can be resumed"
-            ) from error
+            raise failure_of(place, error) from error
 
     def _start(self, places: Sequence[Place]) -> list[str]:
         """Start actors and wait until each is ready to train; returns their nodes' processors."""
