@@ -14,6 +14,10 @@ class KeptUpdates:
     def __init__(self) -> None:
         self._at: dict[str, tuple[int, int]] = {}
 
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._at)
+
     def add(self, tasks: TaskColumns, process: NDArray[np.int64]) -> None:
         """These tasks' updates are kept now.
 

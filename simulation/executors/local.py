@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,9 @@ from modeling.spec import ModelSpec
 from modeling.torch_models import build_torch, weighted_loss
 from server.update_gate.content import SUMMABLE_NORM
 from simulation.executors.client_residuals import ClientResiduals
-from simulation.executors.compiled.training import BaseVersion, CompiledTraining
+from simulation.executors.compiled.arranging import TASKS
+from simulation.executors.compiled.task_block import TaskBlock
+from simulation.executors.compiled.training import CompiledTraining
 from simulation.executors.compressed import compressed
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.grid_sum import add_update
@@ -44,6 +45,7 @@ class LocalExecutor:
         path: TrainingPath | None = None,
         *,
         new_total: Callable[[], NDArray[np.float64]] | None = None,
+        new_room: Callable[[], NDArray[np.float32]] | None = None,
         resident_bytes: int | None = None,
         progress: NDArray[np.int64] | None = None,
     ) -> None:
@@ -51,7 +53,8 @@ class LocalExecutor:
 
         Args:
             path: How to train; None means `choose_path`'s choice.
-            new_total: Gives zeros to sum in, shape ``(parameters,)``; None: memory of its own.
+            new_total: Gives room to sum in, shape ``(parameters,)``; None: memory of its own.
+            new_room: See `simulation.executors.compiled.versions.Versions`.
             resident_bytes: See `RecordPaging`.
             progress: Tasks trained are counted in its first element, for whoever watches.
         """
@@ -60,42 +63,54 @@ class LocalExecutor:
         self._plan = plan
         self._records = records
         self._paging = RecordPaging(records, plan.max_records, resident_bytes)
-        self._new_total = new_total or (lambda: np.zeros(self._parameters, np.float64))
+        self._new_total = new_total or (lambda: np.empty(self._parameters, np.float64))
+        self._progress = np.zeros(1, np.int64) if progress is None else progress
         self._weights: dict[int, Tensor] = {}
         self.path = path or choose_path(model, plan, records)
         self._compiled: CompiledTraining | None = None
         if self.path.name == "compiled":
-            self._compiled = CompiledTraining(model, plan, records, self.path.in_samples)
+            self._compiled = CompiledTraining(
+                *(model, plan, records, self.path.in_samples), new_room, self._progress
+            )
         self._modules: ModuleTraining | None = None
         if self.path.name == "module":
             self._modules = ModuleTraining(
                 build_torch(model), weighted_loss, plan, records, plan.device
             )
-        self._bases: dict[int, BaseVersion] = {}
         self._kept: dict[str, _Trained] = {}
-        self._spare: list[NDArray[np.float64]] = []
         self._residuals = ClientResiduals()
-        self._progress = np.zeros(1, np.int64) if progress is None else progress
 
     def set_weights(self, version: int, weights: NDArray[np.float32]) -> None:
         """Make a version known to train from; see `Executor.set_weights`."""
+        self.require_shape(weights)
+        if self._compiled is None:
+            self._weights[version] = torch.tensor(weights)
+        else:
+            self._compiled.versions.set(version, weights, is_replaced=not self._kept)
+
+    def require_shape(self, weights: NDArray[np.float32]) -> None:
+        """Refuse what are not the model's weights."""
         if weights.shape != (self._parameters,):
             raise ValueError(
                 f"weights of shape {weights.shape}; {self._model.name} has {self._parameters} "
                 "parameters"
             )
-        if self._compiled is None:
-            self._weights[version] = torch.tensor(weights)
-        else:
-            self._bases[version] = self._compiled.base(weights)
 
     def forget_weights(self, before: int) -> None:
         """Forget versions and what was trained from them; see `Executor.forget_weights`."""
-        self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
-        self._bases = {v: base for v, base in self._bases.items() if v >= before}
-        self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
-        if not self._weights and not self._bases:
+        if self._kept:
+            self.forget([i for i, kept in self._kept.items() if kept.base_version < before])
+        if self._compiled is not None:
+            self._compiled.versions.forget(before)
+        else:
+            self._weights = {v: weights for v, weights in self._weights.items() if v >= before}
+        if not (self._weights if self._compiled is None else self._compiled.versions):
             self._residuals.clear()
+
+    @property
+    def kernel(self) -> CompiledTraining | None:
+        """What trains on the compiled path."""
+        return self._compiled
 
     def expect(self, data_clients: NDArray[np.int64]) -> None:
         """Have records read that are more than memory holds; see `Executor.expect`."""
@@ -116,71 +131,86 @@ class LocalExecutor:
     def reduce(self, tasks: Sequence[TrainingTask]) -> Reduced:
         """Sum the tasks' updates; see `Executor.reduce`."""
         columns = TaskColumns.of(tasks)
+        if self._compiled is not None and self._trains_together:
+            with self._paging.slice_of(columns):
+                return self._compiled.reduce(columns)
         totals, statistics = self.sum_on_grid(columns)
-        summed = reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
-        self._spare = list(totals.values())
-        return summed
+        return reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
 
     def sum_on_grid(
-        self, tasks: TaskColumns
+        self, tasks: TaskColumns, into: StatisticsColumns | None = None
     ) -> tuple[dict[int, NDArray[np.float64]], StatisticsColumns]:
         """`reduce`, as it can still be added to what others sum.
+
+        Args:
+            into: Columns of the tasks' statistics to write to; None: columns of their own.
 
         Returns:
             Sums of the finite updates by base version, where there are any, each of shape
             ``(parameters,)``; and statistics in the order of the tasks.
         """
+        if self._compiled is not None and self._trains_together:
+            with self._paging.slice_of(tasks):
+                return self._compiled.sum_on_grid(tasks, self._new_total, into)
         totals: dict[int, NDArray[np.float64]] = {}
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
-        together: list[tuple[BaseVersion, NDArray[np.int64]]] = []
-        is_torch = self._compiled is None or self._plan.codec is not None
-        with one_thread() if is_torch else nullcontext(), self._paging.slice_of(tasks):
-            if is_torch or self._kept:
-                together = self._sum_alone(tasks, totals, parts)
+        with one_thread(), self._paging.slice_of(tasks):
+            if self._modules is not None:
+                self._sum_of_modules(tasks, totals, parts)
             else:
-                for version in sorted(set(tasks.base_version.tolist())):
-                    at = np.flatnonzero(tasks.base_version == version)
-                    together.append((self._bases[version], at))
-            for base, at in together:
-                version = int(tasks.base_version[at[0]])
-                group = tasks if len(at) == len(tasks) else tasks.take(at)
-                parts.append((at, self._kernel().sum(base, group, self._total(version, totals))))
-                self._progress[0] += len(at)
-        statistics = (
-            parts[0][1]
-            if len(parts) == 1 and len(together) == 1
-            else StatisticsColumns.placed(tasks.task_ids, parts)
-        )
-        if not statistics.is_finite.all():
-            counted = set(tasks.base_version[statistics.is_finite].tolist())
-            totals = {version: total for version, total in totals.items() if version in counted}
-        return dict(sorted(totals.items())), statistics
+                self._sum_alone(tasks, totals, parts)
+        statistics = StatisticsColumns.placed(tasks.task_ids, parts)
+        if into is not None:
+            into.write(statistics)
+            statistics = into
+        counted = set(tasks.base_version[statistics.is_finite].tolist())
+        totals = {version: total for version, total in sorted(totals.items()) if version in counted}
+        return totals, statistics
+
+    def take_turns(
+        self,
+        block: TaskBlock,
+        found: StatisticsColumns,
+        sums: NDArray[np.int64],
+        is_summed: NDArray[np.bool_],
+        *,
+        number: int = 0,
+    ) -> None:
+        """Train as much of a posted arrangement as other executors leave; see `CompiledTraining`.
+
+        Args:
+            found: See `CompiledTraining.train`, as what follows.
+        """
+        kernel, tasks = self._kernel(), int(block.words[TASKS])
+        rows, records = block.columns["row"][:tasks], block.columns["records"][:tasks]
+        with self._paging.slice_of_rows(rows, records):
+            kernel.train(block, kernel.versions.rows, found, sums, is_summed, number=number)
+
+    @property
+    def _trains_together(self) -> bool:
+        """Whether the kernel trains tasks and sums updates that nobody sees one by one."""
+        return self._plan.codec is None and not self._kept
 
     def _sum_alone(
         self,
         tasks: TaskColumns,
         totals: dict[int, NDArray[np.float64]],
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]],
-    ) -> list[tuple[BaseVersion, NDArray[np.int64]]]:
-        """Add up the updates that are kept, and those that must be trained one by one.
+    ) -> None:
+        """Add up the updates that are kept, and those of tasks that are trained one by one.
 
-        Returns:
-            Positions of the others, with the version that they are trained from together.
+        Where the kernel trains tasks together, those that are not kept, or are trained again.
         """
-        if self._modules is not None:
-            return self._sum_of_modules(tasks, totals, parts)
         found: list[UpdateStatistics] = []
         places: list[int] = []
-        together: dict[int, tuple[BaseVersion, list[int]]] = {}
-        in_groups = self._compiled is not None and self._plan.codec is None
+        together: dict[int, tuple[NDArray[np.int64], list[int]]] = {}
         for place, task in enumerate(tasks):
             trained = self._kept.pop(task.task_id, None)
-            if trained is None and in_groups:
-                base: BaseVersion | None = self._bases[task.base_version]
-            else:
-                base = None if trained is None else trained.again_from
+            base = None if trained is None else trained.again_from
+            if trained is None and self._compiled is not None and self._plan.codec is None:
+                base = self._compiled.versions.row(task.base_version)
             if base is not None:
-                together.setdefault(id(base), (base, []))[1].append(place)
+                together.setdefault(int(base[0, 1]), (base, []))[1].append(place)
                 continue
             trained = trained or self._trained(task)
             found.append(trained.statistics)
@@ -190,14 +220,16 @@ class LocalExecutor:
                 add_update(total, trained.update, task.weight)
         if places:
             parts.append((np.array(places, np.int64), StatisticsColumns.of(found)))
-        return [(base, np.array(group, np.int64)) for base, group in together.values()]
+        for base, group in together.values():
+            total, at = self._total(int(base[0, 0]), totals), np.array(group, np.int64)
+            parts.append((at, self._kernel().add(tasks.take(at), base, total)))
 
     def _sum_of_modules(
         self,
         tasks: TaskColumns,
         totals: dict[int, NDArray[np.float64]],
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]],
-    ) -> list[tuple[BaseVersion, NDArray[np.int64]]]:
+    ) -> None:
         """`_sum_alone`, of tasks that are trained many at a time."""
         given = list(tasks)
         place = {task.task_id: at for at, task in enumerate(given)}
@@ -215,7 +247,6 @@ class LocalExecutor:
                 add_update(self._total(task.base_version, totals), each.update, task.weight)
         if places:
             parts.append((np.array(places, np.int64), StatisticsColumns.of(found)))
-        return []
 
     def _by_module(
         self, tasks: Sequence[TrainingTask]
@@ -260,26 +291,21 @@ class LocalExecutor:
     def close(self) -> None:
         """Let go of everything."""
         self._weights.clear()
-        self._bases.clear()
+        self._compiled = None
         self._kept.clear()
-        self._spare.clear()
         self._residuals.clear()
 
     def _total(self, version: int, totals: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
         if version not in totals:
-            if self._spare:  # memory that is mapped already
-                self._spare[-1].fill(0.0)
-                totals[version] = self._spare.pop()
-            else:
-                totals[version] = self._new_total()
+            totals[version] = self._new_total()
+            totals[version].fill(0.0)
         return totals[version]
 
     def _trained(self, task: TrainingTask) -> "_Trained":
-        self._progress[0] += 1
         if self._compiled is not None and self.path.in_samples[task.data_client]:
             # Its update is rounded as part of its group's, so the group is trained again.
-            base = self._bases[task.base_version]
-            (statistics,) = self._compiled.sum(base, TaskColumns.of([task]), None)
+            base = self._compiled.versions.row(task.base_version)
+            (statistics,) = self._compiled.add(TaskColumns.of([task]), base, None)
             return _Trained(task.base_version, statistics, None, base)
         return self._as_sent(task, self.learned(task))
 
@@ -304,10 +330,11 @@ class LocalExecutor:
     def learned(self, task: TrainingTask) -> LocalUpdate:
         """What one task changes, before its update is compressed."""
         if self._compiled is not None:
-            return self._compiled.learned(self._bases[task.base_version], task)
+            return self._compiled.learned(task)
         x, y = self._records.of(task.data_client, newest=self._plan.max_records)
         if len(x) == 0:
             raise ClientWithoutRecords.of(task.data_client)
+        self._progress[0] += 1
         return train_locally(
             self._model,
             self._plan,
@@ -342,10 +369,10 @@ class _Trained:
 
     Attributes:
         update: None for one that is trained again with those that it is summed with.
-        again_from: The version that is done from.
+        again_from: The version that is done from; see `Versions.row`.
     """
 
     base_version: int
     statistics: UpdateStatistics
     update: LocalUpdate | None
-    again_from: BaseVersion | None = None
+    again_from: NDArray[np.int64] | None = None

@@ -8,6 +8,9 @@ from simulation.executors.process_link import Ending
 DEATHS = 3
 """After so many on one share of the work, the run stops: the next process would die of it too."""
 
+STALLS = 2
+"""After so many on one share of the work, likewise."""
+
 
 class ExecutorLost(FlintError):
     """A process that trains simulated clients has ended, and another one would not help."""
@@ -19,6 +22,12 @@ class ExecutorOutOfMemory(ExecutorLost):
     """Processes that train simulated clients end again and again, probably for want of memory."""
 
     code = "FLN-3055"
+
+
+class ExecutorStalled(ExecutorLost):
+    """A process that trains simulated clients finishes nothing, and nor does another one."""
+
+    code = "FLN-3057"
 
 
 def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> ExecutorLost:
@@ -42,6 +51,11 @@ def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> Ex
         return ExecutorLost(
             f"{said}; what its clients' compressed updates had left out is lost with it; go on "
             f"from the last checkpoint{', with fewer executors if memory ran out' * several}"
+        )
+    if ending.stalled_s is not None:
+        return ExecutorStalled(
+            f"{said}; if its tasks may take longer, set executors.stall_timeout_s in the "
+            f"environment to more, and go on{_tail(ending)}"
         )
     if ending.for_want_of_memory:
         likely = "" if ending.exit_code else ", most likely because memory ran out"

@@ -35,7 +35,7 @@ def make_executor(
     Args:
         kind: ``local``: processes of this machine; ``ray``: actors of a Ray cluster; ``none``: no
             training at all.
-        count: One local trains in this process, without starting any; more in as many processes.
+        count: One local trains in this process; for more, one process less than that is started.
         client: What a task does, from the job file.
         outputs: What is computed of each update besides.
         training: On which path; None for the fastest.
@@ -79,7 +79,9 @@ def make_executor(
     require_memory(MemoryNeed.of(model, plan, records, path), count, model.name)
     if count == 1:
         return LocalExecutor(model, plan, records, path)
-    return ProcessExecutors(count, model, plan, records, on_replaced=on_replaced)
+    return ProcessExecutors(
+        *(count, model, plan, records), on_replaced=on_replaced, stall_timeout_s=stall_timeout_s
+    )
 
 
 def training_path(executor: Executor) -> str | None:

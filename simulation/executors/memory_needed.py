@@ -14,6 +14,7 @@ from device_runtime.errors import FlintError
 from modeling.spec import HashedBag, ModelSpec
 from simulation.executors.compiled.layout import Layout, padded_columns
 from simulation.executors.compiled.sample_buffers import rows_together
+from simulation.executors.compiled.versions import version_floats
 from simulation.executors.machine_memory import Available, address_space_left, available_memory
 from simulation.executors.paths import TrainingPath
 from simulation.executors.records import ClientRecords
@@ -23,8 +24,8 @@ _PROCESS_BYTES = 180 * 2**20
 """Of a process with torch and the kernel, beside what it shares with others; measured."""
 _LEADER_COPIES = 3
 """Of a model's weights: a version, the next, and the mean that leads to it."""
-_COPIES = 5
-"""In training by torch: base, start, local weights, gradient, difference."""
+_COPIES = 4
+"""In training by torch: start, local weights, gradient, difference."""
 
 
 class NotEnoughMemory(FlintError):
@@ -38,12 +39,12 @@ class MemoryNeed:
     """What is needed at least.
 
     Attributes:
-        executor_bytes: Of one executor: a version's weights, its buffers, a sum.
-        leader_bytes: Of the run besides.
+        executor_bytes: Of one executor: its buffers and a sum.
+        shared_bytes: Of the run and all its executors on a machine: a version, and its mean.
     """
 
     executor_bytes: int
-    leader_bytes: int
+    shared_bytes: int
 
     @classmethod
     def of(
@@ -51,24 +52,25 @@ class MemoryNeed:
     ) -> "MemoryNeed":
         """Of a job's training on its path."""
         parameters = model.parameter_count
-        executor = 8 * parameters
+        executor, version = 8 * parameters, 4 * parameters
         if path.name == "compiled":
-            executor += _kernel_bytes(model, plan, records, path)
+            layout, buffers = _kernel(model, plan, records, path)
+            executor, version = executor + buffers, 4 * version_floats(layout)
         else:
             on_host = path.name == "layers" or plan.device == "cpu"
             is_cut = path.name == "layers" and isinstance(model.layers[0], HashedBag)
             cut = model.layers[0].parameters[0].size if is_cut else 0  # to rows that are used
-            executor += 4 * (parameters + on_host * (_COPIES - 1) * (parameters - cut))
-        return cls(executor, 4 * _LEADER_COPIES * parameters)
+            executor += 4 * on_host * _COPIES * (parameters - cut)
+        return cls(executor, 4 * _LEADER_COPIES * parameters + version)
 
     def whole_bytes(self, executors: int) -> int:
         """Of a run with so many executors on this machine, the first in its own process."""
         processes = (executors - 1) * _PROCESS_BYTES
-        return self.leader_bytes + executors * self.executor_bytes + processes
+        return self.shared_bytes + executors * self.executor_bytes + processes
 
     def fitting(self, available_bytes: int) -> int:
         """How many executors that much is enough for."""
-        left = available_bytes - self.leader_bytes - self.executor_bytes
+        left = available_bytes - self.shared_bytes - self.executor_bytes
         return 0 if left < 0 else 1 + left // (self.executor_bytes + _PROCESS_BYTES)
 
 
@@ -115,20 +117,19 @@ def _amount(count: int) -> str:
     return f"{count:,} bytes ({count / 2**30:.2f} GiB)"
 
 
-def _kernel_bytes(
+def _kernel(
     model: ModelSpec, plan: LocalPlan, records: ClientRecords, path: TrainingPath
-) -> int:
-    """A version as the kernel reads it, and the kernel's buffers."""
+) -> tuple[Layout, int]:
+    """The kernel's layout, and bytes of its buffers."""
     counts = np.minimum(records.records, plan.max_records)
     most = max(1, int(counts.max(initial=1)))
     layout = Layout.of(model, min(plan.batch_size, most))
-    table = layout.table_rows * layout.table_width
     used = min(layout.table_rows, most * layout.slots) * layout.table_width
-    floats = 2 * layout.padded + table + used + 2 * layout.values + layout.table_rows
+    floats = layout.padded + used + 2 * layout.values + layout.table_rows
     in_samples = int(counts[path.in_samples].max(initial=0))
     if in_samples:
         rows = in_samples * plan.local_epochs
         columns = sum(level.columns for level in layout.levels)
         floats += (2 * rows_together(layout, rows) + in_samples) * columns
         floats += 2 * rows * padded_columns(rows)
-    return 4 * floats
+    return layout, 4 * floats

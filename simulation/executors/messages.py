@@ -21,15 +21,21 @@ class Begin(NamedTuple):
     """First message: what to train; answered with `Begun`.
 
     Attributes:
-        weights: Descriptor of the rows that hold versions, float32.
+        number: Of the executor that this process is.
+        executors: How many there are, the run's own with them.
+        weights: Descriptor of the rows that hold versions, float32; see `SharedWeights`.
         sums: Descriptor of the rows that this process writes sums to, float64.
+        board: Descriptors of the `TaskBoard`.
     """
 
     model: ModelSpec
     plan: LocalPlan
     records: ClientRecords
+    number: int
+    executors: int
     weights: int
     sums: int
+    board: tuple[int, int]
 
 
 class Begun(NamedTuple):
@@ -37,7 +43,7 @@ class Begun(NamedTuple):
 
 
 class SetWeights(NamedTuple):
-    """See `Executor.set_weights`; not answered. They lie in a row of the run's."""
+    """See `Executor.set_weights`; not answered. They lie in a row of `SharedWeights`."""
 
     version: int
     row: int
@@ -71,6 +77,10 @@ class Summed(NamedTuple):
 
     rows: Mapping[int, int]
     statistics: StatisticsColumns
+
+
+class Rung(NamedTuple):
+    """Look at the `TaskBoard`: said to who has gone to sleep before that had changed."""
 
 
 class Refused(NamedTuple):
@@ -119,4 +129,5 @@ Message = (
     | ForgetResiduals
     | Residuals
     | RestoreResiduals
+    | Rung
 )

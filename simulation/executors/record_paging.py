@@ -27,6 +27,7 @@ _SHARE_OF_MEMORY = 4
 """A file of less than one part in so many of all memory stays mapped once it is read."""
 _GAP_BYTES = 128 * 1024
 """Rows nearer to each other than what a disk reads at a time are asked for together."""
+_NOT_PAGED = contextlib.nullcontext()
 
 
 class RecordPaging:
@@ -67,8 +68,7 @@ class RecordPaging:
             for at, size in _merged(column.ctypes.data, column.strides[0], begin, end):
                 _advise(at, size, mmap.MADV_WILLNEED)
 
-    @contextlib.contextmanager
-    def slice_of(self, tasks: Sequence[TrainingTask]) -> Iterator[None]:
+    def slice_of(self, tasks: Sequence[TrainingTask]) -> contextlib.AbstractContextManager[None]:
         """Train some tasks: read ahead at their begin, and let go at the end if it was much.
 
         Raises:
@@ -76,12 +76,26 @@ class RecordPaging:
         """
         self._records.require_whole()
         if not self.is_paged:
-            yield
-            return
+            return _NOT_PAGED
         data_clients = np.unique(TaskColumns.of(tasks).data_client)
         self.expect(data_clients)
+        return self._paged(*self._rows(data_clients))
+
+    def slice_of_rows(
+        self, begin: NDArray[np.int64], records: NDArray[np.int64]
+    ) -> contextlib.AbstractContextManager[None]:
+        """The same of tasks whose rows are known, and are being read already.
+
+        Args:
+            begin: First row of each task, shape ``(tasks,)``; some may be of the same.
+            records: How many it has.
+        """
+        self._records.require_whole()
+        return self._paged(begin, begin + records) if self.is_paged else _NOT_PAGED
+
+    @contextlib.contextmanager
+    def _paged(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[None]:
         yield
-        begin, end = self._rows(data_clients)
         columns = (self._records.x, self._records.y)
         self._touched_bytes += int((end - begin).sum()) * sum(c.strides[0] for c in columns)
         if self._touched_bytes * 2 > self._resident_bytes:

@@ -9,6 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
+def new_memory() -> int:
+    """Descriptor of memory without a name, of no bytes yet."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("flint-executors")
+    with tempfile.TemporaryFile(prefix="flint-executors-") as file:
+        return os.dup(file.fileno())
+
+
 class SharedRows:
     """Rows of one width in memory that several processes map.
 
@@ -31,10 +39,7 @@ class SharedRows:
     @classmethod
     def create(cls, width: int, dtype: DTypeLike) -> Self:
         """Take new memory, of no rows yet."""
-        if hasattr(os, "memfd_create"):
-            return cls(os.memfd_create("flint-executors"), width, dtype)
-        with tempfile.TemporaryFile(prefix="flint-executors-") as file:
-            return cls(os.dup(file.fileno()), width, dtype)
+        return cls(new_memory(), width, dtype)
 
     def row(self, number: int) -> NDArray[Any]:
         """A row, from 0, shape ``(width,)``; what one process writes all others see."""

@@ -7,10 +7,55 @@ from numpy.typing import NDArray
 
 from server.aggregation.aggregator import PartialSum
 from simulation.executors.executor import Reduced
+from simulation.executors.shared_rows import SharedRows
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 
 _AT_A_TIME = 16_384
 """Parameters that are added in the nearest cache."""
+
+
+class SumRows:
+    """Rows that the run sees, given out one after the other to be summed in.
+
+    Args:
+        rows: Of float64, a parameter each.
+    """
+
+    def __init__(self, rows: SharedRows) -> None:
+        self._rows = rows
+        self._given: list[NDArray[np.float64]] = []
+        self._addresses = np.zeros(0, np.int64)
+
+    def begin(self) -> None:
+        """The run has read all rows."""
+        self._given.clear()
+
+    def new_total(self) -> NDArray[np.float64]:
+        """A row, whatever it holds."""
+        row: NDArray[np.float64] = self._rows.row(len(self._given))
+        self._given.append(row)
+        return row
+
+    def row_of(self, total: NDArray[np.float64]) -> int:
+        """Which row `new_total` gave."""
+        return next(number for number, row in enumerate(self._given) if row is total)
+
+    def row(self, number: int) -> NDArray[np.float64]:
+        """A row, shape ``(parameters,)``."""
+        row: NDArray[np.float64] = self._rows.row(number)
+        return row
+
+    def addresses(self, rows: int) -> NDArray[np.int64]:
+        """Of the first rows, shape ``(rows,)``."""
+        if rows > len(self._addresses):
+            every = [self._rows.row(number).ctypes.data for number in range(2 * rows)]
+            self._addresses = np.array(every, np.int64)
+        return self._addresses[:rows]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._given.clear()
+        self._rows.close()
 
 
 def reduced(

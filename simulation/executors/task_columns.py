@@ -12,7 +12,7 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.executors.executor import TrainingTask, UpdateStatistics
+from simulation.executors.executor import ClientOutputs, TrainingTask, UpdateStatistics
 
 
 class TaskIds(Sequence[str]):
@@ -167,6 +167,21 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         )
 
     @classmethod
+    def room(cls, task_ids: Sequence[str], outputs: ClientOutputs) -> "StatisticsColumns":
+        """Columns to write to: whatever is asked for, of no meaning yet."""
+        tasks = len(task_ids)
+        return cls(
+            task_ids,
+            np.empty(tasks, np.int64),
+            np.empty(tasks, np.float64),
+            np.empty(tasks, np.bool_),
+            np.empty(tasks, np.int64),
+            np.empty(tasks, np.float64) if outputs.norms else None,
+            np.empty(tasks, np.float64) if outputs.losses else None,
+            np.empty(tasks, np.float64) if outputs.losses else None,
+        )
+
+    @classmethod
     def placed(
         cls,
         task_ids: Sequence[str],
@@ -190,6 +205,20 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
             else:
                 columns.append(np.concatenate(found)[place])
         return cls(task_ids, *columns)
+
+    def first(self, task_ids: Sequence[str]) -> Self:
+        """A copy of as many as there are ids, for these."""
+        count = len(task_ids)
+        columns = (getattr(self, name) for name in _STATISTICS[1:])
+        copies: list[Any] = [None if c is None else c[:count].copy() for c in columns]
+        return type(self)(task_ids, *copies)
+
+    def write(self, statistics: "StatisticsColumns") -> None:
+        """Take over others' values, but for the ids."""
+        for name in _STATISTICS[1:]:
+            column, values = getattr(self, name), getattr(statistics, name)
+            if column is not None and values is not None:
+                column[:] = values
 
     def __reduce__(self) -> tuple[Callable[..., "StatisticsColumns"], tuple[Any, ...]]:
         numbers = _numbers_of(self.task_ids)

@@ -1,4 +1,4 @@
-"""Local training of clients, one after the other, and the sum of their updates."""
+"""Local training of a client with weights of its own, and its update added to a sum."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.executors.compiled.compiling import compiled, entry
+from simulation.executors.compiled.arranging import Arrangement
+from simulation.executors.compiled.compiling import compiled
 from simulation.executors.compiled.first_layer import number_rows, step_table, take
 from simulation.executors.compiled.layout import BAG, FEATURES
 from simulation.executors.compiled.loops import (
@@ -17,7 +18,13 @@ from simulation.executors.compiled.loops import (
     squares,
     subtract,
 )
-from simulation.executors.compiled.memory import get_double, get_id, put_double, put_index
+from simulation.executors.compiled.memory import (
+    get_double,
+    get_id,
+    get_index,
+    put_double,
+    put_index,
+)
 from simulation.executors.compiled.network import Network, backward, forward
 from simulation.executors.compiled.shuffles import shuffled
 
@@ -25,102 +32,90 @@ _FAR_FROM_OVERFLOW = 1e30
 """Of float32, whose largest number is 3.4e38."""
 
 
-class Clients(NamedTuple):
-    """Tasks that start from one version: columns of what each trains on, and how.
-
-    Attributes:
-        x: Address of its first record, int64.
-        y: Address of its first label, int64.
-        records: How many it has, at least 1.
-        rate: Learning rate, float64.
-        seed: Of the order of its records, uint64.
-        weight: Of its update in the sum, float64.
-    """
-
-    x: NDArray[np.int64]
-    y: NDArray[np.int64]
-    records: NDArray[np.int64]
-    rate: NDArray[np.float64]
-    seed: NDArray[np.uint64]
-    weight: NDArray[np.float64]
-
-
 class Outcomes(NamedTuple):
-    """What came of each task.
+    """What came of each task, at its position among the tasks as they came.
 
     Attributes:
+        num_examples: Records it trained on.
         train_loss: Mean over the records of all steps, at the weights each step started from.
+        is_finite: Whether it stayed in numbers and can be in a sum.
+        diverged_step: First step whose logits were not finite, from 1; 0 for none.
+        norm: Of its update; NaN if not asked for.
         loss_before: Mean over its records at the base version; NaN if not asked for, as the next.
         loss_after: The same after the training.
-        squared_norm: Of its update; NaN if not asked for.
-        summable: 1 if it stayed in numbers and can be in a sum, else 0.
-        diverged: First step whose logits were not finite, from 1; 0 for none.
-        used: Rows of the table that its records use.
     """
 
+    num_examples: NDArray[np.int64]
     train_loss: NDArray[np.float64]
+    is_finite: NDArray[np.bool_]
+    diverged_step: NDArray[np.int64]
+    norm: NDArray[np.float64]
     loss_before: NDArray[np.float64]
     loss_after: NDArray[np.float64]
-    squared_norm: NDArray[np.float64]
-    summable: NDArray[np.int64]
-    diverged: NDArray[np.int64]
-    used: NDArray[np.int64]
 
 
 class Plan(NamedTuple):
-    """What every task does; see `simulation.executors.training.LocalPlan`.
+    """What every task does, and on what; see `simulation.executors.training.LocalPlan`.
 
     Attributes:
         losses: Whether losses before and after are asked for, 1 or 0.
         norms: Whether norms are.
+        x: Address of all records.
+        x_bytes: Of one.
+        y: Address of all labels.
+        y_bytes: Of a record's.
+        limit: Of a weight times a norm; beyond it an update is left out.
     """
 
     epochs: int
     batch: int
-    proximal_mu: float
     losses: int
     norms: int
+    x: int
+    x_bytes: int
+    y: int
+    y_bytes: int
+    proximal_mu: float
+    limit: float
 
 
-@entry
-def sum_clients(
-    net: Network,
-    plan: Plan,
-    clients: Clients,
-    limit: float,
-    total: int,
-    found: Outcomes,
-) -> None:
-    """Train all tasks and add their updates up, but for those that are not finite.
+@compiled
+def train_alone(
+    net: Network, plan: Plan, tasks: Arrangement, n: int, total: int, found: Outcomes
+) -> int:
+    """Train a task with weights of its own and add its update up, if it is finite.
 
     Args:
-        limit: Of a weight times a norm; beyond it an update is left out.
+        n: Of the task, in training order.
         total: Address of the sum, float64, in wire order; changed in place. 0 for none: then the
-            last task's update is left in the local buffers.
+            update is left in the local buffers.
+
+    Returns:
+        Rows of the table that its records use; -1 if one is beyond the table.
     """
-    for n in range(len(clients.records)):
-        used = _train_client(net, plan, clients, n, plan.losses, found)
-        if used < 0:
-            return
-        is_surely = is_surely_summable(
-            net, clients.rate[n] * plan.proximal_mu, clients.weight[n], 1.0, limit
-        )
-        if not is_surely and plan.losses == 0:
-            # As its device, which looks at losses before and after.
-            _train_client(net, plan, clients, n, 1, found)
-        if is_surely and total != 0 and plan.norms == 0:
-            found.summable[n] = 1
-            _add_change(net, used, clients.weight[n], total)
-            continue
-        found.squared_norm[n] = _subtract_base(net, used)
-        found.summable[n] = 1 if is_surely or is_summable(clients, found, n, limit) else 0
-        if total != 0 and found.summable[n] == 1:
-            add_update(net, used, clients.weight[n], total)
+    place, weight = get_index(tasks.place, n), get_double(tasks.weight, n)
+    used = _train_client(net, plan, tasks, n, plan.losses, found)
+    if used < 0:
+        return used
+    pull = get_double(tasks.rate, n) * plan.proximal_mu
+    is_surely = is_surely_summable(net, pull, weight, 1.0, plan.limit)
+    if not is_surely and plan.losses == 0:
+        # As its device, which looks at losses before and after.
+        _train_client(net, plan, tasks, n, 1, found)
+    if is_surely and total != 0 and plan.norms == 0:
+        found.is_finite[place] = True
+        _add_change(net, used, weight, total)
+        return used
+    found.norm[place] = math.sqrt(_subtract_base(net, used))
+    found.is_finite[place] = is_surely or is_summable(found, place, weight, plan.limit)
+    if total != 0 and found.is_finite[place]:
+        _add_update(net, used, weight, total)
+    return used
 
 
 @compiled
 def _train_client(
-    net: Network, plan: Plan, clients: Clients, n: int, losses: int, found: Outcomes
+    net: Network, plan: Plan, tasks: Arrangement, n: int, losses: int, found: Outcomes
 ) -> int:
     """Train task ``n``; afterwards the local buffers hold its parameters.
 
@@ -130,12 +125,13 @@ def _train_client(
     Returns:
         Rows of the table that its records use; -1 if one is beyond the table.
     """
-    x, y, count = clients.x[n], clients.y[n], clients.records[n]
+    place, count = get_index(tasks.place, n), get_index(tasks.records, n)
+    x, y, rate = records_at(plan, tasks, n), labels_at(plan, tasks, n), get_double(tasks.rate, n)
     logits, columns = net.values + 4 * net.levels[net.top, 0], net.levels[net.top, 1]
     gradient = net.gradients + 4 * net.levels[net.top, 0]
-    pull = clients.rate[n] * plan.proximal_mu if plan.proximal_mu > 0.0 else 0.0
+    pull = rate * plan.proximal_mu if plan.proximal_mu > 0.0 else 0.0
     used = 0 if net.first == FEATURES else number_rows(net, x, count)
-    found.diverged[n], found.used[n] = 0, used
+    found.diverged_step[place], found.num_examples[place] = 0, count
     if used < 0:
         return used
     for at in range(net.top + 2):
@@ -146,7 +142,7 @@ def _train_client(
     for a_pass in range(1 - losses, plan.epochs + 1 + losses):
         trains = 0 < a_pass <= plan.epochs
         if trains or a_pass == 0:
-            order_of(net, plan, clients, n, max(a_pass - 1, 0))
+            order_of(net, plan, tasks, n, max(a_pass - 1, 0))
         for step in range(batches):
             batch = step if a_pass > 0 else batches - 1 - step
             begin = batch * plan.batch
@@ -162,11 +158,11 @@ def _train_client(
                 after += of_batch if a_pass > 0 else 0.0
                 continue
             of_step = logit_gradient(
-                gradient, logits, columns, net.labels, net.tasks, size, clients.rate[n] / size
+                gradient, logits, columns, net.labels, net.tasks, size, rate / size
             )
             training += of_step
-            if not math.isfinite(of_step) and found.diverged[n] == 0:
-                found.diverged[n] = (a_pass - 1) * batches + step + 1
+            if not math.isfinite(of_step) and found.diverged_step[place] == 0:
+                found.diverged_step[place] = (a_pass - 1) * batches + step + 1
             now = 0.0 if is_first else pull
             backward(net, weights, net.local, size, now)
             if net.first != FEATURES:
@@ -174,10 +170,22 @@ def _train_client(
             for at in range(net.top + 1):
                 below, level = net.levels[max(at - 1, 0)], net.levels[at]
                 note_moves(net, at, net.values + 4 * below[0], net.gradients + 4 * level[0], size)
-    found.train_loss[n] = training / (count * plan.epochs)
-    found.loss_before[n] = before / count if losses else math.nan
-    found.loss_after[n] = after / count if losses else math.nan
+    found.train_loss[place] = training / (count * plan.epochs)
+    found.loss_before[place] = before / count if losses else math.nan
+    found.loss_after[place] = after / count if losses else math.nan
     return used
+
+
+@compiled
+def records_at(plan: Plan, tasks: Arrangement, n: int) -> int:
+    """Address of a task's first record."""
+    return plan.x + plan.x_bytes * get_index(tasks.row, n)
+
+
+@compiled
+def labels_at(plan: Plan, tasks: Arrangement, n: int) -> int:
+    """Address of a task's first label."""
+    return plan.y + plan.y_bytes * get_index(tasks.row, n)
 
 
 @compiled
@@ -246,24 +254,25 @@ def _subtract_base(net: Network, used: int) -> float:
 
 
 @compiled
-def order_of(net: Network, plan: Plan, clients: Clients, n: int, epoch: int) -> None:
+def order_of(net: Network, plan: Plan, tasks: Arrangement, n: int, epoch: int) -> None:
     """Write the epoch's order; of a single batch it does not matter."""
-    if clients.records[n] > plan.batch:
-        shuffled(net.order, clients.records[n], clients.seed[n], epoch, net.drawn)
+    count = get_index(tasks.records, n)
+    if count > plan.batch:
+        shuffled(net.order, count, np.uint64(get_index(tasks.seed, n)), epoch, net.drawn)
     else:
-        for i in range(clients.records[n]):
+        for i in range(count):
             put_index(net.order, i, i)
 
 
 @compiled
-def is_summable(clients: Clients, found: Outcomes, n: int, limit: float) -> bool:
+def is_summable(found: Outcomes, place: int, weight: float, limit: float) -> bool:
     """Whether a task stayed in numbers, and its update leaves a sum finite."""
-    losses = found.loss_before[n] + found.loss_after[n]
-    return math.isfinite(losses) and clients.weight[n] * math.sqrt(found.squared_norm[n]) <= limit
+    losses = found.loss_before[place] + found.loss_after[place]
+    return math.isfinite(losses) and weight * found.norm[place] <= limit
 
 
 @compiled
-def add_update(net: Network, used: int, weight: float, total: int) -> None:
+def _add_update(net: Network, used: int, weight: float, total: int) -> None:
     """Add the update in the local buffers to a sum, in wire order."""
     for row in range(used):
         place = int(get_id(net.used, row)) * net.width

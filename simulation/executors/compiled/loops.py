@@ -33,6 +33,27 @@ def fill(values: int, number: float, count: int) -> None:
 
 
 @compiled
+def fill_doubles(values: int, number: float, count: int) -> None:
+    """``values = number``, of float64."""
+    for i in range(count):
+        put_double(values, i, number)
+
+
+@compiled
+def add_doubles(to: int, values: int, count: int) -> None:
+    """``to += values``, of float64."""
+    for i in range(count):
+        put_double(to, i, get_double(to, i) + get_double(values, i))
+
+
+@compiled
+def round_doubles(to: int, values: int, count: int) -> None:
+    """``to = values``, of float64, rounded to float32."""
+    for i in range(count):
+        put(to, i, np.float32(get_double(values, i)))
+
+
+@compiled
 def add(to: int, source: int, factor: float, count: int) -> None:
     """``to += factor * source``."""
     by = np.float32(factor)

@@ -58,6 +58,10 @@ put_id = _storer(ir.IntType(32), types.int32)
 """An int32."""
 
 
+get_byte = _loader(ir.IntType(8), types.int8)
+"""An int8."""
+
+
 @instruction
 def move(_context: Any, to: Any, source: Any, size: Any) -> Any:
     """Copy ``size`` bytes to one address from another."""

@@ -17,56 +17,85 @@ class Network(NamedTuple):
     Attributes:
         first: See `Layout.first`.
         top: Number of dense layers, and so of the level of the logits.
-        layers: `Layer`, one a row.
-        levels: `Level`, one a row.
         size: Floats of ``base`` and of ``local``.
-        base: Padded dense parameters of the base version.
-        base_norms: L2 norms of its table and of each dense layer, float64.
+        tasks: Labels a record.
+        slots: See `Layout.slots`.
+        bag_bias: Offset of a bag's bias.
+        width: Columns of the first layer's table.
+        table_rows: Rows of it.
         moved: At most how far the client's parameters are from there, so far: an L2 norm each of
             its table and of each dense layer; then the largest norm of its inputs; float64.
         local: Padded dense parameters of the client.
         values: Of all levels.
         gradients: Of all levels: of the loss times ``-learning_rate / batch``, so that a step is
             an addition.
-        tasks: Labels a record.
         labels: Of the batch.
         order: Of the client's records in the epoch, int64.
         drawn: Work space of `shuffles.shuffled`.
-        slots: See `Layout.slots`.
-        bag_bias: Offset of a bag's bias.
-        width: Columns of the first layer's table.
-        table_rows: Rows of it.
-        base_table: That table at the base version.
-        table: The client's rows of it.
+        table: The client's rows of the table.
         row_of_id: Row of ``table`` that an id has, or -1, int32.
         used: Id of each row of ``table``, int32.
         rows: Row of ``table`` of each record's slots, or -1, int32.
+        layers: `Layer`, one a row.
+        levels: `Level`, one a row.
+        base: Padded dense parameters of the base version.
+        base_table: That table at the base version.
+        base_norms: L2 norms of its table and of each dense layer, float64.
     """
 
     first: int
     top: int
-    layers: NDArray[np.int64]
-    levels: NDArray[np.int64]
     size: int
-    base: int
-    base_norms: int
-    moved: int
-    local: int
-    values: int
-    gradients: int
     tasks: int
-    labels: int
-    order: int
-    drawn: int
     slots: int
     bag_bias: int
     width: int
     table_rows: int
-    base_table: int
+    moved: int
+    local: int
+    values: int
+    gradients: int
+    labels: int
+    order: int
+    drawn: int
     table: int
     row_of_id: int
     used: int
     rows: int
+    layers: NDArray[np.int64]
+    levels: NDArray[np.int64]
+    base: int
+    base_table: int
+    base_norms: int
+
+
+@compiled
+def network_of(
+    fixed: NDArray[np.int64],
+    layers: NDArray[np.int64],
+    levels: NDArray[np.int64],
+    versions: NDArray[np.int64],
+    row: int,
+) -> Network:
+    """A network at a version.
+
+    Args:
+        fixed: The fields before ``layers``.
+        versions: Of each, its number and what `Network` has of it, one a row.
+    """
+    return Network(
+        fixed[0], fixed[1], fixed[2], fixed[3], fixed[4], fixed[5], fixed[6], fixed[7], fixed[8],
+        fixed[9], fixed[10], fixed[11], fixed[12], fixed[13], fixed[14], fixed[15], fixed[16],
+        fixed[17], fixed[18], layers, levels, versions[row, 1],
+        versions[row, 2], versions[row, 3],
+    )  # fmt: skip
+
+
+@compiled
+def parameters_of(net: Network) -> int:
+    """How many there are, in wire order."""
+    last = net.layers[net.top - 1]
+    return int(last[7] + (last[4] + 1) * last[5])
 
 
 @compiled

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.executors.compiled.buffers import zeros
 from simulation.executors.compiled.layout import Layout, padded_columns
 from simulation.executors.compiled.sample_space import Samples
 from simulation.executors.compiled.tiles import ROWS, TILE
@@ -18,6 +19,9 @@ _CAPACITY_BYTES = 8 * 2**20
 class SampleBuffers:
     """Memory for the rows of clients that are summed together, and for one in training.
 
+    Attributes:
+        rooms: For `sample_space.samples_of`, as ``numbers``.
+
     Args:
         rows: Steps times records of one client, at most.
         records: Of one client, at most.
@@ -29,8 +33,7 @@ class SampleBuffers:
         capacity = rows_that_wait(layout)
         square = padded_columns(rows + ROWS)
         in_block = _SEGMENT_ROWS + layout.capacity
-        self.step_labels = self._room(records, tasks)
-        self.addresses = Samples(
+        addresses = Samples(
             inputs=self._rooms(layout, rows_together(layout, rows)),
             gradients=self._rooms(layout, rows_together(layout, rows)),
             at_base=self._rooms(layout, records),
@@ -39,18 +42,21 @@ class SampleBuffers:
             alike=self._room(rows, square),
             alike_gradients=self._room(rows, square),
             labels=self._room(max(records, in_block), tasks),
+            step_labels=self._room(records, tasks),
             ends=self._room(rows_together(layout, rows), 2),
             tile=self._room(ROWS + 1, TILE),
             capacity=capacity,
             segment=_SEGMENT_ROWS,
         )
+        self.rooms = np.stack(addresses[:3])
+        self.numbers = np.array(addresses[3:], np.int64)
 
     def _rooms(self, layout: Layout, rows: int) -> NDArray[np.int64]:
         return np.array([self._room(rows, level.columns) for level in layout.levels], np.int64)
 
     def _room(self, rows: int, columns: int) -> int:
         """Address of zeros, with room for a tile beyond the rows."""
-        self._buffers.append(np.zeros((rows + 2 * ROWS, columns), np.float32))
+        self._buffers.append(zeros((rows + 2 * ROWS) * columns, np.float32))
         return self._buffers[-1].ctypes.data
 
 

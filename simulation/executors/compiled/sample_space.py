@@ -15,16 +15,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.executors.compiled.arranging import Arrangement
 from simulation.executors.compiled.clients import (
-    Clients,
     Outcomes,
     Plan,
     is_summable,
     is_surely_summable,
+    labels_at,
     note_moves,
     order_of,
+    records_at,
 )
-from simulation.executors.compiled.compiling import compiled, entry
+from simulation.executors.compiled.compiling import compiled
 from simulation.executors.compiled.loops import (
     add_number,
     add_on_grid,
@@ -32,14 +34,21 @@ from simulation.executors.compiled.loops import (
     cut_off_negative,
     dot,
     fill,
+    fill_doubles,
     gather,
     logit_gradient,
     loss,
     mask,
     multiply,
 )
-from simulation.executors.compiled.memory import get_index, move, put_double, put_index
-from simulation.executors.compiled.network import Network
+from simulation.executors.compiled.memory import (
+    get_double,
+    get_index,
+    move,
+    put_double,
+    put_index,
+)
+from simulation.executors.compiled.network import Network, parameters_of
 from simulation.executors.compiled.products import (
     add_outer,
     add_outer_on_grid,
@@ -62,6 +71,7 @@ class Samples(NamedTuple):
         alike: Products of inputs with inputs, one a pair of rows.
         alike_gradients: Products of gradients with gradients.
         labels: Of the records of a client, or of clients of one step.
+        step_labels: Of a step's records.
         ends: Of the segments that rows are summed by, int64.
         tile: See `products.add_outer_on_grid`.
         capacity: Rows after which those so far are summed.
@@ -76,76 +86,92 @@ class Samples(NamedTuple):
     alike: int
     alike_gradients: int
     labels: int
+    step_labels: int
     ends: int
     tile: int
     capacity: int
     segment: int
 
 
-@entry
-def sum_samples(
-    net: Network,
-    space: Samples,
-    plan: Plan,
-    clients: Clients,
-    lanes: NDArray[np.int64],
-    limit: float,
-    total: int,
-    found: Outcomes,
-) -> None:
-    """Train all tasks and add their updates up, but for those that are not finite.
+@compiled
+def samples_of(space: NDArray[np.int64], rooms: NDArray[np.int64]) -> Samples:
+    """Sample space, of its numbers and of the addresses of rows by level."""
+    return Samples(
+        rooms[0], rooms[1], rooms[2], space[0], space[1], space[2], space[3], space[4], space[5],
+        space[6], space[7], space[8], space[9],
+    )  # fmt: skip
 
-    The rows of a lane are cut into segments, wherever they are trained in the same way, and each
-    segment's sum is rounded to the grid by itself.
 
-    Args:
-        lanes: Of each task, those of a lane next to each other; of a lane, tasks of one step first.
-        limit: See `clients.sum_clients`.
-        total: See `clients.sum_clients`.
+class Waiting(NamedTuple):
+    """Rows of a group that are trained and not yet in its sum.
+
+    Attributes:
+        rows: How many.
+        segments: Into how many they are cut.
+        is_summed: Whether there is a sum already, of others of the group.
     """
-    tasks = len(clients.records)
-    filled, begin, segments, n = 0, 0, 0, 0
-    while n < tasks:
-        end = n
-        if plan.losses == 0 and plan.norms == 0:
-            end = _end_of_block(plan, clients, lanes, n, space.segment - (filled - begin))
-        rows = _train_block(net, space, clients, n, end, filled, limit, found)
-        if rows == 0:
-            end = max(end, n + 1)
-            rows = _train_each(net, space, plan, clients, n, end, filled, limit, total, found)
-        if total == 0:
-            n = end
-            continue
-        filled, n = filled + rows, end
-        if filled - begin >= space.segment or n == tasks or lanes[n] != lanes[n - 1]:
-            if filled > begin:
-                put_index(space.ends, segments, filled)
-                segments += 1
-            if filled >= space.capacity or n == tasks:
-                _add_rows_on_grid(net, space, segments, total)
-                filled, segments = 0, 0
-            begin = filled
+
+    rows: int
+    segments: int
+    is_summed: bool
 
 
 @compiled
-def _end_of_block(plan: Plan, clients: Clients, lanes: NDArray[np.int64], n: int, room: int) -> int:
-    """End of the clients from ``n`` that take one step each and are of one lane and segment."""
+def train_lane(
+    net: Network, space: Samples, plan: Plan, tasks: Arrangement, first: int, last: int,
+    waiting: Waiting, total: int, found: Outcomes,
+) -> Waiting:  # fmt: skip
+    """Train the tasks of a lane; their updates, but for those that are not finite, wait in rows.
+
+    The rows are cut into segments, wherever they are trained in the same way, and each segment's
+    sum is rounded to the grid by itself.
+
+    Args:
+        first: Task of the lane, in training order; those of one step come first.
+        last: The one after its last.
+        total: See `clients.train_alone`.
+    """
+    filled, segments, is_summed = waiting
+    begin, n = filled, first
+    while n < last:
+        end = n
+        if plan.losses == 0 and plan.norms == 0:
+            end = _end_of_block(plan, tasks, n, last, space.segment - (filled - begin))
+        rows = _train_block(net, space, plan, tasks, n, end, filled, found)
+        if rows == 0:
+            end = max(end, n + 1)
+            rows = _train_each(net, space, plan, tasks, n, end, filled, total, found)
+        n = end
+        if total == 0:
+            continue
+        filled += rows
+        if filled - begin >= space.segment or n == last:
+            if filled > begin:
+                put_index(space.ends, segments, filled)
+                segments += 1
+            if filled >= space.capacity:
+                add_rows_on_grid(net, space, segments, total, is_summed)
+                filled, segments, is_summed = 0, 0, True
+            begin = filled
+    return Waiting(filled, segments, is_summed)
+
+
+@compiled
+def _end_of_block(plan: Plan, tasks: Arrangement, n: int, last: int, room: int) -> int:
+    """End of the clients from ``n`` that take one step each and are of one segment."""
     end, rows = n, 0
-    while (
-        end < len(clients.records)
-        and lanes[end] == lanes[n]
-        and plan.epochs == 1
-        and clients.records[end] <= plan.batch
-        and rows < room
-    ):
-        rows += clients.records[end]
+    while end < last and plan.epochs == 1 and rows < room:
+        records = get_index(tasks.records, end)
+        if records > plan.batch:
+            break
+        rows += records
         end += 1
     return end
 
 
 @compiled
 def _train_block(
-    net: Network, space: Samples, clients: Clients, n: int, end: int, begin: int, limit: float,
+    net: Network, space: Samples, plan: Plan, tasks: Arrangement, n: int, end: int, begin: int,
     found: Outcomes,
 ) -> int:  # fmt: skip
     """Train clients of one step as one batch, into the rows from ``begin``.
@@ -156,14 +182,15 @@ def _train_block(
     top, rows = net.top, 0
     lightest = 0.0
     for client in range(n, end):
-        count, row = clients.records[client], begin + rows
+        count, row = get_index(tasks.records, client), begin + rows
         row_bytes = 4 * net.levels[0, 3]
         for i in range(count):
             into = space.inputs[0] + 4 * (row + i) * net.levels[0, 1]
-            move(into, clients.x[client] + row_bytes * i, row_bytes)
-        move(space.labels + 4 * rows * net.tasks, clients.y[client], 4 * count * net.tasks)
+            move(into, records_at(plan, tasks, client) + row_bytes * i, row_bytes)
+        labels = space.labels + 4 * rows * net.tasks
+        move(labels, labels_at(plan, tasks, client), 4 * count * net.tasks)
         rows += count
-        weight = clients.weight[client]
+        weight = get_double(tasks.weight, client)
         lightest = weight if client == n else min(lightest, weight)
     if rows == 0 or not lightest > 0.0:
         return 0
@@ -176,15 +203,15 @@ def _train_block(
             cut_off_negative(_row(net, space.inputs, at + 1, begin), rows * net.levels[at + 1, 1])
     row = 0
     for client in range(n, end):
-        count = clients.records[client]
+        place, count = get_index(tasks.place, client), get_index(tasks.records, client)
         of_client = logit_gradient(
             _row(net, space.gradients, top, begin + row),
             _row(net, space.inputs, top, begin + row), net.levels[top, 1],
             space.labels + 4 * row * net.tasks, net.tasks, count,
-            clients.weight[client] * clients.rate[client] / count,
+            get_double(tasks.weight, client) * get_double(tasks.rate, client) / count,
         )  # fmt: skip
-        found.train_loss[client] = of_client / count
-        found.diverged[client], found.used[client], found.summable[client] = 0, 0, 1
+        found.train_loss[place], found.num_examples[place] = of_client / count, count
+        found.diverged_step[place], found.is_finite[place] = 0, True
         row += count
     for at in range(top - 1, 0, -1):
         _gradient_at_base(net, space, at, begin, rows)
@@ -196,7 +223,7 @@ def _train_block(
     for at in range(top + 2):
         put_double(net.moved, at, 0.0)
     _note_moves(net, space, begin, rows)
-    if is_surely_summable(net, 0.0, 1.0, lightest, limit):
+    if is_surely_summable(net, 0.0, 1.0, lightest, plan.limit):
         return rows
     _clear(net, space, begin, rows)
     return 0
@@ -204,30 +231,28 @@ def _train_block(
 
 @compiled
 def _train_each(
-    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, end: int, begin: int,
-    limit: float, total: int, found: Outcomes,
+    net: Network, space: Samples, plan: Plan, tasks: Arrangement, n: int, end: int, begin: int,
+    total: int, found: Outcomes,
 ) -> int:  # fmt: skip
     """Train clients one by one, into the rows from ``begin``; returns how many are to be summed."""
     filled = begin
     for client in range(n, end):
-        rows = _train_in_samples(net, space, plan, clients, client, filled, plan.losses, found)
-        pull = clients.rate[client] * plan.proximal_mu
-        is_surely = is_surely_summable(net, pull, clients.weight[client], 1.0, limit)
+        place, weight = get_index(tasks.place, client), get_double(tasks.weight, client)
+        rows = _train_in_samples(net, space, plan, tasks, client, filled, plan.losses, found)
+        pull = get_double(tasks.rate, client) * plan.proximal_mu
+        is_surely = is_surely_summable(net, pull, weight, 1.0, plan.limit)
         if not is_surely and plan.losses == 0:
             # As its device, which looks at losses before and after.
-            _train_in_samples(net, space, plan, clients, client, filled, 1, found)
+            _train_in_samples(net, space, plan, tasks, client, filled, 1, found)
         if plan.norms or not is_surely or total == 0:
-            found.squared_norm[client] = _squared_norm(net, space, filled, rows)
-        is_in = is_surely or is_summable(clients, found, client, limit)
-        found.summable[client] = 1 if is_in else 0
+            found.norm[place] = math.sqrt(_squared_norm(net, space, filled, rows))
+        is_in = is_surely or is_summable(found, place, weight, plan.limit)
+        found.is_finite[place] = is_in
         if total == 0:
             _write_update(net, space, rows)
         if total != 0 and is_in:
             for at in range(1, net.top + 1):
-                multiply(
-                    _row(net, space.gradients, at, filled), clients.weight[client],
-                    rows * net.levels[at, 1],
-                )  # fmt: skip
+                multiply(_row(net, space.gradients, at, filled), weight, rows * net.levels[at, 1])
             filled += rows
         else:
             _clear(net, space, filled, rows)
@@ -236,40 +261,41 @@ def _train_each(
 
 @compiled
 def _train_in_samples(
-    net: Network, space: Samples, plan: Plan, clients: Clients, n: int, begin: int, losses: int,
+    net: Network, space: Samples, plan: Plan, tasks: Arrangement, n: int, begin: int, losses: int,
     found: Outcomes,
 ) -> int:  # fmt: skip
     """Train task ``n`` into the rows from ``begin``; returns how many it has.
 
     Its update is then ``inputs.T @ gradients`` of these rows.
     """
-    count, rate = clients.records[n], clients.rate[n]
+    place, count = get_index(tasks.place, n), get_index(tasks.records, n)
+    rate = get_double(tasks.rate, n)
     keep = 1.0 - rate * plan.proximal_mu if plan.proximal_mu > 0.0 else 1.0
-    found.diverged[n], found.used[n] = 0, 0
+    found.diverged_step[place], found.num_examples[place] = 0, count
     for at in range(net.top + 2):
         put_double(net.moved, at, 0.0)
-    before = _values_at_base(net, space, clients, n, losses)
+    before = _values_at_base(net, space, plan, tasks, n, losses)
     past, step, training = 0, 0, 0.0
     for epoch in range(plan.epochs):
-        order_of(net, plan, clients, n, epoch)
+        order_of(net, plan, tasks, n, epoch)
         for first in range(0, count, plan.batch):
             size = min(plan.batch, count - first)
             step += 1
             order = net.order + 8 * first
             of_step = _step(net, space, order, begin, past, size, rate / size)
             training += of_step
-            if not math.isfinite(of_step) and found.diverged[n] == 0:
-                found.diverged[n] = step
+            if not math.isfinite(of_step) and found.diverged_step[place] == 0:
+                found.diverged_step[place] = step
             _note_moves(net, space, begin + past, size)
             if keep != 1.0:
                 for at in range(1, net.top + 1):
                     multiply(_row(net, space.gradients, at, begin), keep, past * net.levels[at, 1])
             past += size
-    found.train_loss[n] = training / past
-    found.loss_before[n] = before / count if losses else math.nan
-    found.loss_after[n] = math.nan
+    found.train_loss[place] = training / past
+    found.loss_before[place] = before / count if losses else math.nan
+    found.loss_after[place] = math.nan
     if losses:
-        found.loss_after[n] = _loss_after(net, space, begin, past, count) / count
+        found.loss_after[place] = _loss_after(net, space, begin, past, count) / count
     return past
 
 
@@ -290,13 +316,15 @@ def _note_moves(net: Network, space: Samples, begin: int, rows: int) -> None:
 
 
 @compiled
-def _values_at_base(net: Network, space: Samples, clients: Clients, n: int, losses: int) -> float:
+def _values_at_base(
+    net: Network, space: Samples, plan: Plan, tasks: Arrangement, n: int, losses: int
+) -> float:
     """First sums of a client's records at the base version; if asked, the sum of their losses."""
-    count, width = clients.records[n], net.levels[0, 3]
+    count, width = get_index(tasks.records, n), net.levels[0, 3]
     for i in range(count):
         into = space.at_base[0] + 4 * i * net.levels[0, 1]
-        move(into, clients.x[n] + 4 * width * i, 4 * width)
-    move(space.labels, clients.y[n], 4 * count * net.tasks)
+        move(into, records_at(plan, tasks, n) + 4 * width * i, 4 * width)
+    move(space.labels, labels_at(plan, tasks, n), 4 * count * net.tasks)
     _at_base_parameters(net, 0, space.base_sums, space.at_base[0], count)
     if losses == 0:
         return math.nan
@@ -322,7 +350,7 @@ def _step(
         Sum of its losses, not finite if a logit is not.
     """
     top, row = net.top, begin + past
-    gather(net.labels, space.labels, 4 * net.tasks, order, size)
+    gather(space.step_labels, space.labels, 4 * net.tasks, order, size)
     inputs = _row(net, space.inputs, 0, row)
     gather(inputs, space.at_base[0], 4 * net.levels[0, 1], order, size)
     for at in range(top):
@@ -338,7 +366,7 @@ def _step(
             cut_off_negative(outputs, size * columns)
     of_step = logit_gradient(
         _row(net, space.gradients, top, row), _row(net, space.inputs, top, row),
-        net.levels[top, 1], net.labels, net.tasks, size, rate,
+        net.levels[top, 1], space.step_labels, net.tasks, size, rate,
     )  # fmt: skip
     for at in range(top - 1, 0, -1):
         columns, below_columns = net.levels[at + 1, 1], net.levels[at, 1]
@@ -406,9 +434,9 @@ def _loss_after(net: Network, space: Samples, begin: int, rows: int, count: int)
         _add_moved(net, space, at, outputs, inputs, begin, rows, count)
         if net.layers[at, 6]:
             cut_off_negative(outputs, count * columns)
-    gather(net.labels, space.labels, 4 * net.tasks, net.order, count)
+    gather(space.step_labels, space.labels, 4 * net.tasks, net.order, count)
     columns = net.levels[net.top, 1]
-    return loss(space.at_base[net.top], columns, net.labels, net.tasks, count)
+    return loss(space.at_base[net.top], columns, space.step_labels, net.tasks, count)
 
 
 @compiled
@@ -439,12 +467,19 @@ def _clear(net: Network, space: Samples, begin: int, rows: int) -> None:
 
 
 @compiled
-def _add_rows_on_grid(net: Network, space: Samples, segments: int, total: int) -> None:
+def add_rows_on_grid(
+    net: Network, space: Samples, segments: int, total: int, is_summed: bool
+) -> None:
     """Add the sums of all segments to a sum, in wire order.
 
     A tile's columns of all segments are summed one after the other: so much of the sum stays in
     cache.
+
+    Args:
+        is_summed: Whether there is a sum to add to; else it is written.
     """
+    if not is_summed:
+        fill_doubles(total, 0.0, parameters_of(net))
     for at in range(net.top):
         layer, columns = net.layers[at], net.levels[at + 1, 1]
         wire, outputs, inputs = total + 8 * layer[7], layer[5], layer[4]

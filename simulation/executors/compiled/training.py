@@ -1,66 +1,56 @@
 """The compiled kernel as an executor uses it: buffers, addresses of records, groups of tasks."""
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.spec import ModelSpec
+from server.aggregation.aggregator import PartialSum
 from server.update_gate.content import SUMMABLE_NORM
-from simulation.executors.compiled.clients import (
-    Clients,
-    Outcomes,
-    Plan,
-    sum_clients,
+from simulation.executors.compiled.arranging import (
+    LANES,
+    ONE_STEP,
+    OWN_WEIGHTS,
+    STEPS,
+    UNKNOWN_VERSION,
+    USED_ROWS,
+    WITHOUT_RECORDS,
+    Index,
+    arrange,
 )
-from simulation.executors.compiled.layout import BAG, Layout
-from simulation.executors.compiled.network import Network
-from simulation.executors.compiled.packing import pack
+from simulation.executors.compiled.buffers import zeros
+from simulation.executors.compiled.layout import Layout
+from simulation.executors.compiled.reducing import add_sums, train_units
 from simulation.executors.compiled.sample_buffers import SampleBuffers
-from simulation.executors.compiled.sample_space import sum_samples
-from simulation.executors.executor import TrainingTask
+from simulation.executors.compiled.task_block import TaskBlock
+from simulation.executors.compiled.turns import SIZES, note_takers, order_turns, take_again
+from simulation.executors.compiled.versions import Versions
+from simulation.executors.executor import Reduced, TrainingTask
 from simulation.executors.records import ClientRecords, ClientWithoutRecords
 from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan, LocalUpdate
 
-LANES = 8
-"""Clients trained in sample space are summed by the lane they are in, whatever executor has it."""
+__all__ = ["LANES", "CompiledTraining", "why_records_do_not_fit"]
 
-
-class BaseVersion:
-    """A version's parameters as the kernel reads them.
-
-    Attributes:
-        packed: Padded dense parameters.
-        table: The first layer's table, ``(table rows, table width)``; without one, of no rows.
-        norms: See `pack`, shape ``(1 + layers,)``.
-        network: A kernel's network with these as its base.
-    """
-
-    def __init__(self, layout: Layout, network: Network, weights: NDArray[np.float32]) -> None:
-        weights = np.ascontiguousarray(weights, np.float32)
-        self.packed = np.zeros(layout.padded, np.float32)
-        self.norms = np.empty(1 + len(layout.layers), np.float64)
-        packed, norms = self.packed.ctypes.data, self.norms.ctypes.data
-        pack(weights.ctypes.data, packed, norms, network.layers)
-        rows, width = layout.table_rows, layout.table_width
-        self.table = weights[: rows * width].copy().reshape(rows, width)
-        if layout.first == BAG:
-            bias = weights[rows * width : (rows + 1) * width]
-            self.packed[layout.bag_bias : layout.bag_bias + width] = bias
-        self.network = network._replace(
-            base=packed, base_table=self.table.ctypes.data, base_norms=norms
-        )
+_NOT_ROUNDED = np.empty((0, 0), np.float32)
+_NO_WEIGHTS = np.empty(0, np.float64)
+_NO_SUM = np.zeros(1, np.int64)
 
 
 class CompiledTraining:
     """Trains tasks of one model and plan on one thread, in buffers of its own.
 
+    Attributes:
+        versions: That tasks start from.
+
     Args:
         model: One that `why_not_compiled` has nothing against.
         records: In rows without gaps, float32 or int32 as the model takes them.
         in_samples: Which data clients are trained in sample space, shape ``(clients,)``.
+        new_room: See `Versions`.
+        progress: Tasks trained are counted in its first element; None: in one of its own.
     """
 
     def __init__(
@@ -69,75 +59,188 @@ class CompiledTraining:
         plan: LocalPlan,
         records: ClientRecords,
         in_samples: NDArray[np.bool_],
+        new_room: Callable[[], NDArray[np.float32]] | None = None,
+        progress: NDArray[np.int64] | None = None,
     ) -> None:
-        self._records = records
-        self._first_x, self._first_y = records.x.ctypes.data, records.y.ctypes.data
-        self._stride_x, self._stride_y = records.x.strides[0], records.y.strides[0]
-        self._in_samples = in_samples if in_samples.any() else None
-        self._samples: SampleBuffers | None = None
         _require_rows(records)
-        counts = np.minimum(records.records, plan.max_records)
-        self._takes_steps = (counts > plan.batch_size) | (plan.local_epochs > 1)
-        self._most_in_samples = int(counts[in_samples].max(initial=0))
-        self._max_records = plan.max_records
         self._parameters = model.parameter_count
         self._outputs = plan.outputs
-        self._plan = Plan(
-            plan.local_epochs,
-            plan.batch_size,
-            plan.proximal_mu,
-            int(plan.outputs.losses),
-            int(plan.outputs.norms),
+        counts = np.minimum(records.records, plan.max_records)
+        takes_steps = (counts > plan.batch_size) | (plan.local_epochs > 1)
+        kind = np.where(in_samples, np.where(takes_steps, STEPS, ONE_STEP), OWN_WEIGHTS)
+        # What the kernel has addresses of stays here.
+        self._read = (
+            records.x,
+            records.y,
+            np.ascontiguousarray(records.first_row, np.int64),
+            np.ascontiguousarray(records.records, np.int64),
+            kind.astype(np.int8),
+        )
+        x, y, first_row, held, kinds = (each.ctypes.data for each in self._read)
+        self._index = np.array(
+            Index(len(records), first_row, held, kinds, plan.max_records), np.int64
         )
         most = max(1, min(int(records.records.max(initial=1)), plan.max_records))
         self._layout = layout = Layout.of(model, min(plan.batch_size, most))
         rows = min(layout.table_rows, most * layout.slots)
-        buffers: dict[str, NDArray[Any]] = {
-            "local": np.zeros(layout.padded, np.float32),
-            "values": np.zeros(layout.values, np.float32),
-            "gradients": np.zeros(layout.values, np.float32),
-            "moved": np.zeros(len(layout.levels) + 1, np.float64),
-            "labels": np.empty(layout.capacity * model.label_shape[0], np.float32),
-            "order": np.empty(most, np.int64),
-            "drawn": np.empty(4, np.uint64),
-            "table": np.empty(rows * layout.table_width, np.float32),
+        self._buffers: dict[str, NDArray[Any]] = {
+            "moved": zeros(len(layout.levels) + 1, np.float64),
+            "local": zeros(layout.padded, np.float32),
+            "values": zeros(layout.values, np.float32),
+            "gradients": zeros(layout.values, np.float32),
+            "labels": zeros(layout.capacity * model.label_shape[0], np.float32),
+            "order": zeros(most, np.int64),
+            "drawn": zeros(4, np.uint64),
+            "table": zeros(rows * layout.table_width, np.float32),
             "row_of_id": np.full(layout.table_rows, -1, np.int32),
-            "used": np.empty(rows, np.int32),
-            "rows": np.empty(most * layout.slots, np.int32),
+            "used": zeros(rows, np.int32),
+            "rows": zeros(most * layout.slots, np.int32),
         }
-        self._buffers = buffers
-        addresses: dict[str, Any] = {name: each.ctypes.data for name, each in buffers.items()}
-        self._network = Network(
-            first=layout.first,
-            top=len(layout.layers),
-            layers=np.array(layout.layers, np.int64),
-            levels=np.array(layout.levels, np.int64),
-            size=layout.padded,
-            base=0,
-            base_table=0,
-            base_norms=0,
-            tasks=model.label_shape[0],
-            slots=layout.slots,
-            bag_bias=layout.bag_bias,
-            width=layout.table_width,
-            table_rows=layout.table_rows,
-            **addresses,
+        network = (
+            layout.first,
+            len(layout.layers),
+            layout.padded,
+            model.label_shape[0],
+            layout.slots,
+            layout.bag_bias,
+            layout.table_width,
+            layout.table_rows,
+            *(each.ctypes.data for each in self._buffers.values()),
         )
+        asked = (int(plan.outputs.losses), int(plan.outputs.norms))
+        of_plan = (
+            plan.local_epochs, plan.batch_size, *asked,
+            x, records.x.strides[0], y, records.y.strides[0],
+        )  # fmt: skip
+        fixed = np.array((*network, *of_plan), np.int64)
+        layers, levels = np.array(layout.layers, np.int64), np.array(layout.levels, np.int64)
+        space, rooms = np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
+        if in_samples.any():
+            most = int(counts[in_samples].max())
+            self._samples = SampleBuffers(layout, most * plan.local_epochs, most)
+            space, rooms = self._samples.numbers, self._samples.rooms
+        self._kernel = (fixed, layers, levels, space, rooms, plan.proximal_mu, SUMMABLE_NORM)
+        self.versions = Versions(layout, fixed, layers, new_room)
+        self._progress = np.zeros(1, np.int64) if progress is None else progress
+        self._sums: list[NDArray[np.float64]] = []
+        self._sum_addresses = np.zeros(0, np.int64)
+        self._block = TaskBlock(64)
+        self._sizes = np.empty(SIZES + 1, np.int64)
 
-    def base(self, weights: NDArray[np.float32]) -> BaseVersion:
-        """A version to train from; the weights are copied."""
-        return BaseVersion(self._layout, self._network, weights)
+    def reduce(self, tasks: TaskColumns) -> Reduced:
+        """Train tasks and sum the finite updates of each base version; see `Executor.reduce`."""
+        versions = self.versions.rows
+        groups = self._arranged(tasks, versions)
+        while len(self._sums) < groups:
+            self._sums.append(zeros(self._parameters, np.float64))
+            self._sum_addresses = np.array([s.ctypes.data for s in self._sums], np.int64)
+        rounded = np.empty((groups, self._parameters), np.float32)
+        found = StatisticsColumns.room(tasks.task_ids, self._outputs)
+        is_summed = np.zeros(groups, np.bool_)
+        not_finite = self.train(
+            *(self._block, versions, found, self._sum_addresses, is_summed, tasks),
+            rounded=rounded,
+        )
+        return _reduced(tasks, self._block, rounded, found, not_finite)
 
-    def learned(self, base: BaseVersion, task: TrainingTask) -> LocalUpdate:
+    def post(self, tasks: TaskColumns, block: TaskBlock) -> int:
+        """Arrange tasks for several executors to `train`; returns how many versions they start from.
+
+        Raises:
+            KeyError: If a version is not known.
+            IndexError: If there is no such client.
+            ClientWithoutRecords: If a client has none.
+        """
+        groups = self._arrange(tasks, self.versions.rows, block)
+        order_turns(block.address, block.capacity, self._sizes)
+        return groups
+
+    def take_again(self, block: TaskBlock, is_dead: NDArray[np.bool_]) -> bool:
+        """Have what dead executors have taken be trained by others; returns whether there is any.
+
+        Args:
+            is_dead: By executor.
+        """
+        return take_again(block.address, block.capacity, is_dead) > 0
+
+    def put_together(
+        self,
+        tasks: TaskColumns,
+        block: TaskBlock,
+        found: StatisticsColumns,
+        sums: NDArray[np.int64],
+    ) -> Reduced:
+        """What executors have summed of the tasks that were posted.
+
+        Args:
+            found: What they have written of these, in the order of the tasks.
+            sums: Addresses of their sums of each group, shape ``(groups, executors)``; the first
+                executor's memory is used.
+        """
+        has_taken = np.empty(sums.shape, np.bool_)
+        note_takers(block.address, block.capacity, has_taken)
+        rounded = np.empty((len(sums), self._parameters), np.float32)
+        not_finite = add_sums(
+            *(block.address, block.capacity, sums * has_taken),
+            *(tasks.weight, found.is_finite, rounded),
+        )
+        return _reduced(tasks, block, rounded, found, not_finite)
+
+    def sum_on_grid(
+        self,
+        tasks: TaskColumns,
+        new_total: Callable[[], NDArray[np.float64]],
+        into: StatisticsColumns | None = None,
+    ) -> tuple[dict[int, NDArray[np.float64]], StatisticsColumns]:
+        """`reduce`, as it can still be added to what others sum.
+
+        Args:
+            new_total: Gives room for a sum, shape ``(parameters,)``.
+            into: Where statistics are written; None: columns of their own.
+        """
+        versions = self.versions.rows
+        groups = self._arranged(tasks, versions)
+        totals = [new_total() for _ in range(groups)]
+        sums = np.array([total.ctypes.data for total in totals], np.int64)
+        found = StatisticsColumns.room(tasks.task_ids, self._outputs) if into is None else into
+        numbers = self._block.columns["version"][:groups].tolist()
+        summed = dict(zip(numbers, totals, strict=True))
+        self.train(self._block, versions, found, sums, np.zeros(groups, np.bool_), tasks)
+        if not found.is_finite.all():
+            counted = set(tasks.base_version[found.is_finite].tolist())
+            summed = {version: total for version, total in summed.items() if version in counted}
+        return summed, found
+
+    def add(
+        self,
+        tasks: TaskColumns,
+        version: NDArray[np.int64],
+        total: NDArray[np.float64] | None,
+        *,
+        is_added: bool = True,
+    ) -> StatisticsColumns:
+        """Train tasks of one version and add their finite updates up.
+
+        Args:
+            version: See `Versions.row`.
+            total: In wire order, shape ``(parameters,)``; changed in place. None for none.
+            is_added: Whether there is a sum in ``total`` to add to; else it is written.
+        """
+        self._arranged(tasks, version)
+        found = StatisticsColumns.room(tasks.task_ids, self._outputs)
+        sums = _NO_SUM if total is None else np.array([total.ctypes.data], np.int64)
+        self.train(self._block, version, found, sums, np.full(1, is_added), tasks)
+        return found
+
+    def learned(self, task: TrainingTask) -> LocalUpdate:
         """Train one task and copy its update."""
         tasks = TaskColumns.of([task])
-        clients, found = self._columns(tasks), _outcomes(1)
-        if self._in_samples is not None and self._in_samples[task.data_client]:
-            self._sum_samples(base, clients, np.zeros(1, np.int64), None, found)
-        else:
-            self._sum_clients(base, clients, None, found)
-        self._check_ids(tasks, found)
-        used, width = int(found.used[0]), self._layout.table_width
+        (found,) = self.add(tasks, self.versions.row(task.base_version), None)
+        norm, used, width = (
+            found.update_norm,
+            int(self._block.words[USED_ROWS]),
+            self._layout.table_width,
+        )
         table = self._buffers["table"][: used * width]
         rows = None
         if self._layout.table_rows:
@@ -149,123 +252,118 @@ class CompiledTraining:
             delta=delta,
             rows=rows,
             row_width=width,
-            num_examples=int(clients.records[0]),
-            norm=math.sqrt(found.squared_norm[0]),
-            train_loss=float(found.train_loss[0]),
-            loss_before=float(found.loss_before[0]) if self._outputs.losses else None,
-            loss_after=float(found.loss_after[0]) if self._outputs.losses else None,
-            is_finite=bool(found.summable[0]),
-            diverged_step=int(found.diverged[0]),
+            num_examples=found.num_examples,
+            norm=float(self._block.unasked[0, 0]) if norm is None else norm,
+            train_loss=found.train_loss,
+            loss_before=found.loss_before,
+            loss_after=found.loss_after,
+            is_finite=found.is_finite,
+            diverged_step=found.diverged_step,
         )
 
-    def sum(
-        self, base: BaseVersion, tasks: TaskColumns, total: NDArray[np.float64] | None
-    ) -> StatisticsColumns:
-        """Train tasks of one base version and add their finite updates up.
-
-        Those trained in sample space are summed in an order of their own, lane by lane: the sum of
-        a lane is rounded as it would be in any other process.
+    def train(
+        self,
+        block: TaskBlock,
+        versions: NDArray[np.int64],
+        found: StatisticsColumns,
+        sums: NDArray[np.int64],
+        is_summed: NDArray[np.bool_],
+        tasks: TaskColumns | None = None,
+        *,
+        number: int = 0,
+        rounded: NDArray[np.float32] = _NOT_ROUNDED,
+    ) -> int:
+        """Train what has been arranged, or as much of it as other executors leave.
 
         Args:
-            total: In wire order, shape ``(parameters,)``; changed in place. None for none.
+            found: Where outcomes are written, at the tasks' positions.
+            sums: See `train_units`, as ``is_summed`` and ``rounded``.
+            tasks: Those arranged, if sums are rounded.
+            number: Of this executor.
+
+        Returns:
+            How many updates are not finite, if sums are rounded.
         """
-        clients, found = self._columns(tasks), _outcomes(len(tasks))
-        in_samples = None if self._in_samples is None else self._in_samples[tasks.data_client]
-        if in_samples is not None and in_samples.any():
-            together = self._places(tasks, np.flatnonzero(in_samples))
-            lanes = tasks.data_client[together] % LANES
-            for at, its_lanes in ((np.flatnonzero(~in_samples), None), (together, lanes)):
-                if len(at) == 0:
-                    continue
-                part = Clients._make(column[at] for column in clients)
-                of_part = _outcomes(len(at))
-                if its_lanes is None:
-                    self._sum_clients(base, part, total, of_part)
-                else:
-                    self._sum_samples(base, part, its_lanes, total, of_part)
-                for column, values in zip(found, of_part, strict=True):
-                    column[at] = values
-        else:
-            self._sum_clients(base, clients, total, found)
-        self._check_ids(tasks, found)
-        return self._statistics(tasks, clients, found)
-
-    def _places(self, tasks: TaskColumns, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tasks in sample space in the order in which they are summed: lane by lane.
-
-        In a lane those of one step come first, then by client; a client's own by their ids.
-        """
-        client = tasks.data_client[chosen]
-        if len(np.unique(client)) < len(client):
-            ids = tasks.task_ids
-            chosen = np.array(sorted(chosen.tolist(), key=lambda place: ids[place]), np.int64)
-            client = tasks.data_client[chosen]
-        return chosen[np.lexsort((client, self._takes_steps[client], client % LANES))]
-
-    def _sum_clients(
-        self,
-        base: BaseVersion,
-        clients: Clients,
-        total: NDArray[np.float64] | None,
-        found: Outcomes,
-    ) -> None:
-        address = 0 if total is None else total.ctypes.data
-        sum_clients(base.network, self._plan, clients, SUMMABLE_NORM, address, found)
-
-    def _sum_samples(
-        self,
-        base: BaseVersion,
-        clients: Clients,
-        lanes: NDArray[np.int64],
-        total: NDArray[np.float64] | None,
-        found: Outcomes,
-    ) -> None:
-        if self._samples is None:
-            most = self._most_in_samples
-            self._samples = SampleBuffers(self._layout, most * self._plan.epochs, most)
-        address = 0 if total is None else total.ctypes.data
-        sum_samples(
-            base.network._replace(labels=self._samples.step_labels), self._samples.addresses,
-            self._plan, clients, lanes, SUMMABLE_NORM, address, found,
+        norm, before, after, unasked = (
+            *(found.update_norm, found.loss_before, found.loss_after),
+            block.unasked,
+        )
+        not_finite = train_units(
+            *self._kernel, versions, block.address, block.capacity,
+            _NO_WEIGHTS if tasks is None else tasks.weight,
+            found.num_examples, found.train_loss, found.is_finite, found.diverged_step,
+            unasked[0] if norm is None else norm,
+            unasked[1] if before is None else before,
+            unasked[2] if after is None else after,
+            sums, is_summed, number, self._progress.ctypes.data, rounded,
         )  # fmt: skip
-
-    def _check_ids(self, tasks: TaskColumns, found: Outcomes) -> None:
-        if self._layout.table_rows and found.used.min(initial=0) < 0:
-            client = tasks.data_client[int(found.used.argmin())]
+        if not_finite < 0:
+            whose = ""
+            if tasks is not None:
+                whose = f"data client {tasks.data_client[-1 - not_finite]}: "
             raise ValueError(
-                f"data client {client} has an id beyond the {self._layout.table_rows} of the table"
+                f"{whose}a record has an id beyond the {self._layout.table_rows} of the table"
             )
+        return not_finite
 
-    def _columns(self, tasks: TaskColumns) -> Clients:
-        records, data_client = self._records, tasks.data_client
-        held = records.records.take(data_client)
-        count = np.minimum(held, self._max_records)
-        if not count.all():
-            raise ClientWithoutRecords.of(int(data_client[np.argmin(count)]))
-        row = records.first_row.take(data_client) + held - count
-        return Clients(
-            x=self._first_x + row * self._stride_x,
-            y=self._first_y + row * self._stride_y,
-            records=count,
-            rate=np.ascontiguousarray(tasks.learning_rate),
-            seed=np.ascontiguousarray(tasks.shuffle_seed),
-            weight=np.ascontiguousarray(tasks.weight),
-        )
+    def _arranged(self, tasks: TaskColumns, versions: NDArray[np.int64]) -> int:
+        """Arrange tasks for this executor alone; returns how many versions they start from."""
+        if len(tasks) > self._block.capacity:
+            self._block = TaskBlock(2 * len(tasks))
+        return self._arrange(tasks, versions, self._block)
 
-    def _statistics(
-        self, tasks: TaskColumns, clients: Clients, found: Outcomes
-    ) -> StatisticsColumns:
-        losses, norms = self._outputs.losses, self._outputs.norms
-        return StatisticsColumns(
-            tasks.task_ids,
-            clients.records,
-            found.train_loss,
-            found.summable > 0,
-            found.diverged,
-            np.sqrt(found.squared_norm) if norms else None,
-            found.loss_before if losses else None,
-            found.loss_after if losses else None,
-        )
+    def _arrange(self, tasks: TaskColumns, versions: NDArray[np.int64], block: TaskBlock) -> int:
+        """Write the tasks' arrangement; returns how many versions they start from."""
+        groups = arrange(
+            self._index, tasks.data_client, tasks.base_version, tasks.weight, tasks.learning_rate,
+            tasks.shuffle_seed, versions, block.address, block.capacity,
+        )  # fmt: skip
+        if groups < 0:
+            place, why = divmod(-groups, 4)
+            client = int(tasks.data_client[place])
+            if why == UNKNOWN_VERSION:
+                raise KeyError(int(tasks.base_version[place]))
+            if why == WITHOUT_RECORDS:
+                raise ClientWithoutRecords.of(client)
+            raise IndexError(f"there is no data client {client}")
+        return groups
+
+
+def _reduced(
+    tasks: TaskColumns,
+    block: TaskBlock,
+    rounded: NDArray[np.float32],
+    found: StatisticsColumns,
+    not_finite: int,
+) -> Reduced:
+    """As an `Executor` answers.
+
+    Args:
+        rounded: Sum of each group, shape ``(groups, parameters)``.
+        not_finite: How many updates are in none.
+    """
+    groups, columns = len(rounded), block.columns
+    weights = columns["group_weight"][:groups].view(np.float64).tolist()
+    ids = _ids(tasks, block, groups, None if not_finite == 0 else found.is_finite)
+    numbers = columns["version"][:groups].tolist()
+    sums = (
+        PartialSum(*each) for each in zip(numbers, rounded, weights, ids, strict=True) if each[3]
+    )
+    return Reduced(tuple(sums), found)
+
+
+def _ids(
+    tasks: TaskColumns, block: TaskBlock, groups: int, is_finite: NDArray[np.bool_] | None
+) -> list[Sequence[str]]:
+    """Of each group's tasks whose updates are finite."""
+    if groups == 1 and is_finite is None:
+        return [tasks.task_ids]
+    found, begin, grouped = [], 0, block.columns["grouped"]
+    for end in block.columns["group_end"][:groups].tolist():
+        places = grouped[begin:end]
+        found.append(tasks.ids_of(places if is_finite is None else places[is_finite[places]]))
+        begin = end
+    return found
 
 
 def why_records_do_not_fit(model: ModelSpec, records: ClientRecords) -> str | None:
@@ -291,9 +389,3 @@ def _require_rows(records: ClientRecords) -> None:
             f"data client {client} has rows up to {ends[client]}, of {len(records.x)} records and "
             f"{len(records.y)} labels"
         )
-
-
-def _outcomes(tasks: int) -> Outcomes:
-    numbers = np.empty((4, tasks), np.float64)
-    numbers.fill(np.nan)
-    return Outcomes(*numbers, *np.zeros((3, tasks), np.int64))

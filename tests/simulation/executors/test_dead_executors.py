@@ -1,4 +1,4 @@
-"""Executor processes that are killed or run out of memory: replaced, or one sentence."""
+"""Executor processes that are killed, hang or run out of memory: replaced, or one sentence."""
 
 import os
 import resource
@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import psutil
@@ -13,7 +14,11 @@ import pytest
 
 from device_runtime.compression import UpdateCodec
 from simulation.executors.local import LocalExecutor
-from simulation.executors.lost_executors import ExecutorLost, ExecutorOutOfMemory
+from simulation.executors.lost_executors import (
+    ExecutorLost,
+    ExecutorOutOfMemory,
+    ExecutorStalled,
+)
 from simulation.executors.whole_files import UnusableRecords
 from tests.simulation.executors.child_processes import MODEL, ZEROS, newest, start
 from tests.simulation.executors.conftest import PLAN, make_tasks
@@ -22,7 +27,10 @@ from tests.simulation.executors.contract import assert_same
 pytestmark = pytest.mark.integration
 
 TASKS = [replace(task, data_client=task.data_client % 4) for task in make_tasks(12, base_version=1)]
-DONE_AGAIN = "executor process 1 of 2 {}; another one does its tasks again"
+DONE_AGAIN = "executor process 2 of 2 {}; another one does its tasks again"
+
+LONG = replace(PLAN, local_epochs=10_000)
+"""A task is some hundredths of a second."""
 
 
 @pytest.fixture
@@ -37,31 +45,46 @@ def said() -> list[str]:
     return []
 
 
-def when_waiting_for_an_answer(act) -> threading.Thread:
-    """Act once this thread waits for a process."""
-    main = threading.get_ident()
+def when(is_so: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
+    """Act once something is so, while this thread goes on."""
 
     def wait() -> None:
         deadline_s = time.monotonic() + 30
         while time.monotonic() < deadline_s:
-            frame = sys._current_frames()[main]
-            while frame is not None and frame.f_code.co_name != "receive":
-                frame = frame.f_back
-            if frame is not None:
+            if is_so():
                 act()
                 return
-            time.sleep(0.01)
+            time.sleep(0.002)
 
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
 
 
+def when_waiting_for_an_answer(act: Callable[[], object]) -> threading.Thread:
+    """Act once this thread waits for a process."""
+    main = threading.get_ident()
+
+    def is_waiting() -> bool:
+        frame = sys._current_frames()[main]
+        while frame is not None and frame.f_code.co_name != "receive":
+            frame = frame.f_back
+        return frame is not None
+
+    return when(is_waiting, act)
+
+
+def when_it_trains(process: psutil.Process, act: Callable[[], object]) -> threading.Thread:
+    """Act once a process has begun to compute."""
+    idle_s = process.cpu_times().user
+    return when(lambda: process.cpu_times().user > idle_s + 0.02, act)
+
+
 def test_tasks_of_killed_and_starved_processes_are_trained_again_and_none_counts_twice(
     mapped, local, said
 ):
     others = set(psutil.Process().children())
-    executor, (victim, other) = start(mapped, on_replaced=said.append)
+    executor, (victim,) = start(mapped, on_replaced=said.append)
     try:
         statistics = executor.train(TASKS[:6])
         victim.suspend()
@@ -72,19 +95,53 @@ def test_tasks_of_killed_and_starved_processes_are_trained_again_and_none_counts
 
         # What it kept is gone with it, and all the same when it is trained again.
         executor.train(TASKS)
-        (third,) = newest(others | {victim, other})
-        third.kill()
+        (second,) = newest(others | {victim})
+        second.kill()
         assert_same(executor.reduce(TASKS), local.reduce(TASKS))
         assert list(executor.train(TASKS[:6])) == list(statistics)
         assert said == 2 * [DONE_AGAIN.format("was ended by SIGKILL")]
 
-        (fourth,) = newest(others | {victim, other, third})
-        size = fourth.memory_info().vms
-        resource.prlimit(fourth.pid, resource.RLIMIT_AS, (size, size))
+        (third,) = newest(others | {victim, second})
+        size = third.memory_info().vms
+        resource.prlimit(third.pid, resource.RLIMIT_AS, (size, size))
         for version in range(2, 40):
             executor.set_weights(version, ZEROS)
         assert_same(executor.reduce(TASKS), local.reduce(TASKS))
         assert said[2:] == [DONE_AGAIN.format("was refused memory")]
+    finally:
+        executor.close()
+
+
+def test_what_a_killed_and_a_stopped_process_have_taken_is_posted_again(mapped, said):
+    local = LocalExecutor(MODEL, LONG, mapped)
+    local.set_weights(1, ZEROS)
+    expected = local.reduce(TASKS)
+    others = set(psutil.Process().children())
+    executor, (first,) = start(mapped, 2, LONG, on_replaced=said.append, stall_timeout_s=0.5)
+    try:
+        killing = when_it_trains(first, first.kill)
+        assert_same(executor.reduce(TASKS), expected)
+        killing.join()
+        (second,) = newest(others | {first})
+        stopping = when_it_trains(second, second.suspend)
+        assert_same(executor.reduce(TASKS), expected)
+        stopping.join()
+        assert said == [
+            DONE_AGAIN.format("was ended by SIGKILL"),
+            DONE_AGAIN.format("finished no task for 0.5 s and was stopped"),
+        ]
+        assert not second.is_running()
+    finally:
+        executor.close()
+
+
+def test_a_process_that_dies_while_nothing_is_asked_of_it_is_replaced(mapped, local, said):
+    executor, (victim,) = start(mapped, on_replaced=said.append)
+    try:
+        victim.kill()
+        assert_same(executor.reduce(TASKS), local.reduce(TASKS))
+        assert said == [DONE_AGAIN.format("was ended by SIGKILL")]
+        assert_same(executor.reduce(TASKS), local.reduce(TASKS))
     finally:
         executor.close()
 
@@ -102,18 +159,36 @@ def test_the_third_death_of_the_same_tasks_stops_the_run_and_all_processes(mappe
     first[0].kill()
     with pytest.raises(
         ExecutorOutOfMemory,
-        match=r"process 1 of 2 was ended by SIGKILL, 3 times on the same tasks, most likely "
+        match=r"process 2 of 2 was ended by SIGKILL, 3 times on the same tasks, most likely "
         r"because memory ran out; go on with fewer executors \(there are 2\)",
     ):
-        executor.reduce(TASKS)
-    assert len(children) == 4
+        executor.train(TASKS)
+    assert len(children) == 3
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 
 
+def test_the_second_that_hangs_on_the_same_tasks_stops_the_run(mapped):
+    others = set(psutil.Process().children())
+
+    def stop_the_newest(_: str) -> None:
+        (process,) = newest(others)
+        process.suspend()
+
+    executor, (first,) = start(mapped, on_replaced=stop_the_newest, stall_timeout_s=0.5)
+    first.suspend()
+    with pytest.raises(
+        ExecutorStalled,
+        match=r"2 of 2 finished no task for 0\.5 s and was stopped, 2 times on the same tasks; if "
+        r"its tasks may take longer, set executors\.stall_timeout_s",
+    ):
+        executor.train(TASKS)
+    assert newest(others) == []
+
+
 def test_with_error_feedback_a_death_ends_the_run_as_residuals_die_too(mapped):
     codec = UpdateCodec("top_k", 0.05, "int8", error_feedback=True)
-    executor, (victim,) = start(mapped, 1, replace(PLAN, codec=codec))
+    executor, (victim,) = start(mapped, 2, replace(PLAN, codec=codec))
     executor.reduce(TASKS)
     os.kill(victim.pid, signal.SIGSEGV)
     with pytest.raises(
@@ -123,7 +198,7 @@ def test_with_error_feedback_a_death_ends_the_run_as_residuals_die_too(mapped):
 
 
 def test_records_that_are_cut_off_while_they_are_used_are_named_with_their_bytes(mapped):
-    executor, children = start(mapped, 1)
+    executor, children = start(mapped)
     whole = mapped.path.stat().st_size
     os.truncate(mapped.path, 4096)
     with pytest.raises(

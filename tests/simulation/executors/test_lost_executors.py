@@ -68,7 +68,7 @@ def test_what_the_user_has_to_mend_is_told_to_the_run_as_it_is(mapped, monkeypat
     ours, theirs = socket.socketpair()
     monkeypatch.setattr(sys, "argv", ["executor_process", str(theirs.detach())])
     with Connection(ours.detach()) as run:
-        run.send(Begin(MODEL, PLAN, mapped, -1, -1))
+        run.send(Begin(MODEL, PLAN, mapped, 1, 2, -1, -1, (-1, -1)))
         mapped.path.unlink()
         executor_process.main()
         refused = run.recv()
