@@ -105,7 +105,7 @@ def simulate(
         try:
             executor = _executor(prepared, executors, note)
             path = training_path(executor)
-            for sentence in (*executor_notes(executor), *filter(None, [path])):
+            for sentence in (*executor_notes(executor, executors), *filter(None, [path])):
                 note(sentence)
             in_short = None if path is None else path.split(", ")[0].removeprefix("training: ")
             _tell_of_compiling(environment, in_short, note)

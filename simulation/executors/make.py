@@ -96,10 +96,14 @@ def training_path(executor: Executor) -> str | None:
     return executor.path.sentence if isinstance(executor, known) else None
 
 
-def executor_notes(executor: Executor) -> tuple[str, ...]:
-    """What a run says of where its executors are, beside how they train."""
+def executor_notes(executor: Executor, count: int) -> tuple[str, ...]:
+    """What a run says of its ``count`` executors and where they are, beside how they train."""
     if isinstance(executor, NoTraining):
         return ()
+    from simulation.executors.processes import ProcessExecutors
     from simulation.executors.ray_executors import RayExecutors
 
+    if isinstance(executor, ProcessExecutors):
+        idle = executor.path.idle_sentence(count)
+        return () if idle is None else (idle,)
     return executor.notes if isinstance(executor, RayExecutors) else ()

@@ -13,7 +13,6 @@ from modeling.spec import ModelSpec
 from simulation.cluster_settings import ClusterSettings
 from simulation.executors.actor_progress import WATCH, ActorProgress
 from simulation.executors.client_residuals import merged
-from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.lost_actors import (
     ActorStalled,
@@ -353,12 +352,7 @@ class RayExecutors:
         nodes = len({place.node for place in self._places})
         placed = f"executors: {self._count} on {nodes} node" + "s" * (nodes > 1)
         notes = [f"{placed} of the Ray cluster at {self._connection.address}"]
-        share = float(self.path.in_samples.mean()) if len(self.path.in_samples) else 0.0
-        if share and self._count > LANES:
-            notes.append(
-                f"{share:.0%} of the clients are trained in sample space, which {LANES} executors "
-                f"at most share; the other {self._count - LANES} have only the rest"
-            )
+        notes += filter(None, [self.path.idle_sentence(self._count)])
         kinds = sorted({*processors, self._software.processor})
         if len(kinds) > 1:
             notes.append(
