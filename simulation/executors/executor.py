@@ -81,8 +81,7 @@ class UpdateStatistics(NamedTuple):
     loss_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reduced:
+class Reduced(NamedTuple):
     """Updates, summed.
 
     Attributes:

@@ -115,7 +115,7 @@ def _is_faster_in_samples(
     rows = count * plan.local_epochs
     takes_steps = rows > plan.batch_size
     losses = 2.0 * count * kernels if plan.outputs.losses else 0.0
-    pairs = _PAIRS * takes_steps + plan.outputs.losses * plan.batch_size / rows
+    pairs = _PAIRS * takes_steps + plan.outputs.losses * plan.batch_size / np.maximum(rows, 1.0)
     pairs = pairs + 2.0 * plan.outputs.norms
     with_weights = rows * (3 * kernels - first) + losses + _PASSES * parameters
     in_samples = (

@@ -134,13 +134,13 @@ def arrange(
     done, units, begin, before = 0, 0, 0, 0
     for group in range(groups):
         end = get_index(to.group_end, group)
-        for sampled in range(2):
+        for sampled in (1, 0):  # a sum of many is written, then single updates are added
             first = done
             for n in range(begin, end):
                 place = get_index(to.grouped, n)
                 client = data_client[place]
                 if client < 0 or client >= clients.clients:
-                    return -(4 * place + UNKNOWN_CLIENT)
+                    return -int(4 * place + UNKNOWN_CLIENT)
                 if min(get_byte(clients.kind, client), 1) == sampled:
                     put_index(to.place, done, place)
                     done += 1
@@ -159,7 +159,7 @@ def arrange(
                 held = get_index(clients.records, client)
                 records = min(held, clients.most)
                 if records < 1:
-                    return -(4 * place + WITHOUT_RECORDS)
+                    return -int(4 * place + WITHOUT_RECORDS)
                 put_index(to.row, n, get_index(clients.first_row, client) + held - records)
                 put_index(to.records, n, records)
                 put_double(to.rate, n, rate[place])
@@ -281,14 +281,14 @@ def _is_before(
     a, b = data_client[one], data_client[other]
     if a == b:
         if seed[one] != seed[other]:
-            return seed[one] < seed[other]
+            return bool(seed[one] < seed[other])
         if rate[one] != rate[other]:
-            return rate[one] < rate[other]
-        return weight[one] < weight[other]
+            return bool(rate[one] < rate[other])
+        return bool(weight[one] < weight[other])
     if a % LANES != b % LANES:
-        return a % LANES < b % LANES
+        return bool(a % LANES < b % LANES)
     kind_a, kind_b = get_byte(clients.kind, a), get_byte(clients.kind, b)
-    return kind_a < kind_b if kind_a != kind_b else a < b
+    return bool(kind_a < kind_b) if kind_a != kind_b else bool(a < b)
 
 
 @compiled

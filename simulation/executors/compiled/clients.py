@@ -179,13 +179,13 @@ def _train_client(
 @compiled
 def records_at(plan: Plan, tasks: Arrangement, n: int) -> int:
     """Address of a task's first record."""
-    return plan.x + plan.x_bytes * get_index(tasks.row, n)
+    return int(plan.x + plan.x_bytes * get_index(tasks.row, n))
 
 
 @compiled
 def labels_at(plan: Plan, tasks: Arrangement, n: int) -> int:
     """Address of a task's first label."""
-    return plan.y + plan.y_bytes * get_index(tasks.row, n)
+    return int(plan.y + plan.y_bytes * get_index(tasks.row, n))
 
 
 @compiled

@@ -47,6 +47,15 @@ def add_doubles(to: int, values: int, count: int) -> None:
 
 
 @compiled
+def put_sum(total: int, terms: int, count: int, is_summed: bool) -> None:
+    """``total += terms``, both float64; or ``total = terms`` if there is no sum yet."""
+    if is_summed:
+        add_doubles(total, terms, count)
+    else:
+        move(total, terms, 8 * count)
+
+
+@compiled
 def round_doubles(to: int, values: int, count: int) -> None:
     """``to = values``, of float64, rounded to float32."""
     for i in range(count):

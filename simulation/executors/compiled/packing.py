@@ -13,17 +13,21 @@ from simulation.executors.compiled.memory import move, put_double
 
 @entry
 def pack(
-    weights: int, fixed: NDArray[np.int64], layers: NDArray[np.int64], version: NDArray[np.int64]
+    parameters: NDArray[np.float32],
+    fixed: NDArray[np.int64],
+    layers: NDArray[np.int64],
+    version: NDArray[np.int64],
 ) -> None:
     """Copy parameters to where a version's are, and note how large they are.
 
     Args:
-        weights: Address of all parameters in wire order, float32.
+        parameters: In wire order, shape ``(parameters,)``.
         fixed: See `network.network_of`.
         layers: Fields of `Layer`, ``(layers, 8)``.
         version: See `network.network_of`. Dense parameters go into padded rows, whose padding is
             left as it is. Norms are of the table, a bag's bias with it, and of each layer.
     """
+    weights = parameters.ctypes.data
     first, bag_bias, width, table_rows = fixed[0], fixed[5], fixed[6], fixed[7]
     packed, table, norms = version[1], version[2], version[3]
     move(table, weights, 4 * table_rows * width)

@@ -6,7 +6,6 @@ next multiple of `ROWS`, written or read without effect: no product has a remain
 """
 
 from simulation.executors.compiled.compiling import compiled
-from simulation.executors.compiled.loops import add_on_grid
 from simulation.executors.compiled.tiles import (
     LANES,
     ROWS,
@@ -16,6 +15,10 @@ from simulation.executors.compiled.tiles import (
     fma_tile_2,
     fma_tile_3,
     fma_tile_4,
+    grid_tile_1,
+    grid_tile_2,
+    grid_tile_3,
+    grid_tile_4,
 )
 
 _DEPTH = 128
@@ -123,30 +126,27 @@ def add_outer(
 
 
 @compiled
-def add_outer_on_grid(
-    total: int, outputs: int, x: int, x_columns: int, inputs: int, gradient: int, columns: int,
-    rows: int, j: int, tile: int,
-) -> None:  # fmt: skip
-    """``total += x[:, :inputs].T @ gradient`` on the grid, of a tile's columns from ``j``.
-
-    The product goes through a tile in the nearest cache, and nowhere else.
+def grid_tile(
+    width: int, out: int, start: int, x: int, x_columns: int, gradient: int, columns: int, rows: int
+) -> None:
+    """``out = start + x[:, :ROWS].T @ gradient[:, :width]``, on the grid, of a tile.
 
     Args:
-        total: Shape ``(inputs, outputs)``, float64.
+        width: Columns of the tile.
+        out: Shape ``(ROWS, TILE)``, float64.
+        start: The same, and may be it.
         x: Shape ``(rows, x_columns)``.
         gradient: Shape ``(rows, columns)``.
-        tile: Room for ``(ROWS, TILE)``, then a row of zeros.
     """
-    width, used = min(TILE, columns - j), min(TILE, outputs - j)
-    zeros = tile + 4 * ROWS * TILE
-    for i in range(0, inputs, ROWS):
-        _tile(
-            width, tile, 4 * TILE, zeros, 0, x + 4 * i, 4, 4 * x_columns, gradient + 4 * j,
-            4 * columns, rows,
-        )  # fmt: skip
-        for row in range(min(ROWS, inputs - i)):
-            wire = total + 8 * ((i + row) * outputs + j)
-            add_on_grid(wire, tile + 4 * TILE * row, 1.0, used)
+    step, row = 4 * x_columns, 4 * columns
+    if width == TILE:
+        grid_tile_4(out, start, x, 4, step, gradient, row, rows)
+    elif width == 3 * LANES:
+        grid_tile_3(out, start, x, 4, step, gradient, row, rows)
+    elif width == 2 * LANES:
+        grid_tile_2(out, start, x, 4, step, gradient, row, rows)
+    else:
+        grid_tile_1(out, start, x, 4, step, gradient, row, rows)
 
 
 @compiled

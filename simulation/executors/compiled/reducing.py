@@ -118,7 +118,7 @@ def train_units(
                 waiting, is_summed[group] = Waiting(0, 0, True), True
             used = train_alone(net, plan, tasks, begin, total, found)
             if used < 0:
-                return -1 - get_index(tasks.place, begin)
+                return -1 - int(get_index(tasks.place, begin))
         put_index(progress, 0, get_index(progress, 0) + end - begin)
     if waiting.rows > 0:
         add_rows_on_grid(net, samples, waiting.segments, total, waiting.is_summed)

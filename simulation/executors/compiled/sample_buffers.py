@@ -44,7 +44,7 @@ class SampleBuffers:
             labels=self._room(max(records, in_block), tasks),
             step_labels=self._room(records, tasks),
             ends=self._room(rows_together(layout, rows), 2),
-            tile=self._room(ROWS + 1, TILE),
+            tile=self._room(4 * ROWS, TILE),
             capacity=capacity,
             segment=_SEGMENT_ROWS,
         )

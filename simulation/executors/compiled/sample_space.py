@@ -40,6 +40,7 @@ from simulation.executors.compiled.loops import (
     loss,
     mask,
     multiply,
+    put_sum,
 )
 from simulation.executors.compiled.memory import (
     get_double,
@@ -48,15 +49,15 @@ from simulation.executors.compiled.memory import (
     put_double,
     put_index,
 )
-from simulation.executors.compiled.network import Network, parameters_of
+from simulation.executors.compiled.network import Network
 from simulation.executors.compiled.products import (
     add_outer,
-    add_outer_on_grid,
     add_product,
     affine,
+    grid_tile,
     multiply_transposed,
 )
-from simulation.executors.compiled.tiles import TILE
+from simulation.executors.compiled.tiles import ROWS, TILE
 
 
 class Samples(NamedTuple):
@@ -73,7 +74,7 @@ class Samples(NamedTuple):
         labels: Of the records of a client, or of clients of one step.
         step_labels: Of a step's records.
         ends: Of the segments that rows are summed by, int64.
-        tile: See `products.add_outer_on_grid`.
+        tile: Room for a tile of `ROWS` times `TILE` float64, then one of zeros.
         capacity: Rows after which those so far are summed.
         segment: Rows of one lane after which they are a segment.
     """
@@ -472,33 +473,55 @@ def add_rows_on_grid(
 ) -> None:
     """Add the sums of all segments to a sum, in wire order.
 
-    A tile's columns of all segments are summed one after the other: so much of the sum stays in
-    cache.
+    Segments are taken so many at a time that a tile's columns of their gradients stay in the
+    nearest cache; the tile is summed over them there, and then goes to the sum.
 
     Args:
         is_summed: Whether there is a sum to add to; else it is written.
     """
-    if not is_summed:
-        fill_doubles(total, 0.0, parameters_of(net))
-    for at in range(net.top):
-        layer, columns = net.layers[at], net.levels[at + 1, 1]
-        wire, outputs, inputs = total + 8 * layer[7], layer[5], layer[4]
-        for j in range(0, outputs, TILE):
-            row = 0
-            for segment in range(segments):
-                end = get_index(space.ends, segment)
-                add_outer_on_grid(
-                    wire, outputs, _row(net, space.inputs, at, row), net.levels[at, 1], inputs,
-                    _row(net, space.gradients, at + 1, row), columns, end - row, j, space.tile,
-                )  # fmt: skip
-                row = end
-        row, bias = 0, net.local + 4 * layer[1]
-        for segment in range(segments):
-            end = get_index(space.ends, segment)
-            fill(bias, 0.0, columns)
-            add_rows(bias, _row(net, space.gradients, at + 1, row), columns, end - row)
-            add_on_grid(wire + 8 * inputs * outputs, bias, 1.0, outputs)
-            row = end
+    first = 0
+    while first < segments:
+        begin, last = _end_of(space, first), first + 1
+        while last < segments and _end_of(space, last + 1) - begin <= space.segment:
+            last += 1
+        for at in range(net.top):
+            layer, bias = net.layers[at], net.local + 4 * net.layers[at, 1]
+            wire, outputs, inputs = total + 8 * layer[7], layer[5], layer[4]
+            for j in range(0, outputs, TILE):
+                for i in range(0, inputs, ROWS):
+                    _sum_tile(net, space, at, first, last, i, j)
+                    for n in range(min(ROWS, inputs - i)):
+                        to, of_tile = wire + 8 * ((i + n) * outputs + j), space.tile + 8 * TILE * n
+                        put_sum(to, of_tile, min(TILE, outputs - j), is_summed)
+            wire += 8 * inputs * outputs
+            if not is_summed:
+                fill_doubles(wire, 0.0, outputs)
+            for segment in range(first, last):
+                row, end = _end_of(space, segment), _end_of(space, segment + 1)
+                fill(bias, 0.0, layer[3])
+                add_rows(bias, _row(net, space.gradients, at + 1, row), layer[3], end - row)
+                add_on_grid(wire, bias, 1.0, outputs)
+        first, is_summed = last, True
+
+
+@compiled
+def _end_of(space: Samples, segments: int) -> int:
+    """Rows of the first segments."""
+    return int(get_index(space.ends, segments - 1)) if segments > 0 else 0
+
+
+@compiled
+def _sum_tile(net: Network, space: Samples, at: int, first: int, last: int, i: int, j: int) -> None:
+    """Sum a tile of a layer's kernel over segments ``first`` to ``last``, on the grid."""
+    below, columns = net.levels[at, 1], net.levels[at + 1, 1]
+    start, width = space.tile + 8 * ROWS * TILE, min(TILE, columns - j)
+    for segment in range(first, last):
+        row, end = _end_of(space, segment), _end_of(space, segment + 1)
+        grid_tile(
+            width, space.tile, start, _row(net, space.inputs, at, row) + 4 * i, below,
+            _row(net, space.gradients, at + 1, row) + 4 * j, columns, end - row,
+        )  # fmt: skip
+        start = space.tile
 
 
 @compiled

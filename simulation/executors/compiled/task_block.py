@@ -14,7 +14,11 @@ class TaskBlock:
         capacity: Tasks that there is room for.
         words: Shape ``(block_words(capacity),)``.
         address: Of these.
-        columns: See `Arrangement`, each of shape ``(capacity,)``.
+        columns: See `Arrangement`, each of shape ``(capacity,)``; also by their own names:
+        version: int64.
+        grouped: int64.
+        group_end: int64.
+        group_weight: float64.
         unasked: Room for outcomes that nobody asks for, shape ``(3, capacity)``.
 
     Args:
@@ -28,6 +32,9 @@ class TaskBlock:
         self.address: int = self.words.ctypes.data
         columns = self.words[HEADER:].reshape(COLUMNS, capacity)
         self.columns = dict(zip(Arrangement._fields, columns, strict=True))
+        self.version, self.grouped = self.columns["version"], self.columns["grouped"]
+        self.group_end = self.columns["group_end"]
+        self.group_weight: NDArray[np.float64] = self.columns["group_weight"].view(np.float64)
         self.unasked = np.empty((3, capacity), np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Two small matrix products held in registers, written as LLVM instructions.
+"""Small matrix products held in registers, written as LLVM instructions.
 
 Every product of a training step is cut into these (`simulation.executors.compiled.products`). They
 are what a BLAS has at its core; a BLAS call at the sizes of a mobile model spends a third to a half
@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from simulation.executors.compiled.compiling import instruction
+from simulation.executors.grid_sum import TO_GRID
 
 LANES = 16
 """Floats a vector. Narrower processors take it in two or four."""
@@ -28,6 +29,8 @@ TILE = 4 * LANES
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_HALF = LANES // 2
+_DOUBLES = ir.VectorType(ir.DoubleType(), _HALF)
 _VECTOR_BYTES = 4 * LANES
 
 
@@ -115,20 +118,59 @@ def _emit_fma_tile(module: Any, vectors: int) -> Any:
         emit.load(emit.at(start, emit.times(start_row, i), _number(v * _VECTOR_BYTES)))
         for i, v in places
     ]
+    sums = _accumulated(emit, vectors, sums, a, a_row, a_column, b, b_row, count)
+    for total, (i, v) in zip(sums, places, strict=True):
+        emit.store(total, emit.at(out, emit.times(out_row, i), _number(v * _VECTOR_BYTES)))
+    emit.build.ret_void()
+    return emit.function
+
+
+def _emit_grid_tile(module: Any, vectors: int) -> Any:
+    name = f"flint.grid_tile.{vectors}"
+    if name in module.globals:
+        return module.globals[name]
+    emit = _Emitter(module, name, 8)
+    out, start, a, a_row, a_column, b, b_row, count = emit.function.args
+    places = [(i, v) for i in range(ROWS) for v in range(vectors)]
+    zeros = [ir.Constant(_VECTOR, [0.0] * LANES) for _ in places]
+    sums = _accumulated(emit, vectors, zeros, a, a_row, a_column, b, b_row, count)
+    grid = ir.Constant(_DOUBLES, [TO_GRID] * _HALF)
+    for total, (i, v) in zip(sums, places, strict=True):
+        for half in range(2):
+            floats = emit.lanes(total, total, list(range(half * _HALF, (half + 1) * _HALF)))
+            term = emit.build.fpext(floats, _DOUBLES)
+            term = emit.build.fsub(emit.build.fadd(term, grid), grid)
+            place = _number(8 * (i * TILE + v * LANES + half * _HALF))
+            before = emit.load(emit.at(start, place), _DOUBLES)
+            emit.store(emit.build.fadd(before, term), emit.at(out, place))
+    emit.build.ret_void()
+    return emit.function
+
+
+def _accumulated(
+    emit: _Emitter,
+    vectors: int,
+    start: list[Any],
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_row: Any,
+    count: Any,
+) -> list[Any]:
+    """Sums of a tile, in registers: ``start`` and a product."""
     rows = [emit.at(a, emit.times(a_row, i)) for i in range(ROWS)]
 
     def accumulate(_: Any, values: list[Any]) -> list[Any]:
         of_a, of_b, *sums = values
         right = [emit.load(emit.at(of_b, _number(v * _VECTOR_BYTES))) for v in range(vectors)]
         left = [emit.repeat(emit.load(emit.at(row, of_a), _FLOAT)) for row in rows]
+        places = [(i, v) for i in range(ROWS) for v in range(vectors)]
         added = [emit.fma(left[i], right[v], sums[n]) for n, (i, v) in enumerate(places)]
         return [emit.at(of_a, a_column), emit.at(of_b, b_row), *added]
 
-    _, _, *sums = emit.loop(count, [_number(0), b, *sums], accumulate)
-    for total, (i, v) in zip(sums, places, strict=True):
-        emit.store(total, emit.at(out, emit.times(out_row, i), _number(v * _VECTOR_BYTES)))
-    emit.build.ret_void()
-    return emit.function
+    _, _, *sums = emit.loop(count, [_number(0), b, *start], accumulate)
+    return sums
 
 
 def _emit_dot_tile(module: Any) -> Any:
@@ -193,6 +235,37 @@ def _fma_tile(vectors: int) -> Any:
     return fma_tile
 
 
+def _grid_tile(vectors: int) -> Any:
+    @instruction
+    def grid_tile(
+        _context: Any,
+        out: Any,
+        start: Any,
+        a: Any,
+        a_row: Any,
+        a_column: Any,
+        b: Any,
+        b_row: Any,
+        count: Any,
+    ) -> Any:
+        """``out[i, j] = start[i, j] +`` what `fma_tile` gives, rounded to the grid, in float64.
+
+        See `simulation.executors.grid_sum`. ``out`` and ``start``, which may be the same, have
+        rows of `TILE` float64.
+        """
+
+        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+            builder.call(_emit_grid_tile(builder.module, vectors), arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return grid_tile
+
+
+grid_tile_1, grid_tile_2, grid_tile_3, grid_tile_4 = (
+    _grid_tile(vectors) for vectors in (1, 2, 3, 4)
+)
 fma_tile_1, fma_tile_2, fma_tile_3, fma_tile_4 = (_fma_tile(vectors) for vectors in (1, 2, 3, 4))
 
 

@@ -122,6 +122,7 @@ class CompiledTraining:
         self._kernel = (fixed, layers, levels, space, rooms, plan.proximal_mu, SUMMABLE_NORM)
         self.versions = Versions(layout, fixed, layers, new_room)
         self._progress = np.zeros(1, np.int64) if progress is None else progress
+        self._progress_address = self._progress.ctypes.data
         self._sums: list[NDArray[np.float64]] = []
         self._sum_addresses = np.zeros(0, np.int64)
         self._block = TaskBlock(64)
@@ -144,7 +145,7 @@ class CompiledTraining:
         return _reduced(tasks, self._block, rounded, found, not_finite)
 
     def post(self, tasks: TaskColumns, block: TaskBlock) -> int:
-        """Arrange tasks for several executors to `train`; returns how many versions they start from.
+        """Arrange tasks for executors to `train`; returns how many versions they start from.
 
         Raises:
             KeyError: If a version is not known.
@@ -203,7 +204,7 @@ class CompiledTraining:
         totals = [new_total() for _ in range(groups)]
         sums = np.array([total.ctypes.data for total in totals], np.int64)
         found = StatisticsColumns.room(tasks.task_ids, self._outputs) if into is None else into
-        numbers = self._block.columns["version"][:groups].tolist()
+        numbers = self._block.version[:groups].tolist()
         summed = dict(zip(numbers, totals, strict=True))
         self.train(self._block, versions, found, sums, np.zeros(groups, np.bool_), tasks)
         if not found.is_finite.all():
@@ -295,7 +296,7 @@ class CompiledTraining:
             unasked[0] if norm is None else norm,
             unasked[1] if before is None else before,
             unasked[2] if after is None else after,
-            sums, is_summed, number, self._progress.ctypes.data, rounded,
+            sums, is_summed, number, self._progress_address, rounded,
         )  # fmt: skip
         if not_finite < 0:
             whose = ""
@@ -342,12 +343,15 @@ def _reduced(
         rounded: Sum of each group, shape ``(groups, parameters)``.
         not_finite: How many updates are in none.
     """
-    groups, columns = len(rounded), block.columns
-    weights = columns["group_weight"][:groups].view(np.float64).tolist()
-    ids = _ids(tasks, block, groups, None if not_finite == 0 else found.is_finite)
-    numbers = columns["version"][:groups].tolist()
+    numbers, weights, ids = block.version, block.group_weight, tasks.task_ids
+    if len(rounded) == 1 and not_finite == 0:
+        whole = PartialSum(numbers.item(0), rounded[0], weights.item(0), ids)
+        return Reduced((whole,), found)
+    of_groups = _ids(tasks, block, len(rounded), None if not_finite == 0 else found.is_finite)
     sums = (
-        PartialSum(*each) for each in zip(numbers, rounded, weights, ids, strict=True) if each[3]
+        PartialSum(numbers.item(group), rounded[group], weights.item(group), its_ids)
+        for group, its_ids in enumerate(of_groups)
+        if its_ids
     )
     return Reduced(tuple(sums), found)
 
@@ -356,11 +360,10 @@ def _ids(
     tasks: TaskColumns, block: TaskBlock, groups: int, is_finite: NDArray[np.bool_] | None
 ) -> list[Sequence[str]]:
     """Of each group's tasks whose updates are finite."""
-    if groups == 1 and is_finite is None:
-        return [tasks.task_ids]
-    found, begin, grouped = [], 0, block.columns["grouped"]
-    for end in block.columns["group_end"][:groups].tolist():
-        places = grouped[begin:end]
+    found: list[Sequence[str]] = []
+    begin = 0
+    for end in block.group_end[:groups].tolist():
+        places = block.grouped[begin:end]
         found.append(tasks.ids_of(places if is_finite is None else places[is_finite[places]]))
         begin = end
     return found

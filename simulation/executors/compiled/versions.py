@@ -77,8 +77,7 @@ class Versions:
                 self._add_row()
             row = self._row_of[version] = self._free.pop()
             self.rows[row, 0] = version
-        weights = np.ascontiguousarray(weights, np.float32)
-        pack(weights.ctypes.data, self._fixed, self._layers, self.rows[row])
+        pack(np.ascontiguousarray(weights, np.float32), self._fixed, self._layers, self.rows[row])
 
     def place(self, version: int) -> int:
         """Number of a version's row."""
