@@ -79,7 +79,9 @@ def test_rows_and_ids_that_are_not_there_are_refused():
     sparse.x[30] = SPARSE_MLP.ids
     executor = LocalExecutor(SPARSE_MLP, PLAN, sparse)
     executor.set_weights(1, np.zeros(SPARSE_MLP.parameter_count, np.float32))
-    with pytest.raises(ValueError, match="data client 2: a record has an id beyond the 1024 of the table"):
+    with pytest.raises(
+        ValueError, match="data client 2: a record has an id beyond the 1024 of the table"
+    ):
         executor.reduce(make_tasks(6, base_version=1))
 
 
