@@ -20,6 +20,7 @@ from simulation.catalog_inputs import CatalogInputs
 from simulation.environment import ClientOutput, Environment, load_environment
 from simulation.evaluation import TorchEvaluation, metric_by_group
 from simulation.event_path import choose_event_path
+from simulation.executors.cut_off_records import named_when_cut_off
 from simulation.executors.executor import Executor
 from simulation.executors.make import executor_notes, make_executor, training_path
 from simulation.executors.no_training import NoTraining
@@ -105,19 +106,20 @@ def simulate(
         try:
             executor = _executor(prepared, executors, note)
             path = training_path(executor)
-            for sentence in (*executor_notes(executor), *filter(None, [path])):
+            for sentence in (*executor_notes(executor, executors), *filter(None, [path])):
                 note(sentence)
             in_short = None if path is None else path.split(", ")[0].removeprefix("training: ")
             _tell_of_compiling(environment, in_short, note)
             expect(Expected(job.stop, trials, in_short))
-            return run_trials(
-                prepared,
-                _training(prepared, executor, trains=options.trains),
-                runs,
-                row,
-                checkpoint_every=options.checkpoint_every,
-                on_progress=on_progress,
-            )
+            with named_when_cut_off(prepared.records if options.trains else None, row.run_id):
+                return run_trials(
+                    prepared,
+                    _training(prepared, executor, trains=options.trains),
+                    runs,
+                    row,
+                    checkpoint_every=options.checkpoint_every,
+                    on_progress=on_progress,
+                )
         except FlintError as error:
             runs.fail(row.run_id, str(error))
             raise

@@ -7,6 +7,8 @@ from typing import Any
 from device_runtime.errors import FlintError
 from simulation.executors.ray_actor import Instruction
 from simulation.executors.ray_cluster import ClusterConnection
+from simulation.executors.ray_records import RecordsMissingOnNode
+from simulation.executors.whole_files import UnusableRecords
 
 MOST_DEATHS = 3
 """So often an executor may end without an answer between; then the run stops."""
@@ -134,6 +136,19 @@ def actor_lost(place: Place, error: Exception, *, feeds_back: bool) -> ClusterEx
     return ClusterExecutorLost(
         f"{place.name} ended, {why}: {cause_of(error)}; resume the run, with fewer executors a "
         "node if memory ran out"
+    )
+
+
+def failure_of(place: Place, error: Any) -> FlintError:  # noqa: ANN401 - Ray's RayTaskError
+    """The error of a run whose actor has raised one."""
+    if isinstance(error.cause, UnusableRecords):
+        return RecordsMissingOnNode(f"{place.name}: {error.cause.sentence}")
+    if isinstance(error.cause, FlintError):
+        return error.cause
+    said = str(error).strip().splitlines()
+    return ClusterExecutorLost(
+        f"{place.name} failed: {said[-1] if said else error!r}; its log on that node says more, "
+        "and the run can be resumed"
     )
 
 

@@ -45,12 +45,15 @@ def make_executor(
 
     Raises:
         ExecutorLost: If a process does not start.
+        NotEnoughMemory: If so many executors on this machine could not train for want of memory.
         FlintError: Or whatever `RayExecutors` raises.
     """
     if kind == "none":
         examples = np.minimum(records.records, client.max_records)
         return NoTraining(model.parameter_count, examples)
     from simulation.executors.local import LocalExecutor
+    from simulation.executors.memory_needed import MemoryNeed, require_memory
+    from simulation.executors.paths import choose_path
     from simulation.executors.processes import ProcessExecutors
     from simulation.executors.training import LocalPlan
 
@@ -72,8 +75,10 @@ def make_executor(
             on_replaced=on_replaced,
             stall_timeout_s=stall_timeout_s,
         )
+    path = choose_path(model, plan, records)
+    require_memory(MemoryNeed.of(model, plan, records, path), count, model.name)
     if count == 1:
-        return LocalExecutor(model, plan, records)
+        return LocalExecutor(model, plan, records, path)
     return ProcessExecutors(
         *(count, model, plan, records), on_replaced=on_replaced, stall_timeout_s=stall_timeout_s
     )
@@ -91,10 +96,14 @@ def training_path(executor: Executor) -> str | None:
     return executor.path.sentence if isinstance(executor, known) else None
 
 
-def executor_notes(executor: Executor) -> tuple[str, ...]:
-    """What a run says of where its executors are, beside how they train."""
+def executor_notes(executor: Executor, count: int) -> tuple[str, ...]:
+    """What a run says of its ``count`` executors and where they are, beside how they train."""
     if isinstance(executor, NoTraining):
         return ()
+    from simulation.executors.processes import ProcessExecutors
     from simulation.executors.ray_executors import RayExecutors
 
+    if isinstance(executor, ProcessExecutors):
+        idle = executor.path.idle_sentence(count)
+        return () if idle is None else (idle,)
     return executor.notes if isinstance(executor, RayExecutors) else ()

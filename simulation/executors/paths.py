@@ -57,6 +57,16 @@ class TrainingPath:
         }
         return f"training: {ways[self.name]}, because {self.why}"
 
+    def idle_sentence(self, count: int) -> str | None:
+        """What a run says where some of ``count`` executors have less to do than others."""
+        share = float(self.in_samples.mean()) if len(self.in_samples) else 0.0
+        if not share or count <= LANES:
+            return None
+        return (
+            f"{share:.0%} of the clients are trained in sample space, which {LANES} executors "
+            f"at most share; the other {count - LANES} have only the rest"
+        )
+
     def executor_of(self, count: int) -> NDArray[np.int64]:
         """Which of ``count`` executors trains each data client, shape ``(clients,)``."""
         clients = np.arange(len(self.in_samples))

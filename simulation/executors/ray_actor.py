@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.errors import named_in
+
 if TYPE_CHECKING:
     from modeling.spec import ModelSpec
     from simulation.executors.local import LocalExecutor
@@ -101,17 +103,23 @@ class PartitionActor:
 
         Raises:
             RecordsMissingOnNode: If they are not on this node.
+            NotEnoughMemory: If this node has not enough for one executor.
+            FlintError: If it cannot train the model for another reason; names the node.
         """
         from simulation.executors.local import LocalExecutor
+        from simulation.executors.memory_needed import MemoryNeed, require_memory
 
         opened = records.open(self.place())
-        self._executor = LocalExecutor(
-            assignment.model,
-            assignment.plan,
-            opened,
-            assignment.path,
-            progress=self._progress,
-        )
+        need = MemoryNeed.of(assignment.model, assignment.plan, opened, assignment.path)
+        require_memory(need, 1, assignment.model.name, node=self.place())
+        with named_in(f"node {self.place()}"):
+            self._executor = LocalExecutor(
+                assignment.model,
+                assignment.plan,
+                opened,
+                assignment.path,
+                progress=self._progress,
+            )
 
     def train(
         self,

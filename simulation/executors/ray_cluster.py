@@ -14,6 +14,10 @@ from pathlib import Path
 from device_runtime.errors import FlintError
 
 _LISTENS_S = 10.0
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""Of gRPC, which Ray's servers speak: HTTP/2's preface and empty settings (RFC 9113, 3.4)."""
+_FRAME_BYTES, _KIND_AT, _SETTINGS = 9, 3, 4
+"""The answer begins with the head of a frame of settings."""
 _IS_NODE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's word, which its processes inherit, for whether a machine is a node others may reach."""
 
@@ -108,14 +112,24 @@ class ClusterConnection:
 
 
 def _require_listening(address: str) -> None:
-    """Find out in seconds that nobody is there; Ray takes minutes.
+    """Find out in seconds that nobody is there, or somebody else; Ray takes minutes.
 
     Raises:
-        OSError: If nobody listens at an address of host and port.
+        OSError: If nobody listens at an address of host and port, or not as Ray's servers do.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_S).close()
+    if not host or not port.isdecimal():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_S) as there:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        there.sendall(_GREETING)
+        try:
+            said = there.recv(_FRAME_BYTES, socket.MSG_WAITALL)
+        except TimeoutError:
+            said = b""
+    if len(said) < _FRAME_BYTES or said[_KIND_AT] != _SETTINGS:
+        raise OSError("what listens there does not answer as Ray does")
 
 
 def _short_folder() -> Path | None:

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.errors import FlintError
 from modeling.spec import ModelSpec
 from simulation.cluster_settings import ClusterSettings
 from simulation.executors.actor_progress import WATCH, ActorProgress
 from simulation.executors.client_residuals import merged
-from simulation.executors.compiled.training import LANES
 from simulation.executors.executor import Reduced, TrainingTask, UpdateStatistics
 from simulation.executors.lost_actors import (
     ActorStalled,
@@ -24,6 +22,7 @@ from simulation.executors.lost_actors import (
     Place,
     actor_lost,
     cause_of,
+    failure_of,
     is_given_up,
     lost_errors,
     not_ready,
@@ -273,13 +272,7 @@ class RayExecutors:
         try:
             return self._ray.get(answer)
         except self._task_error as error:
-            if isinstance(error.cause, FlintError):
-                raise error.cause from None
-            said = str(error).strip().splitlines()
-            raise ClusterExecutorLost(
-                f"{place.name} failed: {said[-1] if said else error!r}; its log on that "
-                "node says more, and the run can be resumed"
-            ) from error
+            raise failure_of(place, error) from error
 
     def _start(self, places: Sequence[Place]) -> list[str]:
         """Start actors and wait until each is ready to train; returns their nodes' processors."""
@@ -359,12 +352,7 @@ class RayExecutors:
         nodes = len({place.node for place in self._places})
         placed = f"executors: {self._count} on {nodes} node" + "s" * (nodes > 1)
         notes = [f"{placed} of the Ray cluster at {self._connection.address}"]
-        share = float(self.path.in_samples.mean()) if len(self.path.in_samples) else 0.0
-        if share and self._count > LANES:
-            notes.append(
-                f"{share:.0%} of the clients are trained in sample space, which {LANES} executors "
-                f"at most share; the other {self._count - LANES} have only the rest"
-            )
+        notes += filter(None, [self.path.idle_sentence(self._count)])
         kinds = sorted({*processors, self._software.processor})
         if len(kinds) > 1:
             notes.append(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.executors.executor import TrainingTask
+from simulation.executors.machine_memory import memory_bytes
 from simulation.executors.records import ClientRecords
 from simulation.executors.task_columns import TaskColumns
 
@@ -108,17 +109,6 @@ class RecordPaging:
         return end - np.minimum(held, self._newest), end
 
 
-def memory_bytes() -> int:
-    """Memory that this process can have: the machine's, or its control group's if that is less."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            return min(whole, int((Path("/sys/fs/cgroup") / limit).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-    return whole
-
-
 def _merged(
     base: int, stride: int, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
@@ -145,16 +135,26 @@ def _advise(address: int, size: int, advice: int) -> None:
         raise OSError(code, f"madvise: {os.strerror(code)}")
 
 
-def _is_mapped_from(path: Path, column: NDArray[np.generic]) -> bool:
-    """Whether an array lies in a mapping of a file: only such pages can be had again."""
+def mapped_spans(path: Path) -> list[tuple[int, int]]:
+    """Where this process has a file mapped: first addresses, and those after the last.
+
+    None where the system does not say.
+    """
     try:
         mappings = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
-        return False
-    first, last = column.ctypes.data, column.ctypes.data + column.nbytes
+        return []
+    wanted = str(path.resolve())
+    found = []
     for line in mappings:
         span, _, _, _, inode, *name = line.split(maxsplit=5)
-        begin, end = (int(each, 16) for each in span.split("-"))
-        if begin <= first and last <= end and inode != "0" and name:
-            return Path(name[0]) == path.resolve()
-    return False
+        if inode != "0" and name == [wanted]:
+            begin, end = (int(each, 16) for each in span.split("-"))
+            found.append((begin, end))
+    return found
+
+
+def _is_mapped_from(path: Path, column: NDArray[np.generic]) -> bool:
+    """Whether an array lies in a mapping of a file: only such pages can be had again."""
+    first, last = column.ctypes.data, column.ctypes.data + column.nbytes
+    return any(begin <= first and last <= end for begin, end in mapped_spans(path))

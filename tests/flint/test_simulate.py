@@ -237,6 +237,29 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
     assert resumed["events_sha256"] == run["events_sha256"]
 
 
+def test_a_run_whose_records_are_cut_off_says_so_and_resumes_when_they_are_back(
+    home, run, short, tmp_path
+):
+    options = ("--checkpoint-every", "2", "--executors", "1")
+    process, run_id = started(home, short, "-e", ENVIRONMENT, *options)
+    with open_catalog(home) as catalog:
+        wait_for_checkpoint(catalog.simulation_runs, run_id, process)
+    process.send_signal(signal.SIGSTOP)
+    mapped = {region.path for region in psutil.Process(process.pid).memory_maps()}
+    (records,) = (Path(path) for path in mapped if Path(path).is_relative_to(home / "blobs"))
+    shutil.copy(records, tmp_path / "copy")
+    records.chmod(0o644)
+    os.truncate(records, 4096)
+    process.send_signal(signal.SIGCONT)
+    told = process.communicate()[1]
+    assert process.returncode == 2
+    assert "Traceback" not in told
+    assert re.match(rf"flint: the records file {records} (is|was) cut off", told.splitlines()[-1])
+    shutil.copy(tmp_path / "copy", records)
+    resumed = simulate(home, "--resume", run_id, "--executors", "1", job=short)
+    assert resumed["trajectory_sha256"] == run["trajectory_sha256"]
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Address of a Ray cluster that outlives the runs on it.

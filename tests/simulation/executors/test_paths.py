@@ -9,7 +9,7 @@ from device_runtime.compression import UpdateCodec
 from modeling.spec import Embedding
 from modeling.zoo import EMBEDDING_MLP, MULTITASK_MLP, SPARSE_MLP, TEXT_CNN, TINY_MLP
 from simulation.executors.local import LocalExecutor
-from simulation.executors.paths import choose_path
+from simulation.executors.paths import LANES, TrainingPath, choose_path
 from simulation.executors.records import ClientRecords
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
@@ -83,3 +83,14 @@ def test_rows_and_ids_that_are_not_there_are_refused():
         ValueError, match="data client 2: a record has an id beyond the 1024 of the table"
     ):
         executor.reduce(make_tasks(6, base_version=1))
+
+
+def test_more_executors_than_share_sample_space_are_told():
+    path = TrainingPath("compiled", "of a test", np.array([True, True, True, False]))
+    assert path.idle_sentence(LANES) is None
+    assert path.idle_sentence(LANES + 4) == (
+        f"75% of the clients are trained in sample space, which {LANES} executors at most share; "
+        "the other 4 have only the rest"
+    )
+    nobody = TrainingPath("compiled", "of a test", np.zeros(4, np.bool_))
+    assert nobody.idle_sentence(100) is None

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import psutil
@@ -27,7 +28,7 @@ from simulation.executors.lost_actors import (
     ExecutorsNotReady,
 )
 from simulation.executors.ray_actor import Software
-from simulation.executors.ray_cluster import ClusterConnection, RayMissing
+from simulation.executors.ray_cluster import ClusterConnection, RayMissing, _require_listening
 from simulation.executors.ray_executors import RayExecutors
 from simulation.executors.ray_records import RecordsMissingOnNode, SentRecords, SharedRecords
 from simulation.executors.task_columns import TaskColumns
@@ -253,6 +254,30 @@ def test_what_an_actor_refuses_is_told_as_it_said_it(executor, mapped):
     assert "executors.records: sent" in told
 
 
+@integration
+def test_records_that_are_cut_off_on_a_node_are_named_with_executor_file_and_bytes(shared, mapped):
+    """Between two aggregations, and by the actor that takes the place of one that died of it."""
+    there = RayExecutors(1, TINY, PLAN, mapped)
+    there.set_weights(1, flatten(TINY.initial_parameters(1)))
+    tasks = [replace(task, data_client=task.data_client % 4) for task in make_tasks(4, 1)]
+    there.reduce(tasks)
+    whole = mapped.path.stat().st_size
+    os.truncate(mapped.path, 4096)
+    with pytest.raises(RecordsMissingOnNode) as caught:
+        there.reduce(tasks)
+    assert re.match(
+        rf"executor 1 of 1 on node \S+ \(.+\): the records file {re.escape(str(mapped.path))} is "
+        rf"cut off: it has 4096 of {whole} bytes; put it back",
+        str(caught.value),
+    )
+    with pytest.raises(RecordsMissingOnNode) as caught:
+        RayExecutors(1, TINY, PLAN, mapped)
+    assert re.match(
+        r"node \S+ \(.+\) has another records file .*: 4096 bytes, here", str(caught.value)
+    )
+    actors(2)  # those of the other executor
+
+
 def test_a_truncated_copy_of_the_records_is_not_trained_on(mapped):
     shared = SharedRecords.of(mapped, mapped.path)
     os.truncate(mapped.path, 1000)
@@ -301,6 +326,18 @@ def test_a_node_with_other_software_is_told_apart():
     assert (
         replace(here, versions={"python": "3.11.7"}).difference(here) == "torch (none), here 2.13.0"
     )
+
+
+def test_a_port_of_something_else_is_no_cluster_and_is_told_at_once():
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            for asked in (address, f"ray://{address}"):
+                with pytest.raises(OSError, match="does not answer as Ray does"):
+                    _require_listening(asked)
+        finally:
+            server.shutdown()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
