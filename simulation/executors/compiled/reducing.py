@@ -16,12 +16,8 @@ from simulation.executors.compiled.compiling import compiled, entry
 from simulation.executors.compiled.loops import add_doubles, fill_doubles, round_doubles
 from simulation.executors.compiled.memory import get_index, put_index
 from simulation.executors.compiled.network import network_of, parameters_of
-from simulation.executors.compiled.sample_space import (
-    Waiting,
-    add_rows_on_grid,
-    samples_of,
-    train_lane,
-)
+from simulation.executors.compiled.sample_rows import Waiting, add_rows_on_grid, samples_of
+from simulation.executors.compiled.sample_space import train_lane
 
 _AT_A_TIME = 2048
 """Parameters that are added in the nearest cache."""
@@ -59,7 +55,7 @@ def train_units(
 
     Args:
         fixed: The first fields of `Network`, then those of `Plan`.
-        space: See `sample_space.samples_of`, as ``rooms``.
+        space: See `sample_rows.samples_of`, as ``rooms``.
         versions: See `network.network_of`, one a row.
         block: See `arranging.arrange`, as ``capacity``.
         weight: Of the tasks as they came.

@@ -1,4 +1,4 @@
-"""The buffers of `simulation.executors.compiled.sample_space`."""
+"""The buffers of `simulation.executors.compiled.sample_rows`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from simulation.executors.compiled.buffers import zeros
 from simulation.executors.compiled.layout import Layout, padded_columns
-from simulation.executors.compiled.sample_space import Samples
+from simulation.executors.compiled.sample_rows import Samples
 from simulation.executors.compiled.tiles import ROWS, TILE
 
 _SEGMENT_ROWS = 128
@@ -20,7 +20,7 @@ class SampleBuffers:
     """Memory for the rows of clients that are summed together, and for one in training.
 
     Attributes:
-        rooms: For `sample_space.samples_of`, as ``numbers``.
+        rooms: For `sample_rows.samples_of`, as ``numbers``.
 
     Args:
         rows: Steps times records of one client, at most.

@@ -10,10 +10,6 @@ A client of one step is the case without history: many of those are one large ba
 """
 
 import math
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from simulation.executors.compiled.arranging import Arrangement
 from simulation.executors.compiled.clients import (
@@ -29,18 +25,12 @@ from simulation.executors.compiled.clients import (
 from simulation.executors.compiled.compiling import compiled
 from simulation.executors.compiled.loops import (
     add_number,
-    add_on_grid,
-    add_rows,
     cut_off_negative,
-    dot,
-    fill,
-    fill_doubles,
     gather,
     logit_gradient,
     loss,
     mask,
     multiply,
-    put_sum,
 )
 from simulation.executors.compiled.memory import (
     get_double,
@@ -50,71 +40,16 @@ from simulation.executors.compiled.memory import (
     put_index,
 )
 from simulation.executors.compiled.network import Network
-from simulation.executors.compiled.products import (
-    add_outer,
-    add_product,
-    affine,
-    grid_tile,
-    multiply_transposed,
+from simulation.executors.compiled.products import add_product, affine, multiply_transposed
+from simulation.executors.compiled.sample_rows import (
+    Samples,
+    Waiting,
+    add_rows_on_grid,
+    clear_rows,
+    row_at,
+    squared_norm,
+    write_update,
 )
-from simulation.executors.compiled.tiles import ROWS, TILE
-
-
-class Samples(NamedTuple):
-    """Addresses: rows of the clients that are summed next, and work space of the one in training.
-
-    Attributes:
-        inputs: For each level, of rows: what the layer above takes, one row a step and record.
-        gradients: For each level, of the same rows: times the task's weight once it is trained.
-        at_base: For each level, of a client's records: values at the base version.
-        base_sums: A client's records times the first kernel at the base version, before ReLU.
-        square: Columns of the two that follow.
-        alike: Products of inputs with inputs, one a pair of rows.
-        alike_gradients: Products of gradients with gradients.
-        labels: Of the records of a client, or of clients of one step.
-        step_labels: Of a step's records.
-        ends: Of the segments that rows are summed by, int64.
-        tile: Room for a tile of `ROWS` times `TILE` float64, then one of zeros.
-        capacity: Rows after which those so far are summed.
-        segment: Rows of one lane after which they are a segment.
-    """
-
-    inputs: NDArray[np.int64]
-    gradients: NDArray[np.int64]
-    at_base: NDArray[np.int64]
-    base_sums: int
-    square: int
-    alike: int
-    alike_gradients: int
-    labels: int
-    step_labels: int
-    ends: int
-    tile: int
-    capacity: int
-    segment: int
-
-
-@compiled
-def samples_of(space: NDArray[np.int64], rooms: NDArray[np.int64]) -> Samples:
-    """Sample space, of its numbers and of the addresses of rows by level."""
-    return Samples(
-        rooms[0], rooms[1], rooms[2], space[0], space[1], space[2], space[3], space[4], space[5],
-        space[6], space[7], space[8], space[9],
-    )  # fmt: skip
-
-
-class Waiting(NamedTuple):
-    """Rows of a group that are trained and not yet in its sum.
-
-    Attributes:
-        rows: How many.
-        segments: Into how many they are cut.
-        is_summed: Whether there is a sum already, of others of the group.
-    """
-
-    rows: int
-    segments: int
-    is_summed: bool
 
 
 @compiled
@@ -197,17 +132,17 @@ def _train_block(
         return 0
     for at in range(top):
         _at_base_parameters(
-            net, at, _row(net, space.inputs, at + 1, begin), _row(net, space.inputs, at, begin),
+            net, at, row_at(net, space.inputs, at + 1, begin), row_at(net, space.inputs, at, begin),
             rows,
         )  # fmt: skip
         if net.layers[at, 6]:
-            cut_off_negative(_row(net, space.inputs, at + 1, begin), rows * net.levels[at + 1, 1])
+            cut_off_negative(row_at(net, space.inputs, at + 1, begin), rows * net.levels[at + 1, 1])
     row = 0
     for client in range(n, end):
         place, count = get_index(tasks.place, client), get_index(tasks.records, client)
         of_client = logit_gradient(
-            _row(net, space.gradients, top, begin + row),
-            _row(net, space.inputs, top, begin + row), net.levels[top, 1],
+            row_at(net, space.gradients, top, begin + row),
+            row_at(net, space.inputs, top, begin + row), net.levels[top, 1],
             space.labels + 4 * row * net.tasks, net.tasks, count,
             get_double(tasks.weight, client) * get_double(tasks.rate, client) / count,
         )  # fmt: skip
@@ -218,7 +153,7 @@ def _train_block(
         _gradient_at_base(net, space, at, begin, rows)
         if net.levels[at, 2]:
             mask(
-                _row(net, space.gradients, at, begin), _row(net, space.inputs, at, begin),
+                row_at(net, space.gradients, at, begin), row_at(net, space.inputs, at, begin),
                 rows * net.levels[at, 1],
             )  # fmt: skip
     for at in range(top + 2):
@@ -226,7 +161,7 @@ def _train_block(
     _note_moves(net, space, begin, rows)
     if is_surely_summable(net, 0.0, 1.0, lightest, plan.limit):
         return rows
-    _clear(net, space, begin, rows)
+    clear_rows(net, space, begin, rows)
     return 0
 
 
@@ -246,17 +181,17 @@ def _train_each(
             # As its device, which looks at losses before and after.
             _train_in_samples(net, space, plan, tasks, client, filled, 1, found)
         if plan.norms or not is_surely or total == 0:
-            found.norm[place] = math.sqrt(_squared_norm(net, space, filled, rows))
+            found.norm[place] = math.sqrt(squared_norm(net, space, filled, rows))
         is_in = is_surely or is_summable(found, place, weight, plan.limit)
         found.is_finite[place] = is_in
         if total == 0:
-            _write_update(net, space, rows)
+            write_update(net, space, rows)
         if total != 0 and is_in:
             for at in range(1, net.top + 1):
-                multiply(_row(net, space.gradients, at, filled), weight, rows * net.levels[at, 1])
+                multiply(row_at(net, space.gradients, at, filled), weight, rows * net.levels[at, 1])
             filled += rows
         else:
-            _clear(net, space, filled, rows)
+            clear_rows(net, space, filled, rows)
     return filled - begin
 
 
@@ -290,7 +225,8 @@ def _train_in_samples(
             _note_moves(net, space, begin + past, size)
             if keep != 1.0:
                 for at in range(1, net.top + 1):
-                    multiply(_row(net, space.gradients, at, begin), keep, past * net.levels[at, 1])
+                    rows = row_at(net, space.gradients, at, begin)
+                    multiply(rows, keep, past * net.levels[at, 1])
             past += size
     found.train_loss[place] = training / past
     found.loss_before[place] = before / count if losses else math.nan
@@ -301,18 +237,12 @@ def _train_in_samples(
 
 
 @compiled
-def _row(net: Network, levels: NDArray[np.int64], at: int, row: int) -> int:
-    """Address of a level's row."""
-    return int(levels[at] + 4 * row * net.levels[at, 1])
-
-
-@compiled
 def _note_moves(net: Network, space: Samples, begin: int, rows: int) -> None:
     """See `clients.note_moves`."""
     for at in range(net.top + 1):
         note_moves(
-            net, at, _row(net, space.inputs, max(at - 1, 0), begin),
-            _row(net, space.gradients, at, begin), rows,
+            net, at, row_at(net, space.inputs, max(at - 1, 0), begin),
+            row_at(net, space.gradients, at, begin), rows,
         )  # fmt: skip
 
 
@@ -352,11 +282,12 @@ def _step(
     """
     top, row = net.top, begin + past
     gather(space.step_labels, space.labels, 4 * net.tasks, order, size)
-    inputs = _row(net, space.inputs, 0, row)
+    inputs = row_at(net, space.inputs, 0, row)
     gather(inputs, space.at_base[0], 4 * net.levels[0, 1], order, size)
     for at in range(top):
         columns = net.levels[at + 1, 1]
-        inputs, outputs = _row(net, space.inputs, at, row), _row(net, space.inputs, at + 1, row)
+        inputs = row_at(net, space.inputs, at, row)
+        outputs = row_at(net, space.inputs, at + 1, row)
         if at == 0:
             gather(outputs, space.base_sums, 4 * columns, order, size)
         else:
@@ -366,21 +297,21 @@ def _step(
         if net.layers[at, 6]:
             cut_off_negative(outputs, size * columns)
     of_step = logit_gradient(
-        _row(net, space.gradients, top, row), _row(net, space.inputs, top, row),
+        row_at(net, space.gradients, top, row), row_at(net, space.inputs, top, row),
         net.levels[top, 1], space.step_labels, net.tasks, size, rate,
     )  # fmt: skip
     for at in range(top - 1, 0, -1):
         columns, below_columns = net.levels[at + 1, 1], net.levels[at, 1]
         _gradient_at_base(net, space, at, row, size)
-        below = _row(net, space.gradients, at, row)
+        below = row_at(net, space.gradients, at, row)
         if past > 0:
-            gradient = _row(net, space.gradients, at + 1, row)
-            moved = _row(net, space.gradients, at + 1, begin)
+            gradient = row_at(net, space.gradients, at + 1, row)
+            moved = row_at(net, space.gradients, at + 1, begin)
             multiply_transposed(space.alike, space.square, gradient, columns, moved, past, size)
-            history = _row(net, space.inputs, at, begin)
+            history = row_at(net, space.inputs, at, begin)
             add_product(below, below_columns, space.alike, space.square, history, past, size)
         if net.levels[at, 2]:
-            mask(below, _row(net, space.inputs, at, row), size * below_columns)
+            mask(below, row_at(net, space.inputs, at, row), size * below_columns)
     return of_step
 
 
@@ -388,8 +319,8 @@ def _step(
 def _gradient_at_base(net: Network, space: Samples, at: int, row: int, count: int) -> None:
     """Gradients of a level from those of the one above, by the base version's kernel."""
     multiply_transposed(
-        _row(net, space.gradients, at, row), net.levels[at, 1],
-        _row(net, space.gradients, at + 1, row), net.levels[at + 1, 1],
+        row_at(net, space.gradients, at, row), net.levels[at, 1],
+        row_at(net, space.gradients, at + 1, row), net.levels[at + 1, 1],
         net.base + 4 * net.layers[at, 0], net.layers[at, 4], count,
     )  # fmt: skip
 
@@ -428,7 +359,7 @@ def _loss_after(net: Network, space: Samples, begin: int, rows: int, count: int)
         if at == 0:
             # In the order of the last epoch, as the rows are that then are their inputs.
             gather(outputs, space.base_sums, 4 * columns, net.order, count)
-            inputs = _row(net, space.inputs, 0, begin + rows - count)
+            inputs = row_at(net, space.inputs, 0, begin + rows - count)
         else:
             inputs = space.at_base[at]
             _at_base_parameters(net, at, outputs, inputs, count)
@@ -438,101 +369,3 @@ def _loss_after(net: Network, space: Samples, begin: int, rows: int, count: int)
     gather(space.step_labels, space.labels, 4 * net.tasks, net.order, count)
     columns = net.levels[net.top, 1]
     return loss(space.at_base[net.top], columns, space.step_labels, net.tasks, count)
-
-
-@compiled
-def _squared_norm(net: Network, space: Samples, begin: int, rows: int) -> float:
-    """Of the update that some rows make: ``|A.T @ D|**2`` is the sum of ``(A @ A.T) (D @ D.T)``."""
-    square, squared = space.square, 0.0
-    for at in range(net.top):
-        inputs = _row(net, space.inputs, at, begin)
-        gradients = _row(net, space.gradients, at + 1, begin)
-        columns, below = net.levels[at + 1, 1], net.levels[at, 1]
-        multiply_transposed(space.alike, square, inputs, below, inputs, rows, rows)
-        add_number(space.alike, 1.0, rows * square)
-        multiply_transposed(
-            space.alike_gradients, square, gradients, columns, gradients, rows, rows
-        )
-        for i in range(rows):
-            row = 4 * i * square
-            squared += dot(space.alike + row, space.alike_gradients + row, rows)
-    return 0.0 if squared < 0.0 else squared  # NaN stays
-
-
-@compiled
-def _clear(net: Network, space: Samples, begin: int, rows: int) -> None:
-    """Leave nothing of a client whose numbers may not be finite: padding must stay zero."""
-    for at in range(1, net.top + 1):
-        columns = net.levels[at, 1]
-        fill(space.gradients[at] + 4 * begin * columns, 0.0, (rows + 4) * columns)
-
-
-@compiled
-def add_rows_on_grid(
-    net: Network, space: Samples, segments: int, total: int, is_summed: bool
-) -> None:
-    """Add the sums of all segments to a sum, in wire order.
-
-    Segments are taken so many at a time that a tile's columns of their gradients stay in the
-    nearest cache; the tile is summed over them there, and then goes to the sum.
-
-    Args:
-        is_summed: Whether there is a sum to add to; else it is written.
-    """
-    first = 0
-    while first < segments:
-        begin, last = _end_of(space, first), first + 1
-        while last < segments and _end_of(space, last + 1) - begin <= space.segment:
-            last += 1
-        for at in range(net.top):
-            layer, bias = net.layers[at], net.local + 4 * net.layers[at, 1]
-            wire, outputs, inputs = total + 8 * layer[7], layer[5], layer[4]
-            for j in range(0, outputs, TILE):
-                for i in range(0, inputs, ROWS):
-                    _sum_tile(net, space, at, first, last, i, j)
-                    for n in range(min(ROWS, inputs - i)):
-                        to, of_tile = wire + 8 * ((i + n) * outputs + j), space.tile + 8 * TILE * n
-                        put_sum(to, of_tile, min(TILE, outputs - j), is_summed)
-            wire += 8 * inputs * outputs
-            if not is_summed:
-                fill_doubles(wire, 0.0, outputs)
-            for segment in range(first, last):
-                row, end = _end_of(space, segment), _end_of(space, segment + 1)
-                fill(bias, 0.0, layer[3])
-                add_rows(bias, _row(net, space.gradients, at + 1, row), layer[3], end - row)
-                add_on_grid(wire, bias, 1.0, outputs)
-        first, is_summed = last, True
-
-
-@compiled
-def _end_of(space: Samples, segments: int) -> int:
-    """Rows of the first segments."""
-    return int(get_index(space.ends, segments - 1)) if segments > 0 else 0
-
-
-@compiled
-def _sum_tile(net: Network, space: Samples, at: int, first: int, last: int, i: int, j: int) -> None:
-    """Sum a tile of a layer's kernel over segments ``first`` to ``last``, on the grid."""
-    below, columns = net.levels[at, 1], net.levels[at + 1, 1]
-    start, width = space.tile + 8 * ROWS * TILE, min(TILE, columns - j)
-    for segment in range(first, last):
-        row, end = _end_of(space, segment), _end_of(space, segment + 1)
-        grid_tile(
-            width, space.tile, start, _row(net, space.inputs, at, row) + 4 * i, below,
-            _row(net, space.gradients, at + 1, row) + 4 * j, columns, end - row,
-        )  # fmt: skip
-        start = space.tile
-
-
-@compiled
-def _write_update(net: Network, space: Samples, rows: int) -> None:
-    """The update that the first ``rows`` make, into the local buffers."""
-    for at in range(net.top):
-        layer, columns = net.layers[at], net.levels[at + 1, 1]
-        kernel, bias = net.local + 4 * layer[0], net.local + 4 * layer[1]
-        fill(bias, 0.0, columns)
-        add_outer(
-            kernel, bias, 0, columns, space.inputs[at], net.levels[at, 1], layer[4],
-            space.gradients[at + 1], rows,
-        )  # fmt: skip
-        add_rows(bias, space.gradients[at + 1], columns, rows)
