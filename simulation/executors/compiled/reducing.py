@@ -107,11 +107,12 @@ def train_units(
             total, waiting = sums[group], Waiting(0, 0, is_summed[group])
         if is_sampled:
             waiting = train_lane(net, samples, plan, tasks, begin, end, waiting, total, found)
-            is_summed[group] = waiting.is_summed
-        else:
-            if total != 0 and not waiting.is_summed:
-                fill_doubles(total, 0.0, parameters)
-                waiting, is_summed[group] = Waiting(0, 0, True), True
+        if total != 0 and waiting.rows == 0 and not waiting.is_summed:
+            # Whoever has taken a unit of the group has a sum, though nothing finite may be in it.
+            fill_doubles(total, 0.0, parameters)
+            waiting = Waiting(0, 0, True)
+        is_summed[group] = waiting.is_summed
+        if not is_sampled:
             used = train_alone(net, plan, tasks, begin, total, found)
             if used < 0:
                 return -1 - int(get_index(tasks.place, begin))

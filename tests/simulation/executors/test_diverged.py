@@ -8,8 +8,11 @@ import pytest
 from device_runtime.training_plan import epoch_order
 from device_runtime.update_codec import flatten
 from modeling.zoo import get_model
+from simulation.executors.compiled.arranging import NEXT, TURNS
+from simulation.executors.compiled.task_block import TaskBlock
 from simulation.executors.local import LocalExecutor
 from simulation.executors.paths import TrainingPath
+from simulation.executors.task_columns import StatisticsColumns, TaskColumns
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import WIDE, records_of
 from tests.simulation.executors.conftest import BATCH_SIZE, EVERYTHING, few_records, make_tasks
@@ -76,3 +79,29 @@ def test_a_record_that_is_no_number_names_client_and_step_and_is_in_no_sum(name)
     (total,), (wanted,) = executor.reduce(tasks).sums, executor.reduce(well).sums
     assert total.task_ids == wanted.task_ids
     np.testing.assert_allclose(total.total, wanted.total, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["collapsed, one step", "sample space", "own kernel"])
+def test_an_executor_that_trained_nothing_finite_adds_nothing_to_what_another_has_summed(name):
+    model, plan = way_of(name)
+    records = few_records(model) if model is TINY else records_of(model)
+    records.x[int(records.first_row[SICK] + records.records[SICK]) - 1] = np.nan
+    executor = LocalExecutor(model, plan, records)
+    executor.set_weights(1, flatten(model.initial_parameters(1)))
+    tasks = TaskColumns.of(
+        [task for task in make_tasks(6, versions=1) if task.data_client in (0, SICK)]
+    )
+    (wanted,) = executor.reduce(tasks[:1]).sums
+
+    kernel, block = executor.kernel, TaskBlock(8)
+    assert kernel.post(tasks, block) == 1
+    found = StatisticsColumns.room(tasks.task_ids, plan.outputs)
+    rows = np.full((2, model.parameter_count), 7.0)  # what they have summed of other tasks
+    addresses = np.array([[row.ctypes.data for row in rows]])
+    for number, turns in ((0, 1), (1, 2)):  # the sick one's come first, as they take longer
+        block.words[[TURNS, NEXT]] = turns, number
+        sums, is_summed = addresses[:, number].copy(), np.zeros(1, np.bool_)
+        kernel.train(block, kernel.versions.rows, found, sums, is_summed, number=number)
+    assert found.is_finite.tolist() == [True, False]
+    (total,) = kernel.put_together(tasks, block, found, addresses).sums
+    np.testing.assert_array_equal(total.total, wanted.total)
