@@ -138,12 +138,9 @@ class LocalExecutor:
         return reduced(columns, {v: [total] for v, total in totals.items()}, statistics)
 
     def sum_on_grid(
-        self, tasks: TaskColumns, into: StatisticsColumns | None = None
+        self, tasks: TaskColumns
     ) -> tuple[dict[int, NDArray[np.float64]], StatisticsColumns]:
         """`reduce`, as it can still be added to what others sum.
-
-        Args:
-            into: Columns of the tasks' statistics to write to; None: columns of their own.
 
         Returns:
             Sums of the finite updates by base version, where there are any, each of shape
@@ -151,7 +148,7 @@ class LocalExecutor:
         """
         if self._compiled is not None and self._trains_together:
             with self._paging.slice_of(tasks):
-                return self._compiled.sum_on_grid(tasks, self._new_total, into)
+                return self._compiled.sum_on_grid(tasks, self._new_total)
         totals: dict[int, NDArray[np.float64]] = {}
         parts: list[tuple[NDArray[np.int64], StatisticsColumns]] = []
         with one_thread(), self._paging.slice_of(tasks):
@@ -160,9 +157,6 @@ class LocalExecutor:
             else:
                 self._sum_alone(tasks, totals, parts)
         statistics = StatisticsColumns.placed(tasks.task_ids, parts)
-        if into is not None:
-            into.write(statistics)
-            statistics = into
         counted = set(tasks.base_version[statistics.is_finite].tolist())
         totals = {version: total for version, total in sorted(totals.items()) if version in counted}
         return totals, statistics

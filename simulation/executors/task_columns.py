@@ -215,13 +215,6 @@ class StatisticsColumns(Sequence[UpdateStatistics]):
         copies: list[Any] = [None if c is None else c[:count].copy() for c in columns]
         return type(self)(task_ids, *copies)
 
-    def write(self, statistics: "StatisticsColumns") -> None:
-        """Take over others' values, but for the ids."""
-        for name in _STATISTICS[1:]:
-            column, values = getattr(self, name), getattr(statistics, name)
-            if column is not None and values is not None:
-                column[:] = values
-
     def __reduce__(self) -> tuple[Callable[..., "StatisticsColumns"], tuple[Any, ...]]:
         numbers = _numbers_of(self.task_ids)
         if numbers is None:

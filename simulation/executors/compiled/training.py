@@ -191,19 +191,17 @@ class CompiledTraining:
         self,
         tasks: TaskColumns,
         new_total: Callable[[], NDArray[np.float64]],
-        into: StatisticsColumns | None = None,
     ) -> tuple[dict[int, NDArray[np.float64]], StatisticsColumns]:
         """`reduce`, as it can still be added to what others sum.
 
         Args:
             new_total: Gives room for a sum, shape ``(parameters,)``.
-            into: Where statistics are written; None: columns of their own.
         """
         versions = self.versions.rows
         groups = self._arranged(tasks, versions)
         totals = [new_total() for _ in range(groups)]
         sums = np.array([total.ctypes.data for total in totals], np.int64)
-        found = StatisticsColumns.room(tasks.task_ids, self._outputs) if into is None else into
+        found = StatisticsColumns.room(tasks.task_ids, self._outputs)
         numbers = self._block.version[:groups].tolist()
         summed = dict(zip(numbers, totals, strict=True))
         self.train(self._block, versions, found, sums, np.zeros(groups, np.bool_), tasks)
@@ -217,20 +215,17 @@ class CompiledTraining:
         tasks: TaskColumns,
         version: NDArray[np.int64],
         total: NDArray[np.float64] | None,
-        *,
-        is_added: bool = True,
     ) -> StatisticsColumns:
         """Train tasks of one version and add their finite updates up.
 
         Args:
             version: See `Versions.row`.
             total: In wire order, shape ``(parameters,)``; changed in place. None for none.
-            is_added: Whether there is a sum in ``total`` to add to; else it is written.
         """
         self._arranged(tasks, version)
         found = StatisticsColumns.room(tasks.task_ids, self._outputs)
         sums = _NO_SUM if total is None else np.array([total.ctypes.data], np.int64)
-        self.train(self._block, version, found, sums, np.full(1, is_added), tasks)
+        self.train(self._block, version, found, sums, np.ones(1, np.bool_), tasks)
         return found
 
     def learned(self, task: TrainingTask) -> LocalUpdate:
