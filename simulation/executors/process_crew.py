@@ -129,10 +129,10 @@ class ProcessCrew:
             raise lost(ending, deaths[number], self._executors, feeds_back=self._feeds_back)
         self._on_death(number)
         self._links[number].end()
-        self._links[number] = link = self._started(number)
-        for version, row in self._weights.row_of.items():
-            link.tell(SetWeights(version, row))
         try:
+            self._links[number] = link = self._started(number)
+            for version, row in self._weights.row_of.items():
+                link.tell(SetWeights(version, row))
             link.await_start()
         except ProcessEnded as ended:
             self.replace(number, ended.ending, deaths)

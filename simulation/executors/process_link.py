@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,8 @@ class ProcessLink:
                 process_group=0,  # a Ctrl-C is for the run, which ends its executors
             )
         self._connection = Connection(ours.detach())
+        self._takes_s = max(_START_S, stall_timeout_s)
+        _let_block(self._connection, self._takes_s)
         self._unsent: list[Message] = []
 
     def begin(self, model: ModelSpec, plan: LocalPlan, records: ClientRecords) -> None:
@@ -202,7 +205,9 @@ class ProcessLink:
             ProcessEnded: If the process ends instead, or is stuck.
             FlintError: What the user has to mend, if the process says so.
         """
-        self._next(max(_START_S, self._stall_timeout_s))
+        self._next(self._takes_s)
+        self._takes_s = self._stall_timeout_s
+        _let_block(self._connection, self._takes_s)
 
     def receive(self) -> Any:  # noqa: ANN401 - the answer to what was sent
         """Wait for the answer.
@@ -237,13 +242,16 @@ class ProcessLink:
         """Kill it; it holds nothing that lasts."""
         self._connection.close()
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a disk, and then ends
+            self._process.wait(timeout=_END_S)
         self._log.close()
         self.sums.close()
 
     def _send(self, message: Begin | Sequence[Message]) -> None:
         try:
             self._connection.send(message)
+        except BlockingIOError as error:
+            raise ProcessEnded(self._stalled(self._takes_s)) from error
         except OSError as error:
             raise ProcessEnded(self._ending()) from error
 
@@ -260,3 +268,11 @@ class ProcessLink:
         killed = signal.Signals(-code) if code is not None and code < 0 else None
         exit_code = code if code is not None and code >= 0 else None
         return Ending(self._name, killed, exit_code, tuple(lines))
+
+
+def _let_block(connection: Connection, seconds: float) -> None:
+    """Have sending fail when nothing is read for so long: a message may be more than it holds."""
+    whole = int(seconds)
+    timeval = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))  # 0 is for ever
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)

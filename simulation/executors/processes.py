@@ -99,8 +99,8 @@ class ProcessExecutors:
             on_replaced=on_replaced,
             stall_timeout_s=stall_timeout_s,
         )
-        records.require_whole()
         with self._or_none():
+            records.require_whole()
             self._crew.start()
             self._own = LocalExecutor(
                 *(model, plan, records, self.path),

@@ -55,6 +55,7 @@ class SumRows:
     def close(self) -> None:
         """Let go of the memory."""
         self._given.clear()
+        self._addresses = np.zeros(0, np.int64)
         self._rows.close()
 
 

@@ -19,6 +19,7 @@ from simulation.executors.lost_executors import (
     ExecutorOutOfMemory,
     ExecutorStalled,
 )
+from simulation.executors.messages import Forget
 from simulation.executors.whole_files import UnusableRecords
 from tests.simulation.executors.child_processes import MODEL, ZEROS, newest, start
 from tests.simulation.executors.conftest import PLAN, make_tasks
@@ -171,6 +172,8 @@ def test_the_second_that_hangs_on_the_same_tasks_stops_the_run(mapped):
 
     executor, (first,) = start(mapped, on_replaced=stop_the_newest, stall_timeout_s=0.5)
     first.suspend()
+    # More than its connection holds, so that the run cannot even ask; the next one is asked.
+    executor._crew.tell_all(Forget(("none",) * 1_000_000))
     with pytest.raises(
         ExecutorStalled,
         match=r"2 of 2 finished no task for 0\.5 s and was stopped, 2 times on the same tasks; if "
