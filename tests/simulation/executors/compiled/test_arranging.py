@@ -8,10 +8,10 @@ import pytest
 from simulation.executors.compiled.arranging import LANES, UNITS
 from simulation.executors.local import LocalExecutor
 from simulation.executors.records import ClientRecords, ClientWithoutRecords
-from simulation.executors.task_columns import StatisticsColumns, TaskColumns
+from simulation.executors.task_columns import TaskColumns
 from simulation.executors.training import LocalPlan
 from tests.simulation.executors.compiled.conftest import records_of
-from tests.simulation.executors.conftest import EVERYTHING, RECORDS, make_tasks
+from tests.simulation.executors.conftest import RECORDS, make_tasks
 from tests.simulation.executors.contract import assert_same
 
 PLAN = LocalPlan(1, 20, 40)
@@ -81,16 +81,6 @@ def test_versions_together_are_summed_as_each_alone(executor):
             executor.reduce(tasks.take(at)),
             whole._replace(sums=(partial,), statistics=[whole.statistics[i] for i in at]),
         )
-
-
-def test_statistics_are_written_where_the_caller_says(spec, records, weights):
-    executor = LocalExecutor(spec, replace(PLAN, outputs=EVERYTHING), records)
-    executor.set_weights(1, weights(1))
-    tasks = TaskColumns.of(make_tasks(12, base_version=1))
-    into = StatisticsColumns.room(tasks.task_ids, EVERYTHING)
-    _, found = executor.sum_on_grid(tasks, into)
-    assert found is into
-    assert list(into) == list(executor.reduce(tasks).statistics)
 
 
 def test_a_task_of_no_client_or_of_one_without_records_is_refused(spec, executor, weights):
