@@ -105,6 +105,8 @@ class Mistaken(GrowingBuffer):
     [
         ("tasks_to_start", -1, "a whole number of tasks, 0 or more"),
         ("tasks_to_start", 2.5, "a whole number of tasks, 0 or more"),
+        ("tasks_to_start", "2", "a whole number of tasks, 0 or more"),
+        ("deadline_s", "soon", "seconds of the fleet's clock, or None"),
         ("next_step", True, "Step.WAIT, Step.AGGREGATE or Step.ABANDON"),
         ("deadline_s", float("nan"), "seconds of the fleet's clock, or None"),
         ("oldest_live_version", 0.5, "the number of a version"),
