@@ -57,11 +57,17 @@ class AskedStrategy:
     """Answers the engine.
 
     Args:
-        state: The engine's, an array of one record of `STATE`.
+        state: The engine's, an array of one record of `STATE`, with the time-out of tasks.
+
+    Raises:
+        InvalidDecision: If that time-out is none.
     """
 
     def __init__(self, strategy: Strategy, state: NDArray[np.void]) -> None:
         self._strategy = strategy
+        timeout_s = float(state["task_timeout_s"][0])
+        if not 0.0 < timeout_s < math.inf:
+            raise self._invalid("task_timeout_s", timeout_s)
         self._memory = state.view(np.uint8).data
 
     def decide(self) -> None:
@@ -120,6 +126,7 @@ class AskedStrategy:
             "tasks_to_start": "a whole number of tasks, 0 or more",
             "deadline_s": "seconds of the fleet's clock, or None",
             "oldest_live_version": "the number of a version",
+            "task_timeout_s": "seconds, more than 0 and not infinite",
         }[method]
         name = type(self._strategy).__name__
         return InvalidDecision(f"{name}.{method} answered {answer!r}; it must return {wanted}")
