@@ -114,6 +114,11 @@ ROWS = (
         *(("share_of_kernel",), 0.8, 0.95, "%"),
     ),
     Row(
+        *("simulation_a_fedbuff", "the same of FedBuff in groups of 10, by these groups' kernel"),
+        "flb1_simulation --model A --strategy fedbuff",
+        *(("share_of_kernel",), None, None, "%"),
+    ),
+    Row(
         *("groups_b", "groups of 10 by cohorts of 100, FLB-B", "flb1_groups --model B"),
         *(("ratio_to_the_cohort",), 0.85, 0.95, "%"),
     ),

@@ -23,7 +23,7 @@ check-in after the other and kept a heap of tasks):
 - In `events` half of all are ends of tasks, and the data fit into the caches. Draws are arithmetic,
   made for up to 64 check-ins in vectors: 1.7 ns each (16), 3 to 4 for a lognormal speed more (25).
   A task takes four draws and three speeds, and two draws for its device's next check-in, 25 ns or
-  so: 13 ns an event, and 80 M events/s if that were all. An event takes about 80 ns (128), so the
+  so: 13 ns an event, and 80 M events/s if that were all. An event takes 80 to 90 ns (128), so the
   rest is bookkeeping, spread thinly: sorting check-ins and ends into slots, sightings, the ledger,
   a turn of the coordinator for each piece of news, fresh memory for the tasks.
 - In `week` it is memory: an event looks in five places of arrays that do not fit the caches
