@@ -98,6 +98,8 @@ def simulate(
         require_same(resumed, begun)
     row = runs.create(begun) if resumed is None else resumed
     note(f"run {row.run_id} of {job.name}: {len(prepared.dry_run.records)} clients")
+    if resumed is not None and resumed.checkpoint_sha256 is None:
+        note(f"run {row.run_id} was stopped before its first checkpoint: it begins anew")
     for sentence in prepared.notes:
         note(sentence)
     _tell_of_events(job, note, trains=options.trains)

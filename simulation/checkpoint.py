@@ -21,14 +21,16 @@ _MARK = b"flint checkpoint"
 _HEAD = struct.Struct("<16sQ")
 """The mark, and how many bytes the tree has that follows; at the end is a CRC-32 of all before."""
 _CHECK = struct.Struct("<I")
+_ZIP = b"PK"
+"""What checkpoints began with before format 4."""
 _ARRAY = "$array"
 _BYTES = "$bytes"
 _KINDS = "biuf"
 """Of arrays that may be kept: numbers and truth values, as `numpy.dtype.kind` has them."""
 
-
 _APART_S = 1.0
 _COST = 0.02
+"""Of a run's time, the most that goes into checkpoints."""
 
 
 class CheckpointPace:
@@ -84,16 +86,23 @@ def encode_checkpoint(run_id: str, state: Mapping[str, Any]) -> bytes:
         return value
 
     tree = json.dumps({"format": _FORMAT, "run_id": run_id, "state": lift(state)}).encode()
-    whole = b"".join([_HEAD.pack(_MARK, len(tree)), tree, *parts])
-    return whole + _CHECK.pack(zlib.crc32(whole))
+    whole, check = [_HEAD.pack(_MARK, len(tree)), tree, *parts], 0
+    for part in whole:
+        check = zlib.crc32(part, check)
+    return b"".join([*whole, _CHECK.pack(check)])
 
 
 def decode_checkpoint(run_id: str, data: bytes) -> dict[str, Any]:
     """The state that `encode_checkpoint` was given.
 
     Raises:
-        UnusableCheckpoint: If the bytes are no checkpoint, or one of another run.
+        UnusableCheckpoint: If the bytes are no checkpoint, or one of another run or version.
     """
+    if data.startswith(_ZIP):
+        raise UnusableCheckpoint(
+            f"the checkpoint of run {run_id} was written by an earlier version of FLINT, in "
+            "another format; resume the run with that version, or start the run anew"
+        )
     try:
         tree, parts = _read(data)
         found = (tree["run_id"], tree["format"])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,12 +36,9 @@ from simulation.run_summary import (
     summarise,
 )
 from simulation.table_bytes import parquet_bytes
-from simulation.trial import DryRun, Trial, TrialResult
+from simulation.trial import DryRun, TrialResult
 from simulation.update_bytes import enclave_bytes
 from simulation.update_log import DivergedUpdate, diverged_as_json, diverged_sentence
-
-if TYPE_CHECKING:
-    from simulation.timeline.training import TimelineTrial
 
 _COMPUTES = ("numpy", "torch", "pyarrow")
 _EVERY_VERSION = 2**62
@@ -198,9 +195,6 @@ def run_trial(
 ) -> TrialResult:
     """One trial on the compiled engine, as `choose_event_path` says.
 
-    A checkpoint of the plain event loop, which earlier versions went for some jobs, is taken up on
-    that loop.
-
     Args:
         number: Of the trial, from 0.
         state: To go on from, of a checkpoint.
@@ -215,18 +209,15 @@ def run_trial(
     def progressed(progress: JobProgress, virtual_s: float) -> None:
         on_progress(number, progress, virtual_s)
 
-    kind: type[Trial | TimelineTrial] = Trial
-    if state is None or "timeline" in state:
-        # Compiled only where it is used: Numba takes its time to load.
-        from simulation.timeline import lock_step
-        from simulation.timeline import training as timeline
-        from simulation.timeline.trial import run_compiled
+    # Compiled only where it is used: Numba takes its time to load.
+    from simulation.timeline.lock_step import LockStepTrial
+    from simulation.timeline.training import TimelineTrial
+    from simulation.timeline.trial import run_compiled
 
-        if not training.trains:
-            return run_compiled(dry_run, number, progressed)
-        path = event_path(dry_run, trains=True)
-        kind = lock_step.LockStepTrial if path.in_lock_step else timeline.TimelineTrial
-    trial = kind(
+    if not training.trains:
+        return run_compiled(dry_run, number, progressed)
+    in_lock_step = event_path(dry_run, trains=True).in_lock_step
+    trial = (LockStepTrial if in_lock_step else TimelineTrial)(
         dry_run,
         number,
         training.executor,

@@ -196,14 +196,12 @@ class Trial:
         self,
         save: Callable[[dict[str, Any]], None] = lambda _: None,
         every: int = 0,
-        is_due: Callable[[], bool] = lambda: True,
     ) -> TrialResult:
         """Run to the end.
 
         Args:
             save: Given the trial's state for a checkpoint.
             every: Aggregations between two checkpoints; 0 for none.
-            is_due: Asked after so many whether it is time for one.
 
         Raises:
             ModelDiverged: If an aggregation gives a model that is not finite.
@@ -217,8 +215,7 @@ class Trial:
                 reason, is_exhausted = error.sentence, True
             if every and self._version() >= saved + every and self._fleet.is_settled:
                 saved = self._version()
-                if is_due():
-                    save(self.state())
+                save(self.state())
         virtual_s = self._fleet.now_s()
         self._runner.finish(reason)
         tasks = self._log.table()

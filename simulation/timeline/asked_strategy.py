@@ -7,6 +7,7 @@ sees what `server.coordination.job_runner.JobRunner` shows it, in the same order
 
 import math
 import struct
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,8 @@ _STEP = struct.Struct("=qqq")
 """What becomes of the updates held: ``step, next_oldest_live, is_answered``."""
 _START = struct.Struct("=qqd")
 """What a turn begins with: ``is_answered, tasks, deadline_s``."""
+_ANSWER_BYTES = _STEP.size - 8 + _START.size
+"""``step`` up to ``deadline_s``; ``is_answered`` is in both."""
 _AT_TURN, _AT_TOLD, _AT_STEP, _AT_START = map(_offset, ("phase", "version", "step", "is_answered"))
 _WAIT, _AGGREGATE, _ = Step
 
@@ -54,11 +57,17 @@ class AskedStrategy:
     """Answers the engine.
 
     Args:
-        state: The engine's, an array of one record of `STATE`.
+        state: The engine's, an array of one record of `STATE`, with the time-out of tasks.
+
+    Raises:
+        InvalidDecision: If that time-out is none.
     """
 
     def __init__(self, strategy: Strategy, state: NDArray[np.void]) -> None:
         self._strategy = strategy
+        timeout_s = float(state["task_timeout_s"][0])
+        if not 0.0 < timeout_s < math.inf:
+            raise self._invalid("task_timeout_s", timeout_s)
         self._memory = state.view(np.uint8).data
 
     def decide(self) -> None:
@@ -77,7 +86,7 @@ class AskedStrategy:
             raise self._stuck(told)
         tasks = strategy.tasks_to_start(told)
         if tasks:
-            if tasks < 0:
+            if not isinstance(tasks, (int, Integral)) or tasks < 0:
                 raise self._invalid("tasks_to_start", tasks)
             version, started_s, now_s, granted, offered, running, held, lost = told
             if granted == 0:
@@ -88,7 +97,7 @@ class AskedStrategy:
         deadline_s = strategy.deadline_s(told)
         if deadline_s is None:
             deadline_s = math.inf
-        elif math.isnan(deadline_s):
+        elif not isinstance(deadline_s, (float, Real)) or math.isnan(deadline_s):
             raise self._invalid("deadline_s", deadline_s)
         try:
             _START.pack_into(memory, _AT_START, 1, tasks, deadline_s)
@@ -117,6 +126,7 @@ class AskedStrategy:
             "tasks_to_start": "a whole number of tasks, 0 or more",
             "deadline_s": "seconds of the fleet's clock, or None",
             "oldest_live_version": "the number of a version",
+            "task_timeout_s": "seconds, more than 0 and not infinite",
         }[method]
         name = type(self._strategy).__name__
         return InvalidDecision(f"{name}.{method} answered {answer!r}; it must return {wanted}")
@@ -128,3 +138,28 @@ class AskedStrategy:
             f"{name}.deadline_s names it, and {name}.next_step answers WAIT in {told}; at its "
             "deadline a strategy must aggregate, abandon, or name a later one"
         )
+
+
+class RememberedStrategy(AskedStrategy):
+    """A strategy whose decisions hang on more than it is shown, so none is asked for twice.
+
+    An engine that goes again is given the answers that the first one was.
+
+    Args:
+        answers: Of one engine after the other, a trial's; new ones are added.
+    """
+
+    def __init__(self, strategy: Strategy, state: NDArray[np.void], answers: bytearray) -> None:
+        super().__init__(strategy, state)
+        self._answers, self._heard_bytes = answers, 0
+
+    def decide(self) -> None:
+        """See `AskedStrategy.decide`."""
+        first, beyond = self._heard_bytes, self._heard_bytes + _ANSWER_BYTES
+        self._heard_bytes = beyond
+        answer = self._memory[_AT_STEP : _AT_STEP + _ANSWER_BYTES]
+        if first < len(self._answers):
+            answer[:] = self._answers[first:beyond]
+            return
+        super().decide()
+        self._answers += answer

@@ -23,6 +23,7 @@ from server.job import FedAvgSettings
 from server.update_gate.content import ContentGate
 from simulation.executors.executor import Executor
 from simulation.executors.task_columns import StatisticsColumns, TaskIds
+from simulation.timeline.asked_strategy import RememberedStrategy
 from simulation.timeline.layout import (
     COUNTS,
     HEARD,
@@ -76,8 +77,10 @@ class LockStepTrial(TimelineTrial):
         self._limits_norms = decides_on_results(job)
         self._max_norm = ContentGate.of(job, dry_run.model).max_norm
         self._refused: dict[int, int] = {}
+        self._answers = bytearray()
         if state is not None:
             self._refused = dict(state["refused"].tolist())
+            self._answers += state["answers"]
         self._trained = np.zeros(0, np.int64)
         self._first_running = 0
         self._times_wrong = self._events_again = 0
@@ -90,15 +93,22 @@ class LockStepTrial(TimelineTrial):
         super().__init__(dry_run, number, executor, evaluate, on_progress=on_progress, state=state)
 
     def state(self) -> dict[str, Any]:
-        """See `TimelineTrial.state`. What was trained ahead is not in it, but what was refused."""
+        """See `TimelineTrial.state`. What was trained ahead is not in it, but what was refused.
+
+        And what a strategy decided whose decisions hang on results: it may decide otherwise now.
+        """
         refused = np.array(sorted(self._refused.items()), np.int64).reshape(-1, 2)
-        return super().state() | {"refused": refused}
+        return super().state() | {"refused": refused, "answers": bytes(self._answers)}
 
     # -- the engine ------------------------------------------------------------------------------
 
     def _set_up(self) -> Timeline:
         self._first_running = 0
-        return set_up(self._dry_run, self.number, in_lock_step=self._mode)
+        engine = set_up(self._dry_run, self.number, in_lock_step=self._mode)
+        own = self._dry_run.own_strategy
+        if own is not None and own.needs_training_results:
+            engine.asked = RememberedStrategy(own, engine.state, self._answers)
+        return engine
 
     def _go_through(self, engine: Timeline) -> None:
         refused = np.array(sorted(self._refused.items()), np.int64).reshape(-1, 2)

@@ -149,7 +149,6 @@ class TimelineTrial:
     def state(self) -> dict[str, Any]:
         """Everything that `run` goes on from; the engine is soon there again."""
         return {
-            "timeline": True,
             "trial": self.number,
             "versions": self._versions.state(),
             "residuals": self._executor.residuals(),

@@ -237,6 +237,18 @@ def test_a_killed_run_resumes_to_the_very_trajectory_of_one_that_was_not(home, r
     assert resumed["events_sha256"] == run["events_sha256"]
 
 
+def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_anew(home, short):
+    options: tuple[str, ...] = ("-e", str(ENVIRONMENT), "--no-training")
+    for _ in range(2):
+        process, run_id = started(home, short, *options)
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        options = (*options, "--resume", run_id)
+    assert told == f"run {run_id} was stopped before its first checkpoint: it begins anew\n"
+
+
 def test_a_run_whose_records_are_cut_off_says_so_and_resumes_when_they_are_back(
     home, run, short, tmp_path
 ):

@@ -1,5 +1,6 @@
 """Checkpoints give back what they were given, and refuse what is none."""
 
+import io
 import math
 import struct
 import zlib
@@ -66,6 +67,14 @@ def test_a_checkpoint_of_another_run_is_refused():
     data = encode_checkpoint("s-1", {})
     with pytest.raises(UnusableCheckpoint, match="of run s-2 is of run s-1, format 4"):
         decode_checkpoint("s-2", data)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_as_such():
+    """Before format 4 they were zip files of arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, tree=np.zeros(8, np.uint8))
+    with pytest.raises(UnusableCheckpoint, match=r"by an earlier version of FLINT.*anew"):
+        decode_checkpoint("s-1", buffer.getvalue())
 
 
 def saved(tree: bytes, behind: bytes = b"") -> bytes:

@@ -77,18 +77,13 @@ def test_a_trial_goes_its_way_and_is_taken_up_on_the_same(limit, own):
     whole = run(dry_run, states=states, told=told)
     (kept,) = states
     state = decode_checkpoint("r", kept)
-    assert "timeline" in state
     assert_same(run(dry_run, state=state), whole)
     assert told[-1][0] == 0
     assert told[-1][1].version == 6
     assert told[-1][2] == whole.virtual_s
 
 
-def test_a_checkpoint_of_the_plain_loop_is_taken_up_on_the_plain_loop():
+def test_a_run_with_a_limit_goes_as_on_the_plain_loop():
     dry_run = make_dry_run(MIXED_PHONES, job_of(FEDBUFF, 1e6), **WORLD)
-    states = []
-    trial = Trial(dry_run, 0, executor_of(dry_run, MIXED_PHONES), measured)
-    plain = trial.run(lambda state: states.append(encode_checkpoint("r", state)), 4)
-    taken_up = run(dry_run, state=decode_checkpoint("r", states[0]))
-    assert_same(taken_up, plain)
+    plain = Trial(dry_run, 0, executor_of(dry_run, MIXED_PHONES), measured).run()
     assert_same(run(dry_run), plain)

@@ -100,11 +100,21 @@ class Mistaken(GrowingBuffer):
         object.__setattr__(self, method, lambda _: answer)
 
 
+@pytest.mark.parametrize("answer", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_out_that_is_none_is_named(answer):
+    job = make_job(FEDBUFF, stop={"max_aggregations": 12})
+    dry_run = make_dry_run([Phone()], job)
+    with pytest.raises(InvalidDecision, match=r"Mistaken\.task_timeout_s answered .*more than 0"):
+        set_up(replace(dry_run, own_strategy=Mistaken("task_timeout_s", answer)), 0)
+
+
 @pytest.mark.parametrize(
     ("method", "answer", "wanted"),
     [
         ("tasks_to_start", -1, "a whole number of tasks, 0 or more"),
         ("tasks_to_start", 2.5, "a whole number of tasks, 0 or more"),
+        ("tasks_to_start", "2", "a whole number of tasks, 0 or more"),
+        ("deadline_s", "soon", "seconds of the fleet's clock, or None"),
         ("next_step", True, "Step.WAIT, Step.AGGREGATE or Step.ABANDON"),
         ("deadline_s", float("nan"), "seconds of the fleet's clock, or None"),
         ("oldest_live_version", 0.5, "the number of a version"),

@@ -16,6 +16,7 @@ from simulation.trial import Trial
 from simulation.update_training import outputs_needed
 from tests.simulation.python_strategies import GrowingBuffer
 from tests.simulation.small_worlds import (
+    EVERY_VERSION,
     FEDBUFF,
     MODEL,
     make_dry_run,
@@ -29,7 +30,7 @@ from tests.simulation.test_compressed_trial import PHONES as COMPRESSING_PHONES
 from tests.simulation.test_fleet_properties import JOBS, PHONES, WORLDS
 from tests.simulation.test_trial import BOTH, MIXED_PHONES, WORLD, assert_same, with_norm_limit
 from tests.simulation.timeline.test_asked_strategy import ODD
-from tests.simulation.timeline.test_training import CHANGES, EVALUATIONS, both, changed
+from tests.simulation.timeline.test_training import CHANGES, EVALUATIONS, Measured, both, changed
 
 LIMITS = {"fedbuff": 0.17, "fedavg": 0.3}
 """A third to a half of the updates of these phones are longer."""
@@ -180,15 +181,43 @@ class Telling(LocalExecutor):
         return reduced
 
 
+def learning_trial(kind, job, norms=None, state=None):
+    """A trial whose strategy decides on what its executor has seen, or had seen before."""
+    norms = dict(norms or {})
+    dry_run = replace(make_dry_run(MIXED_PHONES, job, **WORLD), own_strategy=Learning(norms))
+    executor = Telling(norms, MODEL, LocalPlan.of(job.client), records_of(MIXED_PHONES))
+    evaluate = Measured() if job.evaluation else None
+    return kind(dry_run, 0, executor, evaluate, state=state), norms, evaluate
+
+
 def test_decisions_may_hang_on_what_the_executor_has_seen():
     job = make_job(FEDBUFF, stop={"max_aggregations": 8})
-    runs = []
-    for kind in (Trial, LockStepTrial):
-        norms: dict[str, float] = {}
-        dry_run = replace(make_dry_run(MIXED_PHONES, job, **WORLD), own_strategy=Learning(norms))
-        executor = Telling(norms, MODEL, LocalPlan.of(job.client), records_of(MIXED_PHONES))
-        runs.append(kind(dry_run, 0, executor, None).run())
+    assert_same(*(learning_trial(kind, job)[0].run() for kind in (Trial, LockStepTrial)))
+
+
+def test_decisions_on_results_stand_when_a_target_ends_the_trial():
+    job = make_job(FEDBUFF, stop={"max_aggregations": 12}, evaluation=EVERY_VERSION)
+    trial, _, measured = learning_trial(Trial, job)
+    trial.run()
+    aimed = changed(job, {}, EVERY_VERSION, max(measured.metrics))
+    runs = [learning_trial(kind, aimed)[0].run() for kind in (Trial, LockStepTrial)]
     assert_same(*runs)
+    assert "target" in runs[0].stop_reason
+    assert len(runs[0].trajectory) > 4
+
+
+def test_decisions_on_results_stand_when_a_trial_is_taken_up():
+    job = make_job(FEDBUFF, stop={"max_aggregations": 12})
+    kept = []
+    trial, norms, _ = learning_trial(LockStepTrial, job)
+    whole = trial.run(lambda state: kept.append((encode_checkpoint("r", state), dict(norms))), 3)
+    assert len(kept) == 4
+    for at, (data, known) in enumerate(kept):
+        state = decode_checkpoint("r", data)
+        assert_same(learning_trial(LockStepTrial, job, known, state)[0].run(), whole)
+        forgetful = learning_trial(LockStepTrial, job, {}, state)[0].run()
+        rows, want = forgetful.trajectory.drop_columns("wall_s"), whole.trajectory
+        assert rows[: 3 * at + 4].equals(want.drop_columns("wall_s")[: 3 * at + 4])
 
 
 # -- resume ------------------------------------------------------------------------------------
