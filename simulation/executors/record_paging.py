@@ -138,7 +138,7 @@ def _advise(address: int, size: int, advice: int) -> None:
 def mapped_spans(path: Path) -> list[tuple[int, int]]:
     """Where this process has a file mapped: first addresses, and those after the last.
 
-    None where the system does not say.
+    Empty where the system does not say.
     """
     try:
         mappings = Path("/proc/self/maps").read_text().splitlines()

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from simulation.timeline.compilation import compiled
-from simulation.timeline.shuffle_seeds import LANES, _hash_lanes
+from simulation.timeline.shuffle_seeds import LANES, hash_lanes
 
 PACE, SELECTION = 0, 1
 """What a device draws for."""
@@ -100,7 +100,7 @@ def _make_keys(first: int, count: int, purpose: int, scratch: NDArray[np.uint32]
     """
     write_messages(first, count, purpose, scratch)
     address = address_of(scratch)
-    _hash_lanes(address, address + _DIGESTS * scratch.itemsize)
+    hash_lanes(address, address + _DIGESTS * scratch.itemsize)
 
 
 def _made_key(lane: int, scratch: NDArray[np.uint32]) -> np.uint64:

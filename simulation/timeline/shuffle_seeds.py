@@ -96,7 +96,7 @@ def _lanes_hashed(_context: _Of, _words: _Of, _digests: _Of) -> tuple[_Of, Calla
     return types.void(types.int64, types.int64), generate
 
 
-_hash_lanes: _Of = intrinsic(_lanes_hashed)
+hash_lanes: _Of = intrinsic(_lanes_hashed)
 
 
 def _hash_each_in(
@@ -127,7 +127,7 @@ def _hash_each_in(
                 digit = np.uint32(48 + rest % 10) << np.uint32(24 - 8 * (at & 3))
                 words[(at >> 2) * LANES + lane] |= digit
                 rest //= 10
-        _hash_lanes(words_address, digests_address)
+        hash_lanes(words_address, digests_address)
         for lane in range(lanes):
             high = np.uint64(digests[lane]) << np.uint64(32)
             seeds[begin + lane] = high | np.uint64(digests[LANES + lane])
