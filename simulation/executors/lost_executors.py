@@ -34,7 +34,7 @@ def lost(ending: Ending, deaths: int, executors: int, *, feeds_back: bool) -> Ex
     """The error of a run that cannot go on.
 
     Args:
-        deaths: How often a process has ended with the same tasks.
+        deaths: How often a process has ended like this with the same tasks.
         executors: How many processes there are.
         feeds_back: Whether clients' error feedback was in it.
     """

@@ -14,6 +14,8 @@ from simulation.executors.task_board import TaskBoard
 from simulation.executors.training import LocalPlan
 
 Own = TypeVar("Own")
+Deaths = Counter[tuple[int, bool]]
+"""How often executors have ended with the same tasks: by number, and whether they were stalled."""
 
 
 class ProcessCrew:
@@ -87,7 +89,7 @@ class ProcessCrew:
         Raises:
             ExecutorLost: If replacing one is no use.
         """
-        deaths = Counter[int]()
+        deaths: Deaths = Counter()
         for number, message in asked.items():
             self._give(number, message, deaths)
         mine = own()
@@ -112,21 +114,22 @@ class ProcessCrew:
                 dead[number] = ended.ending
         return dead
 
-    def replace(self, number: int, ending: Ending, deaths: Counter[int]) -> None:
+    def replace(self, number: int, ending: Ending, deaths: Deaths) -> None:
         """Start another process in place of one that has ended, and tell it what that one knew.
 
         Args:
-            deaths: By executor, of the same tasks.
+            deaths: Of the same tasks; counted up.
 
         Raises:
             ExecutorLost: If that is no use.
             UnusableRecords: If the file of records is cut off: the process died of that.
         """
         self._records.require_whole()
-        deaths[number] += 1
+        likewise = (number, ending.stalled_s is not None)
+        deaths[likewise] += 1
         most = DEATHS if ending.stalled_s is None else STALLS
-        if self._feeds_back or ending.would_come_again or deaths[number] >= most:
-            raise lost(ending, deaths[number], self._executors, feeds_back=self._feeds_back)
+        if self._feeds_back or ending.would_come_again or deaths[likewise] >= most:
+            raise lost(ending, deaths[likewise], self._executors, feeds_back=self._feeds_back)
         self._on_death(number)
         self._links[number].end()
         try:
@@ -144,14 +147,14 @@ class ProcessCrew:
         while self._links:
             self._links.popitem()[1].end()
 
-    def _give(self, number: int, message: Message, deaths: Counter[int]) -> None:
+    def _give(self, number: int, message: Message, deaths: Deaths) -> None:
         try:
             self._links[number].ask(message)
         except ProcessEnded as ended:
             self.replace(number, ended.ending, deaths)
             self._give(number, message, deaths)
 
-    def _taken(self, number: int, message: Message, deaths: Counter[int]) -> Any:  # noqa: ANN401
+    def _taken(self, number: int, message: Message, deaths: Deaths) -> Any:  # noqa: ANN401
         """The answer to what an executor was given."""
         try:
             return self._links[number].receive()

@@ -1,7 +1,6 @@
 """Executors in processes of their own: as many cores as there are, results that do not change."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from simulation.executors.messages import (
     Train,
 )
 from simulation.executors.paths import choose_path
-from simulation.executors.process_crew import ProcessCrew
+from simulation.executors.process_crew import Deaths, ProcessCrew
 from simulation.executors.process_link import ProcessEnded
 from simulation.executors.records import ClientRecords
 from simulation.executors.shared_rows import SharedRows
@@ -237,7 +236,7 @@ class ProcessExecutors:
         block, found = self._board.block, self._board.outcomes
         groups = kernel.post(tasks, block)
         sums, is_summed = self._sums.addresses(groups), np.zeros(groups, np.bool_)
-        deaths, goes_on = Counter[int](), False
+        deaths, goes_on = Deaths(), False
         with self._or_none():
             while True:
                 self._board.post(kernel.versions.rows[:, 0], goes_on=goes_on)

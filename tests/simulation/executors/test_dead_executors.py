@@ -166,11 +166,13 @@ def test_the_third_death_of_the_same_tasks_stops_the_run_and_all_processes(mappe
 def test_the_second_that_hangs_on_the_same_tasks_stops_the_run(mapped):
     others = set(psutil.Process().children())
 
-    def stop_the_newest(_: str) -> None:
-        (process,) = newest(others)
-        process.suspend()
+    endings = [psutil.Process.kill, psutil.Process.suspend]  # a death is no second standstill
 
-    executor, (first,) = start(mapped, on_replaced=stop_the_newest, stall_timeout_s=0.5)
+    def end_the_newest(_: str) -> None:
+        (process,) = newest(others)
+        endings.pop(0)(process)
+
+    executor, (first,) = start(mapped, on_replaced=end_the_newest, stall_timeout_s=0.5)
     first.suspend()
     # More than its connection holds, so that the run cannot even ask; the next one is asked.
     executor._crew.tell_all(Forget(("none",) * 1_000_000))
