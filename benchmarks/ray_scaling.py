@@ -84,16 +84,23 @@ def columns_of(work: Workload, at: int) -> TaskColumns:
     )
 
 
-def processes() -> tuple[list[int], list[int]]:
-    """Ray's own processes below this one, and the actors."""
-    ray, actors = [], []
-    for process in psutil.Process().children(recursive=True):
-        command = " ".join(process.cmdline())
-        if "ray::PartitionActor" in command:
-            actors.append(process.pid)
-        elif "raylet" in command or "gcs_server" in command:
-            ray.append(process.pid)
-    return ray, actors
+def processes(actors: int) -> tuple[list[int], list[int]]:
+    """Ray's own processes below this one, and those of so many actors.
+
+    A process bears its actor's name some milliseconds after it answers.
+    """
+    end_s = time.monotonic() + 10.0
+    while time.monotonic() < end_s:
+        ray, trained = [], []
+        for process in psutil.Process().children(recursive=True):
+            command = " ".join(process.cmdline())
+            if "ray::PartitionActor" in command:
+                trained.append(process.pid)
+            elif "raylet" in command or "gcs_server" in command:
+                ray.append(process.pid)
+        if len(trained) == actors:
+            return ray, trained
+    raise RuntimeError(f"{len(trained)} processes of actors, not {actors}")
 
 
 def cpu_ms(pids: Sequence[int]) -> float:
@@ -112,7 +119,7 @@ def measure(executors: RayExecutors, actors: int, work: Workload, model: str) ->
     before: tuple[float, ...] = ()
     for at, cohort in enumerate(tasks):
         if at == 1:
-            ray, trained = processes()
+            ray, trained = processes(actors)
             before = (time.process_time() * 1e3, cpu_ms(ray), cpu_ms(trained), time.perf_counter())
         executors.set_weights(at, weights)
         (partial,) = executors.reduce(cohort).sums
