@@ -193,9 +193,7 @@ class Trial:
             self._runner.restore(state["runner"])
 
     def run(
-        self,
-        save: Callable[[dict[str, Any]], None] = lambda _: None,
-        every: int = 0,
+        self, save: Callable[[dict[str, Any]], None] = lambda _: None, every: int = 0
     ) -> TrialResult:
         """Run to the end.
 

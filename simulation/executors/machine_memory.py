@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime import this_machine
+
 try:
     import resource
 except ImportError:  # Windows has no such limits
@@ -28,8 +30,7 @@ class Available:
 
 def memory_bytes() -> int:
     """Memory that this process can have: the machine's, or its control group's if that is less."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([whole, *(limit for limit, _ in _group_limits(_SYSTEM))])
+    return min([this_machine.memory_bytes(), *(limit for limit, _ in _group_limits(_SYSTEM))])
 
 
 def available_memory(system: Path = _SYSTEM) -> Available | None:

@@ -150,7 +150,7 @@ def test_a_limit_that_refuses_nobody_costs_no_training_one_by_one(job):
 
 @settings(max_examples=10, deadline=None)
 @given(ODD, st.integers(0, 99))
-def test_a_strategy_that_decides_on_results_sees_each_before_it_decides(strategy, seed):
+def test_a_strategy_that_decides_on_results_goes_as_on_the_plain_loop(strategy, seed):
     job = make_job(FEDBUFF, stop={"max_aggregations": 10})
     learning = replace(strategy, needs_training_results=True)
     world = WORLD | {"seed": seed}
@@ -158,36 +158,36 @@ def test_a_strategy_that_decides_on_results_sees_each_before_it_decides(strategy
 
 
 class Learning(GrowingBuffer):
-    """Stops collecting when an update that has arrived learned little."""
+    """How many tasks it has at work hangs on how many updates have been trained."""
 
-    def __init__(self, norms: dict[str, float]) -> None:
+    def __init__(self, losses: dict[str, float]) -> None:
         super().__init__(first=4, most=4, needs_training_results=True)
-        object.__setattr__(self, "norms", norms)
+        object.__setattr__(self, "losses", losses)
 
     def tasks_to_start(self, state: RoundState) -> int:
-        return 1 if state.offered + state.running < 2 + len(self.norms) % 3 else 0
+        return 1 if state.offered + state.running < 2 + len(self.losses) % 3 else 0
 
 
 class Telling(LocalExecutor):
-    """Writes down the norms of what was summed."""
+    """Writes down the losses of what was summed."""
 
-    def __init__(self, norms, *arguments) -> None:
+    def __init__(self, losses, *arguments) -> None:
         super().__init__(*arguments)
-        self.norms = norms
+        self.losses = losses
 
     def reduce(self, tasks):
         reduced = super().reduce(tasks)
-        self.norms.update((each.task_id, each.train_loss) for each in reduced.statistics)
+        self.losses.update((each.task_id, each.train_loss) for each in reduced.statistics)
         return reduced
 
 
-def learning_trial(kind, job, norms=None, state=None):
+def learning_trial(kind, job, losses=None, state=None):
     """A trial whose strategy decides on what its executor has seen, or had seen before."""
-    norms = dict(norms or {})
-    dry_run = replace(make_dry_run(MIXED_PHONES, job, **WORLD), own_strategy=Learning(norms))
-    executor = Telling(norms, MODEL, LocalPlan.of(job.client), records_of(MIXED_PHONES))
+    losses = dict(losses or {})
+    dry_run = replace(make_dry_run(MIXED_PHONES, job, **WORLD), own_strategy=Learning(losses))
+    executor = Telling(losses, MODEL, LocalPlan.of(job.client), records_of(MIXED_PHONES))
     evaluate = Measured() if job.evaluation else None
-    return kind(dry_run, 0, executor, evaluate, state=state), norms, evaluate
+    return kind(dry_run, 0, executor, evaluate, state=state), losses, evaluate
 
 
 def test_decisions_may_hang_on_what_the_executor_has_seen():
@@ -209,8 +209,8 @@ def test_decisions_on_results_stand_when_a_target_ends_the_trial():
 def test_decisions_on_results_stand_when_a_trial_is_taken_up():
     job = make_job(FEDBUFF, stop={"max_aggregations": 12})
     kept = []
-    trial, norms, _ = learning_trial(LockStepTrial, job)
-    whole = trial.run(lambda state: kept.append((encode_checkpoint("r", state), dict(norms))), 3)
+    trial, losses, _ = learning_trial(LockStepTrial, job)
+    whole = trial.run(lambda state: kept.append((encode_checkpoint("r", state), dict(losses))), 3)
     assert len(kept) == 4
     for at, (data, known) in enumerate(kept):
         state = decode_checkpoint("r", data)
